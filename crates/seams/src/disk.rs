@@ -71,6 +71,15 @@ pub trait DiskFile: Send + Sync {
         Ok(self.len()? == 0)
     }
 
+    /// Whether nobody but the owner may read or write the file, asked of the open file, so that it cannot change in between.
+    /// A disk that knows no permissions answers yes.
+    ///
+    /// # Errors
+    /// As of the operating system.
+    fn is_private(&self) -> io::Result<bool> {
+        Ok(true)
+    }
+
     /// Fills `buffer` from `offset` on.
     ///
     /// # Errors

@@ -1,0 +1,153 @@
+//! What sealed and wrapped bytes are bound to: the one place where associated data is built.
+//!
+//! Every associated data, derivation info and HPKE info is a label and fields in a fixed order, each preceded by its length as
+//! two bytes, big-endian. Two different lists of fields never give the same bytes, nor do two purposes, since labels differ.
+//!
+//! ```text
+//! label                     fields
+//! cinnabar value            format, key domain, account, store, secret id, name, value id, DEK id
+//! cinnabar dek wrap         format, cluster, key domain, KEK epoch, account, DEK id
+//! cinnabar kek wrap         format, cluster, key domain, KEK epoch, root key id
+//! cinnabar kek envelope     format, cluster, key domain, KEK epoch, recipient
+//! cinnabar kek commitment   cluster, key domain, KEK epoch
+//! cinnabar fingerprint      cluster, key domain, KEK epoch
+//! ```
+//!
+//! A format is one byte, an epoch four, big-endian; ids are 16 raw bytes, names and domains their UTF-8 text. A recipient is one
+//! byte, 0 for a node and 1 for the recovery key, and eight bytes, big-endian: the node id, or 0.
+
+use types::{AccountId, ClusterId, DekId, KekEpoch, KeyDomain, NodeId, RootKeyId, SecretId, SecretName, StoreId, ValueId};
+
+use crate::SealError;
+
+/// Names one KEK: an epoch of a key domain of a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KekName<'a> {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The key domain.
+    pub domain: &'a KeyDomain,
+    /// The epoch in it.
+    pub epoch: KekEpoch,
+}
+
+/// Names one DEK as it is wrapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DekName {
+    /// The account whose values it seals.
+    pub account: AccountId,
+    /// Its id.
+    pub dek: DekId,
+}
+
+/// All that a sealed value is bound to. It opens only in the place it was sealed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ValueContext<'a> {
+    /// The account.
+    pub account: AccountId,
+    /// The store.
+    pub store: StoreId,
+    /// The secret.
+    pub secret: SecretId,
+    /// The secret's name, which never changes.
+    pub name: &'a SecretName,
+    /// The value's random id.
+    pub value_id: ValueId,
+    /// The DEK it is sealed under.
+    pub dek: DekId,
+    /// The key domain whose KEKs wrap that DEK. Never an epoch of it, so that a KEK rotation touches no value.
+    pub domain: &'a KeyDomain,
+}
+
+/// Who can open an envelope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Recipient {
+    /// A node of the registry.
+    Node(NodeId),
+    /// The offline recovery key.
+    Recovery,
+}
+
+impl From<NodeId> for Recipient {
+    fn from(node: NodeId) -> Self {
+        Self::Node(node)
+    }
+}
+
+impl ValueContext<'_> {
+    pub(crate) fn associated_data(&self, format: u8) -> Labelled {
+        Labelled::new("cinnabar value")
+            .field(&[format])
+            .field(self.domain.as_str().as_bytes())
+            .field(self.account.as_bytes())
+            .field(self.store.as_bytes())
+            .field(self.secret.as_bytes())
+            .field(self.name.as_str().as_bytes())
+            .field(self.value_id.as_bytes())
+            .field(self.dek.as_bytes())
+    }
+}
+
+impl KekName<'_> {
+    pub(crate) fn dek_wrap(&self, format: u8, name: DekName) -> Labelled {
+        self.fields(Labelled::new("cinnabar dek wrap").field(&[format])).field(name.account.as_bytes()).field(name.dek.as_bytes())
+    }
+
+    pub(crate) fn root_wrap(&self, format: u8, root: RootKeyId) -> Labelled {
+        self.fields(Labelled::new("cinnabar kek wrap").field(&[format])).field(root.as_bytes())
+    }
+
+    pub(crate) fn envelope(&self, format: u8, recipient: Recipient) -> Labelled {
+        let (kind, node) = match recipient {
+            Recipient::Node(node) => (0, node.get()),
+            Recipient::Recovery => (1, 0),
+        };
+        let mut bytes = [kind; 9];
+        bytes[1..].copy_from_slice(&node.to_be_bytes());
+        self.fields(Labelled::new("cinnabar kek envelope").field(&[format])).field(&bytes)
+    }
+
+    pub(crate) fn commitment_info(&self) -> Labelled {
+        self.fields(Labelled::new("cinnabar kek commitment"))
+    }
+
+    pub(crate) fn fingerprint_info(&self) -> Labelled {
+        self.fields(Labelled::new("cinnabar fingerprint"))
+    }
+
+    fn fields(&self, labelled: Labelled) -> Labelled {
+        labelled.field(self.cluster.as_bytes()).field(self.domain.as_str().as_bytes()).field(&self.epoch.get().to_be_bytes())
+    }
+}
+
+/// The longest of the lists above: label 16, format 3, domain 65, five ids of 18, name 257.
+const LABELLED_BYTES_MAX: usize = 16 + 3 + 2 + KeyDomain::BYTES_MAX + 5 * 18 + 2 + SecretName::BYTES_MAX;
+
+/// A label and fields, on the stack: the lookup path builds one per value.
+pub(crate) struct Labelled {
+    bytes: [u8; LABELLED_BYTES_MAX],
+    /// The length that all fields together want; more than the buffer holds only by a defect, which [`Labelled::bytes`] reports.
+    len: usize,
+}
+
+impl Labelled {
+    pub(crate) fn new(label: &str) -> Self {
+        Self { bytes: [0; LABELLED_BYTES_MAX], len: 0 }.field(label.as_bytes())
+    }
+
+    pub(crate) fn field(mut self, field: &[u8]) -> Self {
+        let end = self.len + 2 + field.len();
+        if let (Some(place), Ok(len)) = (self.bytes.get_mut(self.len..end), u16::try_from(field.len())) {
+            place[..2].copy_from_slice(&len.to_be_bytes());
+            place[2..].copy_from_slice(field);
+            self.len = end;
+        } else {
+            self.len = usize::MAX / 2;
+        }
+        self
+    }
+
+    pub(crate) fn bytes(&self) -> Result<&[u8], SealError> {
+        self.bytes.get(..self.len).ok_or(SealError::Defect { operation: "build associated data" })
+    }
+}
