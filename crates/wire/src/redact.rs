@@ -1,0 +1,129 @@
+//! `Debug` for the messages that carry a plaintext or a token: everything but that, and its length in its place.
+
+use std::fmt;
+
+use crate::{internal, v1};
+
+struct Length(usize);
+
+impl fmt::Debug for Length {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<{} bytes>", self.0)
+    }
+}
+
+impl fmt::Debug for v1::NewSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, value, scopes, comment } = self;
+        let value = &Length(value.len());
+        f.debug_struct("NewSecret").field("name", name).field("value", value).field("scopes", scopes).field("comment", comment).finish()
+    }
+}
+
+impl fmt::Debug for v1::SetValueRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { secret, value, expect_version, stage, request_id } = self;
+        f.debug_struct("SetValueRequest")
+            .field("secret", secret)
+            .field("value", &Length(value.len()))
+            .field("expect_version", expect_version)
+            .field("stage", stage)
+            .field("request_id", request_id)
+            .finish()
+    }
+}
+
+impl fmt::Debug for v1::ConsumerTokenReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { token_id, token, expires_ms, receipt } = self;
+        f.debug_struct("ConsumerTokenReply")
+            .field("token_id", token_id)
+            .field("token", &Length(token.len()))
+            .field("expires_ms", expires_ms)
+            .field("receipt", receipt)
+            .finish()
+    }
+}
+
+impl fmt::Debug for v1::Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { value, version, position, age_ms, edge } = self;
+        f.debug_struct("Found")
+            .field("value", &Length(value.len()))
+            .field("version", version)
+            .field("position", position)
+            .field("age_ms", age_ms)
+            .field("edge", edge)
+            .finish()
+    }
+}
+
+impl fmt::Debug for internal::JoinRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { token, certificate_request, name, envelope_key, feature_level } = self;
+        f.debug_struct("JoinRequest")
+            .field("token", &Length(token.len()))
+            .field("certificate_request", &Length(certificate_request.len()))
+            .field("name", name)
+            .field("envelope_key", &Length(envelope_key.len()))
+            .field("feature_level", feature_level)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
+
+    use prost::Message;
+    use prost_types::{FileDescriptorSet, field_descriptor_proto::Type};
+
+    use super::*;
+    use crate::{DESCRIPTORS, carriers::CARRIERS};
+
+    const MARK: &str = "canary-7f3a";
+
+    /// What a reader of a log would see of the mark: the text itself, or its bytes as numbers.
+    fn shows(message: &impl Debug) -> bool {
+        [format!("{message:?}"), format!("{message:#?}")].iter().any(|text| text.contains(MARK) || text.contains("99, 97, 110"))
+    }
+
+    #[test]
+    fn debug_of_a_carrier_shows_a_length_and_no_content() {
+        let value = || MARK.as_bytes().to_vec();
+        let new = v1::NewSecret { name: "A".into(), value: value(), ..Default::default() };
+        assert!(format!("{new:?}").contains("<11 bytes>"));
+        assert!(!shows(&new));
+        assert!(!shows(&v1::CreateSecretsRequest { secrets: vec![new], ..Default::default() }));
+        assert!(!shows(&v1::SetValueRequest { value: value(), ..Default::default() }));
+        assert!(!shows(&v1::ConsumerTokenReply { token: MARK.into(), ..Default::default() }));
+        let found = v1::Found { value: value(), ..Default::default() };
+        assert!(!shows(&found));
+        let outcome = v1::Outcome { outcome: Some(v1::outcome::Outcome::Found(found)) };
+        assert!(!shows(&v1::StreamReply { tag: 1, outcome: Some(outcome) }));
+        assert!(!shows(&internal::JoinRequest { token: value(), ..Default::default() }));
+    }
+
+    #[test]
+    fn every_public_field_that_could_hold_a_secret_belongs_to_a_carrier() {
+        let files = FileDescriptorSet::decode(DESCRIPTORS).unwrap().file;
+        let mut carriers = Vec::new();
+        for file in &files {
+            for message in &file.message_type {
+                let name = format!("{}.{}", file.package(), message.name());
+                let secret = message.field.iter().any(|field| {
+                    let public_bytes = field.r#type() == Type::Bytes && file.package() == "cinnabar.v1";
+                    // The token of a list's next page is none.
+                    public_bytes || field.name() == "token" && message.name() != "Page"
+                });
+                if secret {
+                    carriers.push(name);
+                }
+            }
+        }
+        carriers.sort();
+        let mut listed = CARRIERS.to_vec();
+        listed.sort();
+        assert_eq!(carriers, listed, "src/carriers.rs must list exactly the messages with a plaintext or a token");
+    }
+}
