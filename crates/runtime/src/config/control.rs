@@ -1,0 +1,210 @@
+//! The configuration of a control node.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use types::{NodeId, NodeName};
+
+use super::{
+    ByteSize, Checks, ConnectionLimits, Fault, LogConfig, Never, Node, Shutdown, TlsFiles, sections::in_ms, units::duration, within,
+};
+
+/// `control.toml`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ControlConfig {
+    /// Who this node is.
+    pub node: Node,
+    /// Where it listens.
+    pub listen: ControlListen,
+    /// Its certificate and whom it believes.
+    pub tls: TlsFiles,
+    /// Where its keys lie.
+    pub keys: ControlKeys,
+    /// Settings of a new cluster; later they are changed by command.
+    pub cluster: NewCluster,
+    /// Limits of connections.
+    pub connections: ConnectionLimits,
+    /// Limits of what is held and queued.
+    pub limits: ControlLimits,
+    /// What is logged.
+    pub log: LogConfig,
+    /// How the server ends.
+    pub shutdown: Shutdown,
+}
+
+/// Where a control node listens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ControlListen {
+    /// gRPC under TLS: operators, edges and other control nodes.
+    pub grpc: SocketAddr,
+    /// Plain HTTP for `/livez`, `/readyz` and `/metrics`. It asks for no credentials: keep it on loopback or a closed network.
+    pub health: SocketAddr,
+}
+
+/// Where a control node's keys lie; all with mode 0600.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ControlKeys {
+    /// The root key, when its provider is `file`. Keep it on another disk than the data, or whoever takes the disk has both.
+    pub root: PathBuf,
+    /// The key that signs what is sent to edges; made at the first start when absent.
+    pub signing: PathBuf,
+    /// The key that opens envelopes of key-encryption keys; made at the first start when absent.
+    pub node: PathBuf,
+}
+
+/// Settings that a new cluster starts with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NewCluster {
+    /// How long an edge serves without hearing from the control plane, or `never` for no limit.
+    pub edge_offline_max: Never,
+    /// How long it serves what is marked fail-closed.
+    #[serde(with = "duration")]
+    pub lease: Duration,
+}
+
+/// What a control node holds and queues at most.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ControlLimits {
+    /// Commands that wait for the log; one more is refused with `unavailable`.
+    pub proposals_queued_max: usize,
+    /// Change sets kept in memory for edges that lag; an edge behind them gets a snapshot.
+    pub window_bytes: ByteSize,
+    /// Edges that subscribe at the same time; one more is told to go to another control node.
+    pub subscribers_max: usize,
+    /// Snapshots that are sent at the same time; one more edge waits its turn.
+    pub snapshots_sent_max: usize,
+    /// The size of one file of the log.
+    pub log_segment_bytes: ByteSize,
+    /// Log entries between two snapshot files.
+    pub snapshot_entries: u64,
+    /// Batches that may wait for the table on disk; when full, applying waits.
+    pub table_queue_max: usize,
+    /// sled's cache.
+    pub table_cache_bytes: ByteSize,
+    /// Data keys that are kept unwrapped.
+    pub deks_cached_max: usize,
+}
+
+/// Commands waiting: about a quarter of a second of the measured write rate, so that a queue never hides an overload.
+const PROPOSALS_QUEUED_MAX: usize = 4096;
+/// 64 MiB: about a minute of full-rate writes of 1 KiB.
+const WINDOW_BYTES: ByteSize = ByteSize::from_mib(64);
+/// Edges per control node: each costs two tasks and one flow-control window.
+const SUBSCRIBERS_MAX: usize = 4096;
+/// Snapshots at once: each reads the whole state, and more would slow each other down.
+const SNAPSHOTS_SENT_MAX: usize = 8;
+/// 64 MiB a segment: purging frees at most this much late.
+const LOG_SEGMENT_BYTES: ByteSize = ByteSize::from_mib(64);
+/// Entries between snapshots: replay of this many takes about a second.
+const SNAPSHOT_ENTRIES: u64 = 100_000;
+/// Batches behind: each is at most 8 MiB, in practice a few KiB.
+const TABLE_QUEUE_MAX: usize = 1024;
+/// 64 MiB: sled is read at the start only.
+const TABLE_CACHE_BYTES: ByteSize = ByteSize::from_mib(64);
+/// Data keys kept unwrapped: one or two per account, about 100 bytes each.
+const DEKS_CACHED_MAX: usize = 10_000;
+/// 7 days: a long weekend without a control plane, with reserve.
+const EDGE_OFFLINE_MAX: Never = Never::after(Duration::from_secs(7 * 86_400));
+/// 60 s: sixty missed checkpoints.
+const LEASE: Duration = Duration::from_secs(60);
+/// gRPC of a control node.
+pub(super) const GRPC_PORT: u16 = 7400;
+/// Health of a control node.
+const HEALTH_PORT: u16 = 7401;
+
+impl Default for ControlConfig {
+    fn default() -> Self {
+        Self {
+            node: Node { id: NodeId::new(1), name: node_name("control-1"), data_dir: "/var/lib/cinnabar/control".into(), cluster: None },
+            listen: ControlListen::default(),
+            tls: TlsFiles::default(),
+            keys: ControlKeys::default(),
+            cluster: NewCluster::default(),
+            connections: ConnectionLimits::default(),
+            limits: ControlLimits::default(),
+            log: LogConfig::default(),
+            shutdown: Shutdown::default(),
+        }
+    }
+}
+
+/// A name that is written in this crate and known to be one.
+pub(super) fn node_name(text: &'static str) -> NodeName {
+    #[expect(clippy::expect_used, reason = "a literal, covered by the test of the defaults")]
+    text.parse().expect("a default node name is a node name")
+}
+
+impl Default for ControlListen {
+    fn default() -> Self {
+        let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Self { grpc: at(GRPC_PORT), health: at(HEALTH_PORT) }
+    }
+}
+
+impl Default for ControlKeys {
+    fn default() -> Self {
+        let at = |name: &str| PathBuf::from("/etc/cinnabar/keys").join(name);
+        Self { root: at("root.key"), signing: at("signing.key"), node: at("node.key") }
+    }
+}
+
+impl Default for NewCluster {
+    fn default() -> Self {
+        Self { edge_offline_max: EDGE_OFFLINE_MAX, lease: LEASE }
+    }
+}
+
+impl Default for ControlLimits {
+    fn default() -> Self {
+        Self {
+            proposals_queued_max: PROPOSALS_QUEUED_MAX,
+            window_bytes: WINDOW_BYTES,
+            subscribers_max: SUBSCRIBERS_MAX,
+            snapshots_sent_max: SNAPSHOTS_SENT_MAX,
+            log_segment_bytes: LOG_SEGMENT_BYTES,
+            snapshot_entries: SNAPSHOT_ENTRIES,
+            table_queue_max: TABLE_QUEUE_MAX,
+            table_cache_bytes: TABLE_CACHE_BYTES,
+            deks_cached_max: DEKS_CACHED_MAX,
+        }
+    }
+}
+
+/// The largest change set: a window or segment must hold at least two.
+pub(super) const CHANGE_SET_BYTES_MAX: u64 = 8 << 20;
+
+impl Checks for ControlConfig {
+    fn check(&self) -> Result<(), Fault> {
+        within("node.id", self.node.id.get(), 1, u64::MAX)?;
+        if self.listen.grpc == self.listen.health && self.listen.grpc.port() != 0 {
+            return Err(("listen.health", "is the address of listen.grpc; give it another port".into()));
+        }
+        within("cluster.lease", self.cluster.lease.as_millis(), 3000, 86_400_000).map_err(in_ms)?;
+        if let Some(offline) = self.cluster.edge_offline_max.duration()
+            && offline < self.cluster.lease
+        {
+            return Err(("cluster.edge_offline_max", "is shorter than cluster.lease; it must be at least as long".into()));
+        }
+        let limits = &self.limits;
+        within("limits.proposals_queued_max", limits.proposals_queued_max, 1, 1 << 20)?;
+        within("limits.window_bytes", limits.window_bytes, ByteSize::from_bytes(2 * CHANGE_SET_BYTES_MAX), ByteSize::from_bytes(1 << 40))?;
+        within("limits.subscribers_max", limits.subscribers_max, 1, 1 << 20)?;
+        within("limits.snapshots_sent_max", limits.snapshots_sent_max, 1, 1 << 10)?;
+        within("limits.log_segment_bytes", limits.log_segment_bytes, ByteSize::from_mib(1), ByteSize::from_mib(4096))?;
+        within("limits.snapshot_entries", limits.snapshot_entries, 100, 1 << 32)?;
+        within("limits.table_queue_max", limits.table_queue_max, 1, 1 << 20)?;
+        within("limits.table_cache_bytes", limits.table_cache_bytes, ByteSize::from_mib(1), ByteSize::from_bytes(1 << 40))?;
+        within("limits.deks_cached_max", limits.deks_cached_max, 1, 1 << 24)?;
+        self.connections.check()?;
+        self.shutdown.check()
+    }
+}

@@ -1,0 +1,250 @@
+//! The configuration of an edge.
+
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use types::NodeId;
+
+use super::{
+    ByteSize, Checks, ConnectionLimits, Fault, FileMode, HostPort, LogConfig, Node, PeerRule, Shutdown, TlsFiles, UnixListen,
+    control::{CHANGE_SET_BYTES_MAX, node_name},
+    sections::{MAX_WAIT_MS, in_ms},
+    units::duration,
+    within,
+};
+
+/// `edge.toml`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EdgeConfig {
+    /// Who this node is.
+    pub node: Node,
+    /// Whom it follows.
+    pub control: ControlPlane,
+    /// Where it listens.
+    pub listen: EdgeListen,
+    /// Its certificate and whom it believes.
+    pub tls: TlsFiles,
+    /// Where its keys lie.
+    pub keys: EdgeKeys,
+    /// Limits of connections.
+    pub connections: ConnectionLimits,
+    /// Limits of what is held and queued.
+    pub limits: EdgeLimits,
+    /// What is logged.
+    pub log: LogConfig,
+    /// How the server ends.
+    pub shutdown: Shutdown,
+    /// Which local users may read as which consumers. A caller needs one rule that fits.
+    pub peer: Vec<PeerRule>,
+}
+
+/// The control plane as an edge sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ControlPlane {
+    /// Its addresses, tried in turn.
+    pub endpoints: Vec<HostPort>,
+    /// The ids of its nodes: only a certificate of one of these is accepted. What they send is signed besides.
+    pub nodes: BTreeSet<NodeId>,
+    /// The shortest wait before a new attempt; it doubles up to the longest, with jitter.
+    #[serde(with = "duration")]
+    pub reconnect_min: Duration,
+    /// The longest wait before a new attempt.
+    #[serde(with = "duration")]
+    pub reconnect_max: Duration,
+}
+
+/// Where an edge listens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EdgeListen {
+    /// The socket for the services beside it.
+    pub unix: UnixListen,
+    /// gRPC under TLS, for services on other machines.
+    pub grpc: SocketAddr,
+    /// Plain HTTP for `/livez`, `/readyz` and `/metrics`. It asks for no credentials: keep it on loopback or a closed network.
+    pub health: SocketAddr,
+}
+
+/// Where an edge's keys lie.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EdgeKeys {
+    /// The key that opens envelopes of key-encryption keys, mode 0600; made at the first start when absent.
+    pub node: PathBuf,
+    /// The first set of signing keys of the control plane, as it was exported there: what an edge believes before it has heard anything.
+    pub signers: PathBuf,
+}
+
+/// What an edge holds and queues at most.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EdgeLimits {
+    /// Memory for the index; when full, the edge keeps its last position and alarms.
+    pub index_bytes_max: ByteSize,
+    /// Change sets that were received and not yet applied; when full, the stream is not read.
+    pub received_bytes_max: ByteSize,
+    /// The size of one file of the log.
+    pub log_segment_bytes: ByteSize,
+    /// The log is cut to a snapshot file when it is longer than this.
+    pub log_bytes_max: ByteSize,
+    /// Batches that may wait for the table on disk; when full, applying waits.
+    pub table_queue_max: usize,
+    /// sled's cache.
+    pub table_cache_bytes: ByteSize,
+    /// Data keys that are kept unwrapped.
+    pub deks_cached_max: usize,
+    /// Bindings in one `GetMany`, and lookups in flight on one pipelined stream.
+    pub lookups_pipelined_max: usize,
+    /// `Watch` streams at the same time.
+    pub watches_max: usize,
+}
+
+/// 1 GiB: about a million secrets of 512 bytes.
+const INDEX_BYTES_MAX: ByteSize = ByteSize::from_mib(1024);
+/// 32 MiB: four change sets of the largest size.
+const RECEIVED_BYTES_MAX: ByteSize = ByteSize::from_mib(32);
+/// 16 MiB a segment: an edge writes less than a voter, and purging frees at most this much late.
+const LOG_SEGMENT_BYTES: ByteSize = ByteSize::from_mib(16);
+/// 256 MiB: replay at the start takes some seconds at most.
+const LOG_BYTES_MAX: ByteSize = ByteSize::from_mib(256);
+/// Batches behind: each is at most 8 MiB, in practice a few KiB.
+const TABLE_QUEUE_MAX: usize = 1024;
+/// 64 MiB: sled is read at the start only.
+const TABLE_CACHE_BYTES: ByteSize = ByteSize::from_mib(64);
+/// Data keys kept unwrapped: one or two per account, about 100 bytes each.
+const DEKS_CACHED_MAX: usize = 10_000;
+/// Lookups in one message or in flight on one stream: about a millisecond of work.
+const LOOKUPS_PIPELINED_MAX: usize = 256;
+/// Watches: each is a task and a place in the list that a new root wakes.
+const WATCHES_MAX: usize = 4096;
+/// 100 ms: as soon as a restarted control node can answer.
+const RECONNECT_MIN: Duration = Duration::from_millis(100);
+/// 10 s: an edge is stale for at most this much longer than the control plane was away.
+const RECONNECT_MAX: Duration = Duration::from_secs(10);
+/// gRPC of an edge.
+const GRPC_PORT: u16 = 7500;
+/// Health of an edge.
+const HEALTH_PORT: u16 = 7501;
+/// Owner and group may connect: put the services' users into the group.
+const SOCKET_MODE: FileMode = FileMode::new(0o660);
+
+impl Default for EdgeConfig {
+    fn default() -> Self {
+        Self {
+            node: Node { id: NodeId::new(101), name: node_name("edge-1"), data_dir: "/var/lib/cinnabar/edge".into(), cluster: None },
+            control: ControlPlane::default(),
+            listen: EdgeListen::default(),
+            tls: TlsFiles::default(),
+            keys: EdgeKeys::default(),
+            connections: ConnectionLimits::default(),
+            limits: EdgeLimits::default(),
+            log: LogConfig::default(),
+            shutdown: Shutdown::default(),
+            peer: Vec::new(),
+        }
+    }
+}
+
+impl Default for ControlPlane {
+    fn default() -> Self {
+        let endpoint = SocketAddr::from((Ipv4Addr::LOCALHOST, super::control::GRPC_PORT));
+        Self {
+            endpoints: vec![endpoint.into()],
+            nodes: [NodeId::new(1)].into(),
+            reconnect_min: RECONNECT_MIN,
+            reconnect_max: RECONNECT_MAX,
+        }
+    }
+}
+
+impl Default for EdgeListen {
+    fn default() -> Self {
+        let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let unix = UnixListen { path: "/run/cinnabar/edge.sock".into(), mode: SOCKET_MODE };
+        Self { unix, grpc: at(GRPC_PORT), health: at(HEALTH_PORT) }
+    }
+}
+
+impl Default for EdgeKeys {
+    fn default() -> Self {
+        let at = |name: &str| PathBuf::from("/etc/cinnabar/keys").join(name);
+        Self { node: at("node.key"), signers: at("signers") }
+    }
+}
+
+impl Default for EdgeLimits {
+    fn default() -> Self {
+        Self {
+            index_bytes_max: INDEX_BYTES_MAX,
+            received_bytes_max: RECEIVED_BYTES_MAX,
+            log_segment_bytes: LOG_SEGMENT_BYTES,
+            log_bytes_max: LOG_BYTES_MAX,
+            table_queue_max: TABLE_QUEUE_MAX,
+            table_cache_bytes: TABLE_CACHE_BYTES,
+            deks_cached_max: DEKS_CACHED_MAX,
+            lookups_pipelined_max: LOOKUPS_PIPELINED_MAX,
+            watches_max: WATCHES_MAX,
+        }
+    }
+}
+
+impl Checks for EdgeConfig {
+    fn check(&self) -> Result<(), Fault> {
+        within("node.id", self.node.id.get(), 1, u64::MAX)?;
+        self.check_control()?;
+        if self.listen.grpc == self.listen.health && self.listen.grpc.port() != 0 {
+            return Err(("listen.health", "is the address of listen.grpc; give it another port".into()));
+        }
+        self.check_limits()?;
+        for rule in &self.peer {
+            if rule.consumers.is_empty() {
+                return Err(("peer.consumers", format!("is empty for uid {}; name consumers, or remove the rule", rule.uid)));
+            }
+        }
+        self.connections.check()?;
+        self.shutdown.check()
+    }
+}
+
+impl EdgeConfig {
+    fn check_control(&self) -> Result<(), Fault> {
+        let control = &self.control;
+        if control.endpoints.is_empty() {
+            return Err(("control.endpoints", "is empty; name at least one control node, such as \"control-1.example:7400\"".into()));
+        }
+        if control.nodes.is_empty() {
+            return Err(("control.nodes", "is empty; name the ids of the control nodes, such as [1]".into()));
+        }
+        if control.nodes.contains(&self.node.id) {
+            return Err(("control.nodes", format!("holds {}, this edge's own node.id", self.node.id)));
+        }
+        within("control.reconnect_min", control.reconnect_min.as_millis(), 1, MAX_WAIT_MS).map_err(in_ms)?;
+        if control.reconnect_max < control.reconnect_min {
+            return Err(("control.reconnect_max", "is shorter than control.reconnect_min".into()));
+        }
+        within("control.reconnect_max", control.reconnect_max.as_millis(), 1, MAX_WAIT_MS).map_err(in_ms)
+    }
+
+    fn check_limits(&self) -> Result<(), Fault> {
+        let limits = &self.limits;
+        let (mib, most) = (ByteSize::from_mib(1), ByteSize::from_bytes(1 << 40));
+        within("limits.index_bytes_max", limits.index_bytes_max, mib, most)?;
+        within("limits.received_bytes_max", limits.received_bytes_max, ByteSize::from_bytes(2 * CHANGE_SET_BYTES_MAX), most)?;
+        within("limits.log_segment_bytes", limits.log_segment_bytes, mib, ByteSize::from_mib(4096))?;
+        if limits.log_bytes_max < limits.log_segment_bytes {
+            return Err(("limits.log_bytes_max", "is smaller than limits.log_segment_bytes; give it room for at least one segment".into()));
+        }
+        within("limits.table_queue_max", limits.table_queue_max, 1, 1 << 20)?;
+        within("limits.table_cache_bytes", limits.table_cache_bytes, mib, most)?;
+        within("limits.deks_cached_max", limits.deks_cached_max, 1, 1 << 24)?;
+        within("limits.lookups_pipelined_max", limits.lookups_pipelined_max, 1, 1 << 16)?;
+        within("limits.watches_max", limits.watches_max, 1, 1 << 20)
+    }
+}

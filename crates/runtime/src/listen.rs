@@ -1,0 +1,161 @@
+//! Accepting connections: TLS over TCP and UNIX sockets, as streams that tonic serves.
+//!
+//! An accept loop takes a connection, and for TLS finishes its handshake in a task of its own, so that a slow client holds up
+//! nobody. What comes out is a [`Connection`] that knows its [`Peer`]; tonic puts the peer into the extensions of each request
+//! on it, so identity is established once per connection.
+//!
+//! **Invariants**
+//! 1. Open connections, handshakes in progress and finished ones that nobody took yet are bounded by [`AcceptLimits`].
+//! 2. A connection that is handed out over TLS has ended its handshake, and its certificate, if any, names exactly one identity.
+//!
+//! **Concurrency**: the loop ends when the token is cancelled or the stream is dropped; open connections go on.
+//!
+//! **Failure**: a full table closes the new connection at once, so that its client tries elsewhere. An error of `accept`
+//! (such as too many open files) is logged and tried again after 100 ms: an overload must not end a server.
+
+mod connection;
+mod unix;
+
+use std::{io, sync::Arc, time::Duration};
+
+use seams::Spawn;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+
+pub use connection::{Connection, Peer, TlsConnection, UnixConnection};
+pub use unix::{UnixSocket, accept_unix, bind_unix, unix_channel};
+
+use crate::{
+    TokioSpawn,
+    config::ConnectionLimits,
+    tls::{PeerCertificate, ServerTls},
+};
+
+/// What an accept loop holds at most.
+#[derive(Clone, Debug)]
+pub struct AcceptLimits {
+    /// Open connections; one more is closed at once.
+    pub connections_max: usize,
+    /// TLS handshakes in progress; while so many are, accepting waits and the kernel's queue fills.
+    pub handshakes_max: usize,
+    /// A handshake that takes longer is dropped.
+    pub handshake_timeout: Duration,
+}
+
+impl From<&ConnectionLimits> for AcceptLimits {
+    fn from(limits: &ConnectionLimits) -> Self {
+        Self { connections_max: limits.connections_max, handshakes_max: limits.handshakes_max, handshake_timeout: limits.handshake_timeout }
+    }
+}
+
+/// Finished connections that tonic has not taken yet. It takes them at once; the bound only has to exist.
+const READY_MAX: usize = 64;
+
+/// How long to wait after `accept` failed: as long as it may take until a connection ends and frees its file.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// Accepts TLS connections until the token of `tasks` is cancelled.
+pub fn accept_tls(
+    listener: TcpListener,
+    tls: ServerTls,
+    limits: AcceptLimits,
+    tasks: &TokioSpawn,
+) -> ReceiverStream<io::Result<TlsConnection>> {
+    let (ready, taken) = mpsc::channel(READY_MAX);
+    let places = Places::new(&limits);
+    let (cancel, handshakes) = (tasks.token().child_token(), tasks.clone());
+    tasks.spawn(
+        "accept_tls",
+        Box::pin(async move {
+            while let Some((stream, address, place)) = places.next_tcp(&listener, &cancel).await {
+                let Some(turn) = places.handshake(&cancel).await else { break };
+                let (tls, ready, timeout) = (tls.clone(), ready.clone(), limits.handshake_timeout);
+                handshakes.spawn(
+                    "handshake",
+                    Box::pin(async move {
+                        match tokio::time::timeout(timeout, handshake(stream, &tls, address, place)).await {
+                            // The receiver is gone when the server has ended: nobody is left to serve the connection.
+                            Ok(Ok(connection)) => drop(ready.send(Ok(connection)).await),
+                            Ok(Err(error)) => refused("handshake", &address, &error),
+                            Err(_) => refused("handshake", &address, &io::Error::from(io::ErrorKind::TimedOut)),
+                        }
+                        drop(turn);
+                    }),
+                );
+            }
+        }),
+    );
+    ReceiverStream::new(taken)
+}
+
+async fn handshake(
+    stream: TcpStream,
+    tls: &ServerTls,
+    address: std::net::SocketAddr,
+    place: OwnedSemaphorePermit,
+) -> io::Result<TlsConnection> {
+    stream.set_nodelay(true)?;
+    let stream = tls.acceptor().accept(stream).await?;
+    let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let certificate = certificates.first().map(|end| PeerCertificate::read(end)).transpose().map_err(io::Error::other)?;
+    Ok(Connection::new(stream, Peer::tls(address, certificate), place))
+}
+
+/// One line per refused connection at debug only: strangers must not fill the log. The count is for alarms.
+fn refused(at: &'static str, address: &dyn std::fmt::Display, error: &io::Error) {
+    metrics::counter!("cinnabar_connections_refused_total", "at" => at).increment(1);
+    tracing::debug!(at, peer = %address, %error, "connection refused");
+}
+
+/// The bounded places of one listener.
+struct Places {
+    connections: Arc<Semaphore>,
+    handshakes: Arc<Semaphore>,
+}
+
+impl Places {
+    fn new(limits: &AcceptLimits) -> Self {
+        let places = |max: usize| Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS)));
+        Self { connections: places(limits.connections_max), handshakes: places(limits.handshakes_max) }
+    }
+
+    /// The next TCP connection for which there is a place; none once cancelled.
+    async fn next_tcp(
+        &self,
+        listener: &TcpListener,
+        cancel: &CancellationToken,
+    ) -> Option<(TcpStream, std::net::SocketAddr, OwnedSemaphorePermit)> {
+        loop {
+            let (stream, address) = retried(cancel, || listener.accept()).await?;
+            match self.connections.clone().try_acquire_owned() {
+                Ok(place) => return Some((stream, address, place)),
+                Err(_) => refused("full", &address, &io::Error::other("all places are taken")),
+            }
+        }
+    }
+
+    async fn handshake(&self, cancel: &CancellationToken) -> Option<OwnedSemaphorePermit> {
+        cancel.run_until_cancelled(self.handshakes.clone().acquire_owned()).await?.ok()
+    }
+}
+
+/// Calls `accept` until it gives a connection; none once cancelled.
+#[expect(clippy::disallowed_methods, reason = "a listener exists only in the real world")]
+async fn retried<T, F: Future<Output = io::Result<T>>>(cancel: &CancellationToken, accept: impl Fn() -> F) -> Option<T> {
+    loop {
+        match cancel.run_until_cancelled(accept()).await? {
+            Ok(accepted) => return Some(accepted),
+            Err(error) => {
+                tracing::warn!(%error, "accepting a connection failed; trying again");
+                cancel.run_until_cancelled(tokio::time::sleep(ACCEPT_RETRY)).await?;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

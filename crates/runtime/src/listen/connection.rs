@@ -1,0 +1,132 @@
+//! A connection that knows who is at its other end.
+
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpStream, UnixStream},
+    sync::OwnedSemaphorePermit,
+};
+use tonic::transport::server::Connected;
+
+use crate::tls::{PeerCertificate, PeerIdentity};
+
+/// A connection over TLS.
+pub type TlsConnection = Connection<tokio_rustls::server::TlsStream<TcpStream>>;
+
+/// A connection over a UNIX socket.
+pub type UnixConnection = Connection<UnixStream>;
+
+/// Who is at the other end, as the transport has established it. In a tonic service:
+/// `request.extensions().get::<Peer>()`. Clones are cheap.
+#[derive(Clone, Debug)]
+pub struct Peer(Arc<Inner>);
+
+#[derive(Debug)]
+enum Inner {
+    Tls { address: SocketAddr, certificate: Option<PeerCertificate> },
+    Unix { uid: u32, pid: Option<i32> },
+}
+
+impl Peer {
+    pub(super) fn tls(address: SocketAddr, certificate: Option<PeerCertificate>) -> Self {
+        Self(Arc::new(Inner::Tls { address, certificate }))
+    }
+
+    pub(super) fn unix(uid: u32, pid: Option<i32>) -> Self {
+        Self(Arc::new(Inner::Unix { uid, pid }))
+    }
+
+    /// What its certificate says; none over a UNIX socket and for clients without one, which bring tokens.
+    pub fn certificate(&self) -> Option<&PeerCertificate> {
+        match &*self.0 {
+            Inner::Tls { certificate, .. } => certificate.as_ref(),
+            Inner::Unix { .. } => None,
+        }
+    }
+
+    /// Whom its certificate names.
+    pub fn identity(&self) -> Option<&PeerIdentity> {
+        self.certificate().map(|certificate| &certificate.identity)
+    }
+
+    /// The user at the other end of a UNIX socket, as the kernel says.
+    pub fn uid(&self) -> Option<u32> {
+        match &*self.0 {
+            Inner::Tls { .. } => None,
+            Inner::Unix { uid, .. } => Some(*uid),
+        }
+    }
+}
+
+/// For logs and audit: `10.0.0.7:41234`, or `unix uid=1000 pid=4711`.
+impl std::fmt::Display for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &*self.0 {
+            Inner::Tls { address, .. } => write!(f, "{address}"),
+            Inner::Unix { uid, pid: Some(pid) } => write!(f, "unix uid={uid} pid={pid}"),
+            Inner::Unix { uid, pid: None } => write!(f, "unix uid={uid}"),
+        }
+    }
+}
+
+/// A byte stream with its peer and its place among the connections; the place is free again when it is dropped.
+#[derive(Debug)]
+pub struct Connection<S> {
+    stream: S,
+    peer: Peer,
+    _place: OwnedSemaphorePermit,
+}
+
+impl<S> Connection<S> {
+    pub(super) fn new(stream: S, peer: Peer, place: OwnedSemaphorePermit) -> Self {
+        Self { stream, peer, _place: place }
+    }
+
+    /// Who is at the other end.
+    pub fn peer(&self) -> &Peer {
+        &self.peer
+    }
+}
+
+impl<S> Connected for Connection<S> {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}

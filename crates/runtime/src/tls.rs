@@ -1,0 +1,61 @@
+//! TLS 1.3 between nodes, operators and services, and what a certificate says about its holder.
+//!
+//! Both sides prove who they are by certificates that one CA signed; the identity is a SPIFFE id in the certificate's one URI
+//! name ([`PeerIdentity`]). [`ServerTls`] and [`ClientTls`] hold certificate, key and CA behind an atomic pointer, so that
+//! renewed files are taken over between two handshakes. A client without a certificate is let in where tokens are accepted
+//! ([`ClientCertificates::Optional`]): it then has no identity, and every call has to bring a token.
+//!
+//! **Invariants**
+//! 1. TLS 1.3 alone, by one provider (aws-lc-rs), which [`provider`] names; no session is ever resumed, so each connection
+//!    has proved its key by itself.
+//! 2. Our clients offer the hybrid key exchange X25519MLKEM768 alone: what is recorded today stays closed to a later quantum
+//!    computer. Servers accept X25519 too, for services that know no better.
+//! 3. A certificate that names no identity, or more than one, ends the handshake.
+//! 4. A client that expects control nodes accepts the ids it was told, whatever host name they carry: another node's
+//!    certificate, though signed by the same CA, does not do.
+//!
+//! **Left out**: revocation lists. Who is revoked is decided by the replicated node registry, above this layer.
+
+mod client;
+mod identity;
+mod material;
+mod server;
+
+use std::sync::{Arc, OnceLock};
+
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+
+pub(crate) use client::unix_channel;
+pub use client::{ClientTls, ClientTlsStream, ConnectError, Expect};
+pub use identity::{IdentityError, PeerCertificate, PeerIdentity};
+pub use material::TlsError;
+pub use server::{ClientCertificates, ServerTls};
+
+/// The protocol of gRPC in the TLS handshake.
+const ALPN_H2: &[u8] = b"h2";
+
+/// The provider of servers: hybrid key exchange first, X25519 for those that lack it.
+pub fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
+    let make = || {
+        let groups = vec![aws_lc_rs::kx_group::X25519MLKEM768, aws_lc_rs::kx_group::X25519];
+        Arc::new(CryptoProvider { kx_groups: groups, ..aws_lc_rs::default_provider() })
+    };
+    PROVIDER.get_or_init(make).clone()
+}
+
+/// The provider of our clients: hybrid key exchange or nothing.
+fn client_provider() -> Arc<CryptoProvider> {
+    static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
+    let make = || Arc::new(CryptoProvider { kx_groups: vec![aws_lc_rs::kx_group::X25519MLKEM768], ..aws_lc_rs::default_provider() });
+    PROVIDER.get_or_init(make).clone()
+}
+
+/// Makes [`provider`] the default of the process, for libraries that ask for one. Calling it again changes nothing.
+pub fn install_provider() {
+    // The error says that one is installed already; ours are passed explicitly in any case.
+    let _ = CryptoProvider::install_default(CryptoProvider::clone(&provider()));
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,306 @@
+//! The connecting side.
+
+use std::{
+    collections::BTreeSet,
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use hyper_util::rt::TokioIo;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme,
+    client::{
+        ResolvesClientCert, Resumption,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        verify_server_cert_signed_by_trust_anchor,
+    },
+    crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature},
+    pki_types::{CertificateDer, ServerName, UnixTime},
+    server::ParsedCertificate,
+    sign::CertifiedKey,
+};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+use tonic::transport::{Channel, Endpoint, Uri};
+use types::{ClusterId, NodeId};
+
+use super::{ALPN_H2, PeerCertificate, PeerIdentity, TlsError, client_provider, material};
+use crate::config::{HostPort, TlsFiles};
+
+/// An encrypted connection to a server whose certificate was verified.
+pub type ClientTlsStream = tokio_rustls::client::TlsStream<TcpStream>;
+
+/// Connecting and the handshake together; a control node that takes longer is as good as down, and there may be others.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A silent connection is probed after this time, so that a cut without a reset is noticed.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// A probe that is not answered in this time ends the connection.
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Flow-control window of one stream: 1 MiB, so that one round trip of 10 ms carries 100 MB/s.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+/// Flow-control window of a connection: four streams at full speed.
+const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+
+/// Whom a client accepts as the server, besides that the CA must have signed it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// One of these nodes of a cluster, whatever its host name.
+    Nodes {
+        /// The cluster; none accepts any that the CA signs for.
+        cluster: Option<ClusterId>,
+        /// The nodes' ids.
+        nodes: BTreeSet<NodeId>,
+    },
+    /// Any node of a cluster whose certificate carries the host name dialled.
+    Host {
+        /// The cluster; none accepts any that the CA signs for.
+        cluster: Option<ClusterId>,
+    },
+}
+
+/// Why a connection could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// Nobody answers there.
+    #[error("cannot connect to {address}")]
+    Tcp {
+        /// Who was called.
+        address: String,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// Somebody answers, who is not accepted or does not accept us.
+    #[error("the TLS handshake with {address} failed")]
+    Handshake {
+        /// Who was called.
+        address: String,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// No end in time.
+    #[error("no connection to {address} within {limit:?}")]
+    Timeout {
+        /// Who was called.
+        address: String,
+        /// The bound.
+        limit: Duration,
+    },
+}
+
+/// What a TLS client needs. Clones share the certificate, also when it is reloaded.
+#[derive(Clone)]
+pub struct ClientTls {
+    current: Arc<ArcSwap<Material>>,
+    config: Arc<ClientConfig>,
+}
+
+struct Material {
+    own: Option<material::Own>,
+    roots: Arc<RootCertStore>,
+}
+
+impl ClientTls {
+    /// A client with a certificate of its own: a node, or a consumer.
+    ///
+    /// # Errors
+    /// [`TlsError`], naming the file.
+    pub fn load(files: &TlsFiles, expect: Expect) -> Result<Self, TlsError> {
+        let own = material::own(files, &client_provider())?;
+        Self::build(Some(own), &files.ca, expect)
+    }
+
+    /// A client that has a token in place of a certificate, and believes this CA.
+    ///
+    /// # Errors
+    /// [`TlsError`], naming the file.
+    pub fn without_certificate(ca: &Path, expect: Expect) -> Result<Self, TlsError> {
+        Self::build(None, ca, expect)
+    }
+
+    fn build(own: Option<material::Own>, ca: &Path, expect: Expect) -> Result<Self, TlsError> {
+        let unusable = |source: Box<dyn std::error::Error + Send + Sync>| TlsError::Unusable { path: ca.to_owned(), source };
+        let current = Arc::new(ArcSwap::from_pointee(Material { own, roots: material::roots(ca)? }));
+        let provider = client_provider();
+        let verifier = Verifier { current: current.clone(), expect, algorithms: provider.signature_verification_algorithms };
+        let builder = ClientConfig::builder_with_provider(provider);
+        let builder = builder.with_protocol_versions(&[&rustls::version::TLS13]).map_err(|error| unusable(Box::new(error)))?;
+        let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
+        let mut config = builder.with_client_cert_resolver(Arc::new(Resolver(current.clone())));
+        config.alpn_protocols = vec![ALPN_H2.to_vec()];
+        config.resumption = Resumption::disabled();
+        Ok(Self { current, config: Arc::new(config) })
+    }
+
+    /// Reads the files again; connections from now on use them.
+    ///
+    /// # Errors
+    /// [`TlsError`]; then the old ones stay in use.
+    pub fn reload(&self, files: &TlsFiles) -> Result<(), TlsError> {
+        let own = material::own(files, &client_provider())?;
+        self.current.store(Arc::new(Material { own: Some(own), roots: material::roots(&files.ca)? }));
+        Ok(())
+    }
+
+    /// Opens one connection, at most in 5 s.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub async fn connect(&self, to: &HostPort) -> Result<ClientTlsStream, ConnectError> {
+        let address = to.to_string();
+        match tokio::time::timeout(CONNECT_TIMEOUT, self.dial(to)).await {
+            Ok(connected) => connected,
+            Err(_) => Err(ConnectError::Timeout { address, limit: CONNECT_TIMEOUT }),
+        }
+    }
+
+    async fn dial(&self, to: &HostPort) -> Result<ClientTlsStream, ConnectError> {
+        let tcp = |source| ConnectError::Tcp { address: to.to_string(), source };
+        let handshake = |source| ConnectError::Handshake { address: to.to_string(), source };
+        let stream = TcpStream::connect((to.host(), to.port())).await.map_err(tcp)?;
+        stream.set_nodelay(true).map_err(tcp)?;
+        let name = ServerName::try_from(to.host().to_owned()).map_err(|error| handshake(io::Error::other(error)))?;
+        TlsConnector::from(self.config.clone()).connect(name, stream).await.map_err(handshake)
+    }
+
+    /// A gRPC channel to one server. It connects at the first call, and again whenever the connection was lost.
+    pub fn channel(&self, to: &HostPort) -> Channel {
+        let tls = self.clone();
+        let to_server = to.clone();
+        let connector = tower::service_fn(move |_: Uri| {
+            let (tls, to) = (tls.clone(), to_server.clone());
+            async move { tls.connect(&to).await.map(TokioIo::new) }
+        });
+        endpoint(&to.to_string()).connect_with_connector_lazy(connector)
+    }
+}
+
+/// A gRPC channel over a UNIX socket. It connects at the first call, and again whenever the connection was lost.
+pub(crate) fn unix_channel(path: PathBuf) -> Channel {
+    let connector = tower::service_fn(move |_: Uri| {
+        let path = path.clone();
+        async move {
+            let failed = |source| ConnectError::Tcp { address: path.display().to_string(), source };
+            UnixStream::connect(&path).await.map(TokioIo::new).map_err(failed)
+        }
+    });
+    endpoint("localhost").connect_with_connector_lazy(connector)
+}
+
+/// The connector decides where to go; the URI is only what the `:authority` header says, with `http` because TLS is ours, not tonic's.
+fn endpoint(authority: &str) -> Endpoint {
+    let uri = Uri::builder().scheme("http").authority(authority).path_and_query("/").build().unwrap_or_default();
+    Endpoint::from(uri)
+        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+}
+
+impl fmt::Debug for ClientTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let material = self.current.load();
+        f.debug_tuple("ClientTls").field(&material.own.as_ref().map(|own| &own.certificate.identity)).finish()
+    }
+}
+
+/// Shows our certificate to who asks.
+struct Resolver(Arc<ArcSwap<Material>>);
+
+impl fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Resolver")
+    }
+}
+
+impl ResolvesClientCert for Resolver {
+    fn resolve(&self, _hints: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.0.load().own.as_ref().map(|own| own.key.clone())
+    }
+
+    fn has_certs(&self) -> bool {
+        self.0.load().own.is_some()
+    }
+}
+
+/// Chain by the CA in force, then the identity.
+struct Verifier {
+    current: Arc<ArcSwap<Material>>,
+    expect: Expect,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Verifier").field(&self.expect).finish()
+    }
+}
+
+impl Verifier {
+    fn check_identity(&self, identity: &PeerIdentity) -> Result<(), Error> {
+        let refuse = |why: String| Err(Error::General(why));
+        let (cluster, nodes) = match &self.expect {
+            Expect::Nodes { cluster, nodes } => (cluster, Some(nodes)),
+            Expect::Host { cluster } => (cluster, None),
+        };
+        if cluster.is_some_and(|cluster| cluster != identity.cluster()) {
+            return refuse(format!("the server belongs to cluster {}", identity.cluster()));
+        }
+        match (identity.node(), nodes) {
+            (None, _) => refuse("the server's certificate is a consumer's".into()),
+            (Some(node), Some(nodes)) if !nodes.contains(&node) => {
+                refuse(format!("the server is node {node}, which is not one of those expected"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end: &CertificateDer<'_>,
+        between: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        _ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let material = self.current.load();
+        let parsed = ParsedCertificate::try_from(end)?;
+        verify_server_cert_signed_by_trust_anchor(&parsed, &material.roots, between, now, self.algorithms.all)?;
+        if matches!(self.expect, Expect::Host { .. }) {
+            rustls::client::verify_server_name(&parsed, name)?;
+        }
+        let peer =
+            PeerCertificate::read(end).map_err(|error| Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(error)))))?;
+        self.check_identity(&peer.identity)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(Error::General("TLS 1.2 is not spoken here".into()))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, signed, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,176 @@
+//! Who a certificate's holder is.
+
+use std::fmt;
+
+use types::{ClusterId, ConsumerRef, NodeId, UnixMillis};
+use x509_parser::{extensions::GeneralName, prelude::FromDer};
+
+/// What a certificate is good for. Written as a SPIFFE id; the cluster is the trust domain, as 32 lower hex digits.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PeerIdentity {
+    /// `spiffe://<cluster>/node/<id>`
+    Node {
+        /// The cluster.
+        cluster: ClusterId,
+        /// The node's number in the registry, decimal.
+        node: NodeId,
+    },
+    /// `spiffe://<cluster>/account/<account>/<kind>/<name>`
+    Consumer {
+        /// The cluster.
+        cluster: ClusterId,
+        /// Who may read.
+        consumer: ConsumerRef,
+    },
+}
+
+/// What was read from a verified certificate, once per connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerCertificate {
+    /// Who it names.
+    pub identity: PeerIdentity,
+    /// The public key as DER `SubjectPublicKeyInfo` (RFC 5280, section 4.1.2.7): what the node registry compares.
+    pub public_key: Vec<u8>,
+    /// When it ends.
+    pub not_after: UnixMillis,
+}
+
+/// A certificate that names no one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IdentityError {
+    /// It is no certificate.
+    #[error("not an X.509 certificate")]
+    NotX509,
+    /// It must have exactly one URI among its alternative names.
+    #[error("the certificate has {got} URI names; exactly one, a SPIFFE id, is needed")]
+    UriNames {
+        /// How many it has.
+        got: usize,
+    },
+    /// The URI has another form.
+    #[error("{got:?} is no identity; known are spiffe://CLUSTER/node/ID and spiffe://CLUSTER/account/ACCOUNT/KIND/NAME")]
+    Form {
+        /// The URI, cut after 200 characters.
+        got: String,
+    },
+}
+
+impl PeerIdentity {
+    /// The cluster it belongs to.
+    pub const fn cluster(&self) -> ClusterId {
+        match self {
+            Self::Node { cluster, .. } | Self::Consumer { cluster, .. } => *cluster,
+        }
+    }
+
+    /// The node, when it is one.
+    pub const fn node(&self) -> Option<NodeId> {
+        match self {
+            Self::Node { node, .. } => Some(*node),
+            Self::Consumer { .. } => None,
+        }
+    }
+
+    /// Parses a SPIFFE id. Only the one way that [`fmt::Display`] writes it is accepted, so that ids can be compared as texts.
+    ///
+    /// # Errors
+    /// [`IdentityError::Form`].
+    pub fn parse(uri: &str) -> Result<Self, IdentityError> {
+        let refuse = || IdentityError::Form { got: uri.chars().take(200).collect() };
+        let parts: Vec<&str> = uri.strip_prefix("spiffe://").ok_or_else(refuse)?.split('/').collect();
+        let parsed = match parts.as_slice() {
+            [cluster, "node", id] => parse_node(cluster, id),
+            [cluster, "account", account, kind, name] => parse_consumer(cluster, account, kind, name),
+            _ => None,
+        };
+        parsed.filter(|identity| identity.to_string() == uri).ok_or_else(refuse)
+    }
+}
+
+fn parse_node(cluster: &str, id: &str) -> Option<PeerIdentity> {
+    Some(PeerIdentity::Node { cluster: cluster.parse().ok()?, node: id.parse().ok()? })
+}
+
+fn parse_consumer(cluster: &str, account: &str, kind: &str, name: &str) -> Option<PeerIdentity> {
+    let consumer = ConsumerRef { account: account.parse().ok()?, kind: kind.parse().ok()?, name: name.parse().ok()? };
+    Some(PeerIdentity::Consumer { cluster: cluster.parse().ok()?, consumer })
+}
+
+impl fmt::Display for PeerIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Node { cluster, node } => write!(f, "spiffe://{cluster}/node/{node}"),
+            Self::Consumer { cluster, consumer } => {
+                write!(f, "spiffe://{cluster}/account/{}/{}/{}", consumer.account, consumer.kind, consumer.name)
+            }
+        }
+    }
+}
+
+impl PeerCertificate {
+    /// Reads a DER certificate. It proves nothing by itself: signature and validity are the handshake's matter.
+    ///
+    /// # Errors
+    /// [`IdentityError`].
+    pub fn read(der: &[u8]) -> Result<Self, IdentityError> {
+        let (rest, certificate) = x509_parser::certificate::X509Certificate::from_der(der).map_err(|_| IdentityError::NotX509)?;
+        if !rest.is_empty() {
+            return Err(IdentityError::NotX509);
+        }
+        let names = certificate.subject_alternative_name().map_err(|_| IdentityError::NotX509)?;
+        let names = names.map_or(&[][..], |extension| extension.value.general_names.as_slice());
+        let uris: Vec<&str> = names.iter().filter_map(|name| if let GeneralName::URI(uri) = name { Some(*uri) } else { None }).collect();
+        let [uri] = uris.as_slice() else {
+            return Err(IdentityError::UriNames { got: uris.len() });
+        };
+        let seconds = u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or(0);
+        Ok(Self {
+            identity: PeerIdentity::parse(uri)?,
+            public_key: certificate.public_key().raw.to_vec(),
+            not_after: UnixMillis::new(seconds.saturating_mul(1000)),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identity_text_round_trips() {
+        let c = "00112233445566778899aabbccddeeff";
+        for text in [
+            format!("spiffe://{c}/node/7"),
+            format!("spiffe://{c}/account/{c}/worker/web"),
+            format!("spiffe://{c}/account/{c}/container/a.b_c-d"),
+        ] {
+            assert_eq!(PeerIdentity::parse(&text).unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn identity_of_any_other_form_is_refused() {
+        let c = "00112233445566778899aabbccddeeff";
+        let upper = c.to_uppercase();
+        for text in [
+            String::new(),
+            format!("https://{c}/node/7"),
+            format!("spiffe://{c}/node/07"),
+            format!("spiffe://{c}/node/+7"),
+            format!("spiffe://{c}/node/"),
+            format!("spiffe://{c}/node/7/"),
+            format!("spiffe://{c}/node/7?x"),
+            format!("spiffe://{upper}/node/7"),
+            format!("spiffe://{c}/nodes/7"),
+            format!("spiffe://{c}:1/node/7"),
+            format!("spiffe://user@{c}/node/7"),
+            "spiffe://cluster/node/7".into(),
+            format!("spiffe://{c}/account/{c}/robot/web"),
+            format!("spiffe://{c}/account/{c}/worker/%77eb"),
+            format!("spiffe://{c}/account/{c}/worker"),
+            format!("spiffe://{c}/account/{upper}/worker/web"),
+        ] {
+            assert!(PeerIdentity::parse(&text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Certificates, keys and CAs from PEM files.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rustls::{
+    RootCertStore,
+    crypto::CryptoProvider,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    sign::CertifiedKey,
+};
+
+use super::{IdentityError, PeerCertificate};
+use crate::{SecretFileError, config::TlsFiles, read_secret_file};
+
+/// Why TLS cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file of certificates cannot be read.
+    #[error("cannot read the certificates in {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The private key's file is not usable.
+    #[error(transparent)]
+    KeyFile(#[from] SecretFileError),
+    /// A file does not hold what it should.
+    #[error("{path} holds no {what} in PEM form")]
+    NoPem {
+        /// The file.
+        path: PathBuf,
+        /// What was expected.
+        what: &'static str,
+    },
+    /// The certificate names no identity.
+    #[error("the certificate in {path} names no node or consumer")]
+    Identity {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: IdentityError,
+    },
+    /// Key, certificate and CA do not fit together, or the library refuses them.
+    #[error("the certificate, key or CA at {path} is not usable")]
+    Unusable {
+        /// The file that was looked at last.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// A certificate with its key, and whom it names.
+#[derive(Debug)]
+pub(super) struct Own {
+    pub(super) key: Arc<CertifiedKey>,
+    pub(super) certificate: PeerCertificate,
+}
+
+/// Reads certificate and key, and checks that they belong together.
+pub(super) fn own(files: &TlsFiles, provider: &CryptoProvider) -> Result<Own, TlsError> {
+    let unusable = |path: &Path| {
+        let path = path.to_owned();
+        |source: rustls::Error| TlsError::Unusable { path, source: Box::new(source) }
+    };
+    let chain = certificates(&files.cert)?;
+    let certificate = PeerCertificate::read(&chain[0]).map_err(|source| TlsError::Identity { path: files.cert.clone(), source })?;
+    let pem = read_secret_file(&files.key)?;
+    let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|_| TlsError::NoPem { path: files.key.clone(), what: "private key" })?;
+    let key = CertifiedKey::from_der(chain, key, provider).map_err(unusable(&files.key))?;
+    Ok(Own { key: Arc::new(key), certificate })
+}
+
+/// Reads the CA certificates.
+pub(super) fn roots(path: &Path) -> Result<Arc<RootCertStore>, TlsError> {
+    let mut store = RootCertStore::empty();
+    for certificate in certificates(path)? {
+        store.add(certificate).map_err(|source| TlsError::Unusable { path: path.to_owned(), source: Box::new(source) })?;
+    }
+    Ok(Arc::new(store))
+}
+
+/// Reads at least one certificate.
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let pem = fs::read(path).map_err(|source| TlsError::Read { path: path.to_owned(), source })?;
+    let found = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
+    match found {
+        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
+        _ => Err(TlsError::NoPem { path: path.to_owned(), what: "certificate" }),
+    }
+}
