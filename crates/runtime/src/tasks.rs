@@ -124,14 +124,13 @@ mod tests {
         finished.await.unwrap();
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn drain_drops_and_names_tasks_that_do_not_end() {
         let tasks = TokioSpawn::new(Handle::current(), CancellationToken::new());
         tasks.spawn("stuck", Box::pin(std::future::pending()));
         tasks.spawn("stuck", Box::pin(std::future::pending()));
-        tasks.spawn("quick", Box::pin(std::future::ready(())));
-        let error = tasks.drain(Duration::from_secs(5)).await.unwrap_err();
-        assert_eq!(error.to_string(), "not ended within 5s and dropped: stuck");
+        let error = tasks.drain(Duration::ZERO).await.unwrap_err();
+        assert_eq!(error.to_string(), "not ended within 0ns and dropped: stuck");
         tasks.tracker.wait().await;
         assert!(tasks.running.lock().unwrap().is_empty());
     }

@@ -11,7 +11,7 @@ use crate::config::{LogConfig, LogFormat};
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
     /// The filter has another syntax.
-    #[error("log.filter {filter:?} is no filter; write a level, such as \"info\", or \"info,feed=debug\"")]
+    #[error("{filter:?} is no filter; write a level, such as \"info\", or \"info,feed=debug\"")]
     Filter {
         /// The filter.
         filter: String,
@@ -48,7 +48,7 @@ pub fn init_logging(config: &LogConfig) -> Result<(), TelemetryError> {
     .map_err(TelemetryError::Twice)
 }
 
-fn parse_filter(filter: &str) -> Result<EnvFilter, TelemetryError> {
+pub(crate) fn parse_filter(filter: &str) -> Result<EnvFilter, TelemetryError> {
     EnvFilter::builder().parse(filter).map_err(|source| TelemetryError::Filter { filter: filter.to_owned(), source })
 }
 
@@ -120,6 +120,6 @@ mod tests {
     fn filter_of_another_syntax_is_refused_by_name() {
         assert!(parse_filter("info,feed=debug").is_ok());
         let error = parse_filter("info,feed=loud").unwrap_err().to_string();
-        assert!(error.starts_with("log.filter \"info,feed=loud\""), "{error}");
+        assert!(error.starts_with("\"info,feed=loud\""), "{error}");
     }
 }

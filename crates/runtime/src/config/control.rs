@@ -205,6 +205,7 @@ impl Checks for ControlConfig {
         within("limits.table_cache_bytes", limits.table_cache_bytes, ByteSize::from_mib(1), ByteSize::from_bytes(1 << 40))?;
         within("limits.deks_cached_max", limits.deks_cached_max, 1, 1 << 24)?;
         self.connections.check()?;
+        self.log.check()?;
         self.shutdown.check()
     }
 }

@@ -209,6 +209,7 @@ impl Checks for EdgeConfig {
             }
         }
         self.connections.check()?;
+        self.log.check()?;
         self.shutdown.check()
     }
 }

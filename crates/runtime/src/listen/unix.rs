@@ -17,8 +17,9 @@ use crate::{TokioSpawn, config::UnixListen};
 /// A bound socket. Dropping it removes the file.
 #[derive(Debug)]
 pub struct UnixSocket {
-    listener: UnixListener,
+    // Dropped first: while the listener still answers, no successor can have taken the name.
     _file: SocketFile,
+    listener: UnixListener,
 }
 
 #[derive(Debug)]
@@ -54,7 +55,7 @@ pub fn bind_unix(listen: &UnixListen) -> io::Result<UnixSocket> {
     let listener = UnixListener::bind(&beside).map_err(named)?;
     fs::set_permissions(&beside, fs::Permissions::from_mode(listen.mode.bits())).map_err(named)?;
     fs::rename(&beside, path).map_err(named)?;
-    Ok(UnixSocket { listener, _file: SocketFile(path.clone()) })
+    Ok(UnixSocket { _file: SocketFile(path.clone()), listener })
 }
 
 fn refuse_other_files(path: &Path) -> io::Result<()> {
@@ -76,6 +77,8 @@ pub fn accept_unix(socket: UnixSocket, limits: &AcceptLimits, tasks: &TokioSpawn
     tasks.spawn(
         "accept_unix",
         Box::pin(async move {
+            // The whole socket, not its listener alone: the file goes when the loop ends.
+            let socket = socket;
             while let Some((stream, _)) = retried(&cancel, || socket.listener.accept()).await {
                 // Without the peer's user there is nobody to be: the peer is gone already.
                 let Ok(credentials) = stream.peer_cred() else { continue };
