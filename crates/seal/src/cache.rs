@@ -97,3 +97,102 @@ impl DekCache {
         self.deks.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use types::{SecretId, SecretName, StoreId, ValueId};
+
+    use super::*;
+    use crate::WRAPPED_DEK_BYTES;
+
+    struct Fixture {
+        domain: KeyDomain,
+        name: SecretName,
+        wrapped: WrappedDek,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let wrapped = WrappedDek::decode(dek(0), &[1; WRAPPED_DEK_BYTES]).unwrap();
+            Self { domain: KeyDomain::global(), name: SecretName::new("K").unwrap(), wrapped }
+        }
+
+        fn context(&self, number: u8) -> ValueContext<'_> {
+            ValueContext {
+                account: AccountId::from_bytes([1; 16]),
+                store: StoreId::from_bytes([2; 16]),
+                secret: SecretId::from_bytes([3; 16]),
+                name: &self.name,
+                value_id: ValueId::from_bytes([4; 16]),
+                dek: dek(number),
+                domain: &self.domain,
+            }
+        }
+
+        fn keep(&self, cache: &mut DekCache, number: u8, epoch: u32) {
+            let cached = CachedDek::new(&self.context(number), self.wrapped.clone(), &Dek::zeroed());
+            cache.keep((dek(number), KekEpoch::new(epoch)), Arc::new(cached));
+        }
+
+        fn finds(&self, cache: &DekCache, number: u8, epoch: u32) -> bool {
+            cache.find(&self.context(number), DekWrap { epoch: KekEpoch::new(epoch), bytes: self.wrapped.as_bytes() }).is_some()
+        }
+    }
+
+    fn dek(number: u8) -> DekId {
+        DekId::from_bytes([number; 16])
+    }
+
+    #[test]
+    fn cache_full_drops_what_was_not_used() {
+        let (fixture, mut cache) = (Fixture::new(), DekCache::new(3));
+        for number in 0..3 {
+            fixture.keep(&mut cache, number, 1);
+        }
+        fixture.keep(&mut cache, 3, 1);
+        assert!(!fixture.finds(&cache, 0, 1), "all were used alike, so the oldest goes");
+        assert!(fixture.finds(&cache, 1, 1));
+        fixture.keep(&mut cache, 4, 1);
+        assert!(fixture.finds(&cache, 1, 1), "it was used since the hand passed");
+        assert!(!fixture.finds(&cache, 2, 1), "it was not");
+        assert_eq!(cache.len(), 3);
+    }
+
+    #[test]
+    fn cache_never_grows_beyond_its_bound() {
+        for max in [0, 1, 2, 7] {
+            let (fixture, mut cache) = (Fixture::new(), DekCache::new(max));
+            for number in 0..100 {
+                fixture.keep(&mut cache, number % 13, u32::from(number % 3));
+                assert!(fixture.finds(&cache, number % 13, u32::from(number % 3)), "what was kept last is there");
+                assert!(cache.len() <= max.max(1));
+            }
+        }
+    }
+
+    #[test]
+    fn cache_serves_only_the_same_account_domain_and_wrap() {
+        let (fixture, mut cache) = (Fixture::new(), DekCache::new(3));
+        fixture.keep(&mut cache, 1, 1);
+        let (other_domain, context) = (KeyDomain::new("zone").unwrap(), fixture.context(1));
+        let (wrap, other_bytes) = (DekWrap { epoch: KekEpoch::new(1), bytes: fixture.wrapped.as_bytes() }, [2; WRAPPED_DEK_BYTES]);
+        assert!(cache.find(&context, wrap).is_some());
+        assert!(cache.find(&ValueContext { account: AccountId::from_bytes([9; 16]), ..context }, wrap).is_none());
+        assert!(cache.find(&ValueContext { domain: &other_domain, ..context }, wrap).is_none());
+        assert!(cache.find(&context, DekWrap { bytes: &other_bytes, ..wrap }).is_none());
+        assert!(cache.find(&context, DekWrap { epoch: KekEpoch::new(2), ..wrap }).is_none());
+    }
+
+    #[test]
+    fn cache_drops_the_deks_of_an_epoch_and_no_others() {
+        let (fixture, mut cache) = (Fixture::new(), DekCache::new(9));
+        for (number, epoch) in [(1, 1), (1, 2), (2, 1), (3, 2)] {
+            fixture.keep(&mut cache, number, epoch);
+        }
+        cache.drop_epoch(&KeyDomain::new("zone").unwrap(), KekEpoch::new(1));
+        assert_eq!(cache.len(), 4);
+        cache.drop_epoch(&KeyDomain::global(), KekEpoch::new(1));
+        assert_eq!(cache.len(), 2);
+        assert!(fixture.finds(&cache, 1, 2) && fixture.finds(&cache, 3, 2));
+    }
+}

@@ -87,3 +87,66 @@ pub(crate) fn checksum<const N: usize>(content: &[u8]) -> [u8; N] {
     }
     sum
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hex::bytes;
+
+    #[test]
+    fn hkdf_gives_the_answers_of_rfc_5869() {
+        let range = |from: u8, to: u8| (from..=to).collect::<Vec<_>>();
+        let cases = [
+            // Appendix A.1 and A.2; the first 32 bytes of the OKM, since those do not depend on its length.
+            (vec![0x0b; 22], range(0, 12), range(0xf0, 0xf9), "3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf"),
+            (range(0, 0x4f), range(0x60, 0xaf), range(0xb0, 0xff), "b11e398dc80327a1c8e7f78c596a49344f012eda2d4efad8a050cc4c19afa97c"),
+        ];
+        for (key, salt, info, okm) in cases {
+            assert_eq!(Prk::extract(&salt, &key).expand(&info).unwrap().as_slice(), bytes(okm));
+        }
+    }
+
+    /// Test case 16 of McGrew and Viega, "The Galois/Counter Mode of Operation": 256-bit key, associated data, a torn last block.
+    #[test]
+    fn gcm_gives_the_answer_of_its_specification() {
+        let key: [u8; 32] = bytes("feffe9928665731c6d6a8f9467308308feffe9928665731c6d6a8f9467308308").try_into().unwrap();
+        let nonce: [u8; 12] = bytes("cafebabefacedbaddecaf888").try_into().unwrap();
+        let associated = bytes("feedfacedeadbeeffeedfacedeadbeefabaddad2");
+        let plain = bytes(concat!(
+            "d9313225f88406e5a55909c5aff5269a86a7a9531534f7da2e4c303d8a318a72",
+            "1c3c0c95956809532fcf0e2449a6b525b16aedf5aa0de657ba637b39"
+        ));
+        let sealed = bytes(concat!(
+            "522dc1f099567d07f47f37a32a84427d643a8cdcbfe5c0c97598a2bd2555d1aa",
+            "8cb08e48590dbb3da7b08b1056828838c5f61e6393ba7a0abcc9f66276fc6ece0f4e1768cddf8853bb2d551b"
+        ));
+        let mut out = vec![0; plain.len() + TAG_BYTES];
+        seal_into(&cipher(&key), &nonce, &associated, &plain, &mut out).unwrap();
+        assert_eq!(out, sealed);
+        let mut opened = vec![0; plain.len()];
+        open_into(&cipher(&key), &nonce, &associated, &sealed, &mut opened).unwrap();
+        assert_eq!(opened, plain);
+    }
+
+    #[test]
+    fn open_refused_leaves_no_plaintext_behind() {
+        let (key, nonce) = ([7; 32], [9; NONCE_BYTES]);
+        let mut sealed = [0; 5 + TAG_BYTES];
+        seal_into(&cipher(&key), &nonce, b"here", b"CANRY", &mut sealed).unwrap();
+        let mut out = [0; 5];
+        assert!(open_into(&cipher(&key), &nonce, b"there", &sealed, &mut out).is_none());
+        assert_eq!(out, [0; 5]);
+    }
+
+    #[test]
+    fn lengths_that_do_not_fit_are_refused_without_panic() {
+        let (aes, nonce) = (cipher(&[7; 32]), [9; NONCE_BYTES]);
+        for len in [0, 4, 20, 22] {
+            assert!(seal_into(&aes, &nonce, b"", b"12345", &mut vec![0; len]).is_err(), "{len}");
+        }
+        for (sealed, out) in [(0, 0), (15, 0), (16, 1), (21, 4), (21, 6)] {
+            assert!(open_into(&aes, &nonce, b"", &vec![0; sealed], &mut vec![0; out]).is_none(), "{sealed} {out}");
+        }
+        assert!(open_into(&aes, &nonce[..11], b"", &[0; 16], &mut []).is_none());
+    }
+}

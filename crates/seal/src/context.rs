@@ -151,3 +151,34 @@ impl Labelled {
         self.bytes.get(..self.len).ok_or(SealError::Defect { operation: "build associated data" })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labelled_fields_never_run_into_each_other() {
+        let of = |fields: &[&str]| fields.iter().fold(Labelled::new("l"), |l, f| l.field(f.as_bytes())).bytes().unwrap().to_vec();
+        assert_eq!(of(&["ab", ""]), [0, 1, b'l', 0, 2, b'a', b'b', 0, 0]);
+        assert_ne!(of(&["ab", "c"]), of(&["a", "bc"]));
+        assert_ne!(of(&["ab", ""]), of(&["ab"]));
+    }
+
+    #[test]
+    fn labelled_holds_the_longest_names_and_reports_what_it_cannot_hold() {
+        let domain = KeyDomain::new("d".repeat(KeyDomain::BYTES_MAX)).unwrap();
+        let name = SecretName::new("n".repeat(SecretName::BYTES_MAX)).unwrap();
+        let context = ValueContext {
+            account: AccountId::from_bytes([1; 16]),
+            store: StoreId::from_bytes([2; 16]),
+            secret: SecretId::from_bytes([3; 16]),
+            name: &name,
+            value_id: ValueId::from_bytes([4; 16]),
+            dek: DekId::from_bytes([5; 16]),
+            domain: &domain,
+        };
+        assert_eq!(context.associated_data(1).bytes().unwrap().len(), LABELLED_BYTES_MAX);
+        assert!(context.associated_data(1).field(b"").field(b"more").bytes().is_err());
+        assert!(Labelled::new("l").field(&[0; 70_000]).field(b"x").bytes().is_err());
+    }
+}

@@ -282,3 +282,18 @@ impl rand_core::TryRng for Randomness<'_> {
 }
 
 impl rand_core::TryCryptoRng for Randomness<'_> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hex::bytes;
+
+    /// The first vector of draft-connolly-cfrg-xwing-kem: the seed, and both ends of its public key.
+    #[test]
+    fn node_public_key_follows_from_its_seed_as_the_draft_says() {
+        let pair = NodeKeyPair::from_seed(&bytes("7f9c2ba4e88f827d616045507605853ed73b8093f6efbc88eb1a6eacfa66ef26")).unwrap();
+        let public = pair.public().encode();
+        assert_eq!(public[..34], bytes("647ae2236b35a8c24b39b10aa1323a96a919a2ced88400633a7b07131713fc14b2b5"));
+        assert_eq!(public[1211..], bytes("cd049040ef6534"));
+    }
+}

@@ -47,3 +47,12 @@ pub use ring::{KeyRing, MintedDek, fingerprint_epoch};
 pub use root::{RootProvider, WRAPPED_KEK_BYTES, WrappedKek};
 pub use token::{ConsumerToken, JoinToken, OperatorToken, TokenText};
 pub use value::{open_value, seal_value};
+
+#[cfg(test)]
+mod hex {
+    /// Hex digits as the standards print them.
+    pub(crate) fn bytes(digits: &str) -> Vec<u8> {
+        let digit = |at: usize| u8::from_str_radix(&digits[at..at + 2], 16).unwrap();
+        (0..digits.len()).step_by(2).map(digit).collect()
+    }
+}

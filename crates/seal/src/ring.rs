@@ -164,7 +164,7 @@ impl KeyRing {
         dek: DekWrap<'_>,
         plaintext: &[u8],
     ) -> Result<SealedValue, SealError> {
-        value::seal_with(entropy, &self.dek(context, dek)?.values(), context, plaintext)
+        value::seal_with(entropy, self.dek(context, dek)?.values(), context, plaintext)
     }
 
     /// Opens a value.
@@ -173,7 +173,7 @@ impl KeyRing {
     /// [`SealError::KeyUnavailable`] without the epoch; [`SealError::NotAuthentic`] for a value or wrapped DEK that was changed or
     /// moved; [`SealError::NewerFormat`], [`SealError::Damaged`] for the wrapped DEK.
     pub fn open_value(&self, context: &ValueContext<'_>, dek: DekWrap<'_>, sealed: &SealedValue) -> Result<Plaintext, SealError> {
-        value::open_with(&self.dek(context, dek)?.values(), context, sealed)
+        value::open_with(self.dek(context, dek)?.values(), context, sealed)
     }
 
     /// A keyed digest of the content of a request, so that `state` can tell a retry from a request id used twice, and learns

@@ -47,6 +47,7 @@ pub trait Table: Send {
     ///
     /// # Errors
     /// [`TableError`] of the table or of `visit`.
+    #[allow(clippy::type_complexity, reason = "a name for the visitor would hide more than it says")]
     fn scan(&self, visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), TableError>) -> Result<(), TableError>;
 
     /// One record.
