@@ -1,0 +1,308 @@
+//! What can be commanded.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::{Deserialize, Serialize};
+use types::{
+    AccountId, AccountName, BindingName, ClusterId, Comment, ConsumerRef, DekId, FeatureLevel, KekEpoch, KeyDomain, NodeId, NodeName,
+    PrincipalName, ScopeSet, SealedValue, SecretId, SecretName, StoreId, StoreName, TokenId, UnixMillis, ValueId, Version,
+};
+
+use super::CommandKind;
+use crate::{
+    Grant, JobId, Recipient,
+    limits::Quota,
+    record::{BoundTo, EnvelopeRecord, KekState, MemberKey, NodeRole, SetSignature, SettingsRecord, WrappedDek},
+};
+
+/// A value as its sealer hands it over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedInput {
+    /// Chosen by the sealer, random; part of the associated data.
+    pub value_id: ValueId,
+    /// The data key that it is sealed under.
+    pub dek: DekId,
+    /// The key domain.
+    pub domain: KeyDomain,
+    /// The sealed bytes.
+    pub sealed: SealedValue,
+}
+
+/// A data key to become current, as its maker hands it over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewDek {
+    /// Its id, random.
+    pub id: DekId,
+    /// One wrap per key domain, each under that domain's active epoch.
+    pub wraps: Vec<WrappedDek>,
+    /// The data key that it takes the place of, so that two makers do not replace each other's.
+    pub replaces: Option<DekId>,
+}
+
+/// A secret to be made, with its first value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewSecret {
+    /// Its id, random.
+    pub id: SecretId,
+    /// Its name.
+    pub name: SecretName,
+    /// Where it may be used; not empty.
+    pub scopes: ScopeSet,
+    /// Free text.
+    pub comment: Comment,
+    /// Its first value.
+    pub value: SealedInput,
+}
+
+/// Whether a new value is served at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stage {
+    /// It becomes current.
+    Current,
+    /// It waits as the candidate, in place of one that may wait there.
+    Candidate,
+}
+
+/// How pointers move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PointerMove {
+    /// An older version becomes current.
+    Rollback {
+        /// Which.
+        to: Version,
+    },
+    /// The candidate becomes current.
+    Promote,
+    /// Current and previous change places.
+    Revert,
+    /// The candidate is given up; its version stays.
+    DropCandidate,
+}
+
+/// A node to be registered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewNode {
+    /// Its number.
+    pub id: NodeId,
+    /// Its name.
+    pub name: NodeName,
+    /// What it is for.
+    pub role: NodeRole,
+    /// Its identity key, as SubjectPublicKeyInfo.
+    pub public_key: Vec<u8>,
+    /// Its envelope key; empty for a relay.
+    pub envelope_key: Vec<u8>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A data key wrapped anew under another epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rewrap {
+    /// Whose key.
+    pub account: AccountId,
+    /// Which.
+    pub dek: DekId,
+    /// The epoch that wraps it now; if another one does, the item is passed over.
+    pub from: KekEpoch,
+    /// The new wrap, under the active epoch of its domain.
+    pub wrap: WrappedDek,
+}
+
+/// A move of a KEK epoch. Epochs announce, become active, retire and are destroyed, in this order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum KekStep {
+    /// Makes a new epoch known.
+    Announce {
+        /// What an opened key must match.
+        commitment: [u8; 32],
+        /// One envelope per recipient.
+        envelopes: Vec<(Recipient, EnvelopeRecord)>,
+    },
+    /// Adds envelopes for recipients that have none, such as a new node.
+    AddEnvelopes {
+        /// One envelope per recipient.
+        envelopes: Vec<(Recipient, EnvelopeRecord)>,
+    },
+    /// Makes it the one that wraps; the one before retires.
+    Activate,
+    /// Takes it out of use.
+    Retire,
+    /// Has every node drop it. Refused while it wraps a data key.
+    Destroy,
+}
+
+/// All that a new cluster starts from.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InitCluster {
+    /// Names the cluster for ever; as in `settings`.
+    pub cluster: ClusterId,
+    /// The settings.
+    pub settings: SettingsRecord,
+    /// The members of signer set 1, by rising node id.
+    pub signers: Vec<MemberKey>,
+    /// How many of them must sign.
+    pub threshold: u32,
+    /// SHA-256 of the first operator's token, which has a cluster-wide Super Administrator's grant.
+    pub operator_token: [u8; 32],
+    /// The token's public id.
+    pub operator_token_id: TokenId,
+    /// The operator's name.
+    pub operator: PrincipalName,
+    /// The key domain of the first KEK epoch, which is active at once.
+    pub domain: KeyDomain,
+    /// The commitment of that epoch.
+    pub commitment: [u8; 32],
+    /// Its envelopes.
+    pub envelopes: Vec<(Recipient, EnvelopeRecord)>,
+    /// The first nodes.
+    pub nodes: Vec<NewNode>,
+}
+
+/// What is commanded. Ids are made by the proposer; `account` is whose the rest must be, else it is answered as unknown.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the fields are named for the newtypes that they hold, and documented where a name is not enough")]
+pub enum CommandBody {
+    /// Sets up an empty cluster.
+    InitCluster(Box<InitCluster>),
+    /// Makes an account.
+    CreateAccount { account: AccountId, name: AccountName },
+    /// Makes a store.
+    CreateStore { account: AccountId, store: StoreId, name: StoreName },
+    /// Deletes a store; one with secrets in it, or bound, only by `force`.
+    DeleteStore { account: AccountId, store: StoreId, force: bool },
+    /// Makes secrets, all or none.
+    CreateSecrets { account: AccountId, store: StoreId, items: Vec<NewSecret>, new_dek: Option<NewDek> },
+    /// Adds a value, and may change scopes and comment with it. `expect` is the version that must be current.
+    SetValue {
+        account: AccountId,
+        store: StoreId,
+        secret: SecretId,
+        value: SealedInput,
+        expect: Option<Version>,
+        stage: Stage,
+        scopes: Option<ScopeSet>,
+        comment: Option<Comment>,
+        new_dek: Option<NewDek>,
+    },
+    /// Changes scopes or comment; what is none stays.
+    EditSecret { account: AccountId, store: StoreId, secret: SecretId, scopes: Option<ScopeSet>, comment: Option<Comment> },
+    /// Deletes secrets, all or none; bound ones only by `force`.
+    DeleteSecrets { account: AccountId, store: StoreId, secrets: Vec<SecretId>, force: bool },
+    /// Makes a secret of a value that the sealer opened from `source` at `source_version` and sealed anew.
+    DuplicateSecret {
+        account: AccountId,
+        store: StoreId,
+        source: SecretId,
+        source_version: Version,
+        item: NewSecret,
+        new_dek: Option<NewDek>,
+    },
+    /// Moves pointers; seals nothing. `expect` is the version that must be current.
+    MovePointer { account: AccountId, store: StoreId, secret: SecretId, to: PointerMove, expect: Option<Version> },
+    /// Replaces the sealed value of a version by the same plaintext under the current data key.
+    ResealValue { account: AccountId, store: StoreId, secret: SecretId, version: Version, replaces: ValueId, value: SealedInput },
+    /// Makes a consumer.
+    CreateConsumer { consumer: ConsumerRef },
+    /// Deletes a consumer, with its tokens and bindings.
+    DeleteConsumer { consumer: ConsumerRef },
+    /// Makes a token of a consumer. `hash` is the SHA-256 of the token.
+    CreateConsumerToken { consumer: ConsumerRef, token: TokenId, hash: [u8; 32], expires: Option<UnixMillis> },
+    /// Makes a token of a consumer; the one that it replaces goes, at `old_until` or at once.
+    RollConsumerToken {
+        consumer: ConsumerRef,
+        replaces: TokenId,
+        token: TokenId,
+        hash: [u8; 32],
+        expires: Option<UnixMillis>,
+        old_until: Option<UnixMillis>,
+    },
+    /// Voids a token of a consumer.
+    RevokeConsumerToken { consumer: ConsumerRef, token: TokenId },
+    /// Binds a name of a consumer to a secret or store; a name that is bound already only by `replace`.
+    Bind { consumer: ConsumerRef, name: BindingName, store: StoreId, target: BoundTo, replace: bool },
+    /// Removes a binding.
+    Unbind { consumer: ConsumerRef, name: BindingName },
+    /// Makes a data key current. `grace`: whether the one before is still accepted for a while.
+    MintDek { account: AccountId, dek: NewDek, grace: bool },
+    /// Wraps data keys anew, under active epochs.
+    RewrapDeks { items: Vec<Rewrap> },
+    /// Moves a KEK epoch along.
+    KekEpoch { domain: KeyDomain, epoch: KekEpoch, step: KekStep },
+    /// Registers a node.
+    RegisterNode { node: NewNode },
+    /// Revokes a node: no data key of before seals anything more, and its envelopes are gone.
+    RevokeNode { node: NodeId },
+    /// Adopts the next signer set. The proposer verified the signatures; they are stored for those who follow the chain of sets.
+    SetSignerSet { version: u32, threshold: u32, keys: Vec<MemberKey>, signatures: Vec<SetSignature> },
+    /// Makes an operator's token. `hash` is the SHA-256 of the token.
+    CreateOperatorToken { token: TokenId, hash: [u8; 32], name: PrincipalName, grants: Vec<Grant>, expires: Option<UnixMillis> },
+    /// Voids an operator's token.
+    RevokeOperatorToken { token: TokenId },
+    /// Sets an account's quota; none returns to the cluster's default.
+    SetQuota { account: AccountId, quota: Option<Quota> },
+    /// Raises the feature level by one. `supported_by`: the control nodes that reported support.
+    RaiseFeatureLevel { to: FeatureLevel, supported_by: Vec<NodeId> },
+    /// Moves log time.
+    Tick,
+    /// Does the next step of a background job.
+    Step { job: JobId },
+}
+
+impl CommandBody {
+    /// What kind of command it is.
+    pub const fn kind(&self) -> CommandKind {
+        match self {
+            Self::InitCluster(_) => CommandKind::InitCluster,
+            Self::CreateAccount { .. } => CommandKind::CreateAccount,
+            Self::CreateStore { .. } => CommandKind::CreateStore,
+            Self::DeleteStore { .. } => CommandKind::DeleteStore,
+            Self::CreateSecrets { .. } => CommandKind::CreateSecrets,
+            Self::SetValue { .. } => CommandKind::SetValue,
+            Self::EditSecret { .. } => CommandKind::EditSecret,
+            Self::DeleteSecrets { .. } => CommandKind::DeleteSecrets,
+            Self::DuplicateSecret { .. } => CommandKind::DuplicateSecret,
+            Self::MovePointer { .. } => CommandKind::MovePointer,
+            Self::ResealValue { .. } => CommandKind::ResealValue,
+            Self::CreateConsumer { .. } => CommandKind::CreateConsumer,
+            Self::DeleteConsumer { .. } => CommandKind::DeleteConsumer,
+            Self::CreateConsumerToken { .. } => CommandKind::CreateConsumerToken,
+            Self::RollConsumerToken { .. } => CommandKind::RollConsumerToken,
+            Self::RevokeConsumerToken { .. } => CommandKind::RevokeConsumerToken,
+            Self::Bind { .. } => CommandKind::Bind,
+            Self::Unbind { .. } => CommandKind::Unbind,
+            Self::MintDek { .. } => CommandKind::MintDek,
+            Self::RewrapDeks { .. } => CommandKind::RewrapDeks,
+            Self::KekEpoch { .. } => CommandKind::KekEpoch,
+            Self::RegisterNode { .. } => CommandKind::RegisterNode,
+            Self::RevokeNode { .. } => CommandKind::RevokeNode,
+            Self::SetSignerSet { .. } => CommandKind::SetSignerSet,
+            Self::CreateOperatorToken { .. } => CommandKind::CreateOperatorToken,
+            Self::RevokeOperatorToken { .. } => CommandKind::RevokeOperatorToken,
+            Self::SetQuota { .. } => CommandKind::SetQuota,
+            Self::RaiseFeatureLevel { .. } => CommandKind::RaiseFeatureLevel,
+            Self::Tick => CommandKind::Tick,
+            Self::Step { .. } => CommandKind::Step,
+        }
+    }
+}
+
+impl fmt::Debug for CommandBody {
+    /// The kind only: a body has sealed values and hashes of tokens in it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CommandBody({})", self.kind())
+    }
+}
+
+impl KekStep {
+    /// The state that the epoch has afterwards; none when the state stays.
+    pub const fn state(&self) -> Option<KekState> {
+        match self {
+            Self::Announce { .. } => Some(KekState::Announced),
+            Self::AddEnvelopes { .. } => None,
+            Self::Activate => Some(KekState::Active),
+            Self::Retire => Some(KekState::Retired),
+            Self::Destroy => Some(KekState::Destroyed),
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Bounds on what is stored and sent. The defaults of quotas are adjustable per account; all else is fixed for a feature level.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// The most bytes of one stored record, key included: 96 KiB, room for the longest sealed value and what stands around it.
+pub const RECORD_BYTES_MAX: usize = 96 * 1024;
+/// The most bytes of an encoded command, and of an encoded change set: 8 MiB, what one log entry and one message may hold.
+pub const CHANGE_SET_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// The most changes in one change set; bigger jobs go in steps.
+pub const CHANGES_MAX: usize = 4096;
+/// The most changes that a delete makes at once; a bigger one leaves a marker and goes on in steps of this size, so that other
+/// commands pass in between.
+pub const STEP_CHANGES_MAX: usize = 1000;
+/// The most secrets that one command creates or deletes.
+pub const ITEMS_MAX: usize = 1000;
+/// Versions kept per secret, those that pointers name included. An older one goes when a new one comes; its number stays used.
+pub const VERSIONS_MAX: usize = 64;
+/// Bindings of one consumer, so that deleting it fits one change set.
+pub const BINDINGS_PER_CONSUMER_MAX: u32 = 1000;
+/// Tokens of one consumer: enough to roll them one by one over a fleet.
+pub const TOKENS_PER_CONSUMER_MAX: u32 = 16;
+/// Consumers of one account.
+pub const CONSUMERS_PER_ACCOUNT_MAX: u32 = 10_000;
+/// Accounts of one cluster.
+pub const ACCOUNTS_MAX: u32 = 100_000;
+/// Nodes in the registry, revoked ones included.
+pub const NODES_MAX: u32 = 10_000;
+/// Operator tokens of one cluster.
+pub const OPERATOR_TOKENS_MAX: u32 = 10_000;
+/// Grants of one operator token.
+pub const GRANTS_MAX: usize = 64;
+/// Labels of one node.
+pub const LABELS_MAX: usize = 32;
+/// Envelopes that one command hands over for a KEK epoch.
+pub const ENVELOPES_MAX: usize = 4000;
+/// Signers in one set.
+pub const SIGNERS_MAX: usize = 64;
+/// Bytes of one wrapped key or envelope; the longest today is an X-Wing envelope of about 1,200 bytes.
+pub const WRAP_BYTES_MAX: usize = 4096;
+/// Key domains that one data key is wrapped for.
+pub const WRAPS_MAX: usize = 16;
+/// Remembered request ids. When full, the oldest is forgotten first.
+pub const REQUESTS_MAX: u32 = 100_000;
+/// Expired request ids that one command sweeps away: bounded work, and faster than they come.
+pub const REQUESTS_SWEPT_MAX: usize = 4;
+/// How long a request id is remembered, in log time.
+pub const REQUEST_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long the replaced data key of an account is still accepted, in log time: what a sealer may be behind.
+pub const DEK_GRACE: Duration = Duration::from_secs(5 * 60);
+/// Values sealed under one data key. Each value has its own derived key, so this bounds what one leaked data key opens.
+pub const DEK_USES_MAX: u64 = 1 << 20;
+/// Records in one page of a list.
+pub const PAGE_MAX: usize = 1000;
+
+/// What an account may hold. Adjustable per account by [`SetQuota`](crate::CommandBody::SetQuota).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quota {
+    /// Secrets over all stores of the account.
+    pub secrets: u32,
+    /// Stores.
+    pub stores: u32,
+    /// Bytes of one plaintext, at most [`types::VALUE_BYTES_MAX`].
+    pub value_bytes: u32,
+}
+
+impl Default for Quota {
+    fn default() -> Self {
+        Self { secrets: 100, stores: 10, value_bytes: types::VALUE_BYTES_MAX as u32 }
+    }
+}

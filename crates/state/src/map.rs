@@ -1,0 +1,45 @@
+//! The ordered map of records: persistent, so that a clone is a reference and old roots stay readable.
+
+use std::ops::Bound;
+
+use bytes::Bytes;
+use immutable_chunkmap::map::Map;
+
+use crate::Key;
+
+/// Entries per chunk. A write after a clone copies the chunks on its path. Small enough that the copy stays cheap, large enough that the tree stays flat.
+const CHUNK: usize = 64;
+
+/// Keys and stored bytes, by rising key.
+#[derive(Clone, Default)]
+pub(crate) struct Records(Map<Key, Bytes, CHUNK>);
+
+impl Records {
+    pub(crate) fn get(&self, key: &[u8]) -> Option<&Bytes> {
+        self.0.get(key)
+    }
+
+    pub(crate) fn set(&mut self, key: Key, value: Option<Bytes>) {
+        match value {
+            Some(value) => drop(self.0.insert_cow(key, value)),
+            None => drop(self.0.remove_cow(&key)),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Key, &Bytes)> {
+        self.0.into_iter()
+    }
+
+    /// Records whose keys start with `prefix`, from the first or from behind `after`.
+    pub(crate) fn scan<'a>(&'a self, prefix: &'a [u8], after: Option<&'a [u8]>) -> impl Iterator<Item = (&'a Key, &'a Bytes)> {
+        let start = match after {
+            Some(after) if after >= prefix => Bound::Excluded(after),
+            _ => Bound::Included(prefix),
+        };
+        self.0.range::<[u8], _>((start, Bound::Unbounded)).take_while(move |(key, _)| key.as_bytes().starts_with(prefix))
+    }
+}

@@ -1,0 +1,195 @@
+//! The propagated part of the state, which control and edge nodes both hold.
+//!
+//! A persistent ordered map of records, the [bucket tree](buckets) over them whose root is the state root, and the head of the chain
+//! of change sets. [`Propagated::accept`] moves a follower by one set; `apply` moves the leader by the same one.
+//!
+//! **Invariants**
+//! 1. The state root is a function of the records alone: the order of changes that led to them does not show.
+//! 2. A set is accepted whole or refused whole.
+//! 3. Readers treat what is marked as deleting as gone.
+//!
+//! **Concurrency**: a value like any other. A clone costs four reference counts and shares all records.
+
+mod accept;
+mod buckets;
+mod readers;
+
+use bytes::Bytes;
+use types::{ChainId, Generation, Hash, Position, UnixMillis};
+
+pub use accept::ChainError;
+pub use buckets::{BUCKETS, bucket_hash, bucket_of, root_of_buckets};
+pub use readers::ReadError;
+pub(crate) use accept::record_bytes;
+pub(crate) use readers::read;
+
+use crate::{Change, ChangeSet, Key, Prefix, SealStatement, Signed, map::Records};
+
+/// Where a chain of change sets ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChainHead {
+    /// Which chain.
+    pub chain: ChainId,
+    /// The position of the last set.
+    pub position: Position,
+    /// Its hash; [`Hash::ZERO`] before the first.
+    pub hash: Hash,
+    /// Its time.
+    pub time: UnixMillis,
+}
+
+impl Default for ChainHead {
+    /// The head of chain 0 before its first set.
+    fn default() -> Self {
+        Self { chain: ChainId::new(0), position: Position::default(), hash: Hash::ZERO, time: UnixMillis::new(0) }
+    }
+}
+
+/// The propagated records at one position.
+#[derive(Clone)]
+pub struct Propagated {
+    records: Records,
+    buckets: buckets::Buckets,
+    head: ChainHead,
+}
+
+/// What an edge serves: a state and the verified seal that covers it.
+#[derive(Clone, Debug)]
+pub struct Root {
+    /// The state.
+    pub state: Propagated,
+    /// The seal at its position.
+    pub seal: Signed<SealStatement>,
+}
+
+impl Default for Propagated {
+    fn default() -> Self {
+        Self::empty()
+    }
+}
+
+impl Propagated {
+    /// The state before the first change set, at position 0.0.
+    pub fn empty() -> Self {
+        Self { records: Records::default(), buckets: buckets::Buckets::default(), head: ChainHead::default() }
+    }
+
+    /// Takes records that were read from a snapshot or a table, in any order, as the state at `head`. Whether they are complete and
+    /// unchanged shows in [`Propagated::state_root`], which the caller compares with a verified seal.
+    pub fn from_records(head: ChainHead, records: impl IntoIterator<Item = (Key, Bytes)>) -> Self {
+        let mut state = Self { head, ..Self::empty() };
+        // In portions, so that each bucket and node is hashed about once and no second copy of all records is held.
+        const PORTION: usize = 65_536;
+        let mut portion = Vec::new();
+        for (key, value) in records {
+            portion.push(Change { key, value: Some(value) });
+            if portion.len() == PORTION {
+                state.change(&portion);
+                portion.clear();
+            }
+        }
+        state.change(&portion);
+        state
+    }
+
+    /// Generation and revision.
+    pub const fn position(&self) -> Position {
+        self.head.position
+    }
+
+    /// The generation of the control plane that made it.
+    pub const fn generation(&self) -> Generation {
+        self.head.position.generation
+    }
+
+    /// The hash of the last change set.
+    pub const fn chain_hash(&self) -> Hash {
+        self.head.hash
+    }
+
+    /// Where the chain ends.
+    pub const fn head(&self) -> ChainHead {
+        self.head
+    }
+
+    /// The root of the Merkle tree over all records.
+    pub const fn state_root(&self) -> Hash {
+        self.buckets.root()
+    }
+
+    /// How many records there are.
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether there is no record.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The stored bytes of a record.
+    pub fn get(&self, key: &Key) -> Option<&Bytes> {
+        self.records.get(key.as_bytes())
+    }
+
+    /// Records whose keys start with `prefix`, by rising key.
+    pub fn scan<'a>(&'a self, prefix: &'a Prefix) -> impl Iterator<Item = (&'a Key, &'a Bytes)> {
+        self.records.scan(prefix.as_bytes(), None)
+    }
+
+    /// As [`Propagated::scan`], from behind the key `after`.
+    pub fn scan_after<'a>(&'a self, prefix: &'a Prefix, after: Option<&'a Key>) -> impl Iterator<Item = (&'a Key, &'a Bytes)> {
+        self.records.scan(prefix.as_bytes(), after.map(|key| key.as_bytes().as_ref()))
+    }
+
+    /// All records, by rising key.
+    pub fn records(&self) -> impl Iterator<Item = (&Key, &Bytes)> {
+        self.records.iter()
+    }
+
+    /// The records of a range of buckets, in the order of buckets and then of keys: a chunk of a snapshot. With
+    /// [`Propagated::bucket_hashes`], which the state root covers, each bucket can be proven by itself.
+    pub fn bucket_records(&self, range: std::ops::Range<u16>) -> impl Iterator<Item = (&Key, &Bytes)> {
+        self.buckets.keys(range).filter_map(|key| self.records.get(key.as_bytes()).map(|value| (key, value)))
+    }
+
+    /// The hashes of all buckets, in order; [`root_of_buckets`] of them is the state root.
+    pub fn bucket_hashes(&self) -> Vec<Hash> {
+        self.buckets.hashes()
+    }
+
+    /// What a seal of this state says.
+    pub const fn seal_statement(&self, cluster: types::ClusterId) -> SealStatement {
+        SealStatement {
+            cluster,
+            chain: self.head.chain,
+            position: self.head.position,
+            chain_hash: self.head.hash,
+            state_root: self.state_root(),
+        }
+    }
+
+    pub(crate) const fn set_head(&mut self, head: ChainHead) {
+        self.head = head;
+    }
+
+    /// Takes a set that has been checked, or that `apply` has just made.
+    pub(crate) fn advance(&mut self, set: &ChangeSet) {
+        self.change(&set.changes);
+        let header = &set.header;
+        self.head = ChainHead { chain: header.chain, position: header.position, hash: set.hash, time: header.time };
+    }
+
+    fn change(&mut self, changes: &[Change]) {
+        self.buckets.change(changes);
+        for change in changes {
+            self.records.set(change.key.clone(), change.value.clone());
+        }
+    }
+}
+
+impl std::fmt::Debug for Propagated {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Propagated({}, {} records, root {})", self.head.position, self.len(), self.state_root())
+    }
+}

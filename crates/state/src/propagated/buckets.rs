@@ -1,0 +1,168 @@
+//! The Merkle tree of hash buckets over the propagated records; its root is the state root.
+//!
+//! A key's bucket is the first 12 bits of its SHA-256. A bucket's hash covers the hashes of its records in the order of keys; four
+//! levels of the tree, 16 children to a node, lead from 4,096 buckets to the root. A change touches one bucket and the
+//! three nodes above, whatever the number of records.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use bytes::Bytes;
+use types::Hash;
+
+use crate::{
+    Change, Key,
+    digest::{Digest, plain},
+};
+
+/// How many buckets there are. Fixed for all time by the state root's definition.
+pub const BUCKETS: u16 = 4096;
+const FAN: usize = 16;
+
+/// The bucket of a key.
+pub fn bucket_of(key: &Key) -> u16 {
+    let [high, low, ..] = plain(key.as_bytes());
+    u16::from_be_bytes([high, low]) >> 4
+}
+
+/// The hash of a bucket with these records, which must be sorted by key.
+pub fn bucket_hash<'a>(records: impl IntoIterator<Item = (&'a Key, &'a Bytes)>) -> Hash {
+    hash_of_leaves(&records.into_iter().map(|(key, value)| leaf(key, value)).collect::<Vec<_>>())
+}
+
+/// The state root over the hashes of all buckets in order; none unless there are [`BUCKETS`] of them.
+pub fn root_of_buckets(hashes: &[Hash]) -> Option<Hash> {
+    if hashes.len() != usize::from(BUCKETS) {
+        return None;
+    }
+    let up = |hashes: &[Hash]| hashes.chunks(FAN).map(node_hash).collect::<Vec<_>>();
+    up(&up(&up(hashes))).first().copied()
+}
+
+fn leaf(key: &Key, value: &[u8]) -> Hash {
+    Digest::new("cinnabar record v1").part(key.as_bytes()).part(value).end()
+}
+
+fn hash_of_leaves<'a>(leaves: impl IntoIterator<Item = &'a Hash, IntoIter: ExactSizeIterator>) -> Hash {
+    let leaves = leaves.into_iter();
+    Digest::new("cinnabar bucket v1").part(&(leaves.len() as u32).to_be_bytes()).hashes(leaves).end()
+}
+
+fn node_hash(children: &[Hash]) -> Hash {
+    Digest::new("cinnabar bucket node v1").hashes(children.iter()).end()
+}
+
+/// A bucket: keys and the hashes of their records, by rising key.
+type Bucket = Vec<(Key, Hash)>;
+
+/// A node of the tree: children and their hashes.
+#[derive(Clone)]
+struct Node<T> {
+    children: [Arc<T>; FAN],
+    hashes: [Hash; FAN],
+}
+
+impl<T> Node<T> {
+    fn of(child: T, hash: Hash) -> Self {
+        let child = Arc::new(child);
+        Self { children: std::array::from_fn(|_| child.clone()), hashes: [hash; FAN] }
+    }
+
+    fn hash(&self) -> Hash {
+        node_hash(&self.hashes)
+    }
+}
+
+/// The tree. A clone shares all of it.
+#[derive(Clone)]
+pub(super) struct Buckets {
+    top: Arc<Node<Node<Node<Bucket>>>>,
+    root: Hash,
+}
+
+impl Default for Buckets {
+    fn default() -> Self {
+        let low = Node::of(Bucket::new(), hash_of_leaves(&[]));
+        let (low_hash, middle) = (low.hash(), low);
+        let middle = Node::of(middle, low_hash);
+        let middle_hash = middle.hash();
+        let top = Node::of(middle, middle_hash);
+        let root = top.hash();
+        Self { top: Arc::new(top), root }
+    }
+}
+
+/// The places of a bucket in the three levels of nodes.
+fn path(bucket: u16) -> (usize, usize, usize) {
+    let bucket = usize::from(bucket);
+    (bucket >> 8, bucket >> 4 & 0xf, bucket & 0xf)
+}
+
+impl Buckets {
+    pub(super) const fn root(&self) -> Hash {
+        self.root
+    }
+
+    pub(super) fn hashes(&self) -> Vec<Hash> {
+        let middles = self.top.children.iter();
+        middles.flat_map(|middle| middle.children.iter().flat_map(|low| low.hashes)).collect()
+    }
+
+    /// The keys of a range of buckets, in order.
+    pub(super) fn keys(&self, range: std::ops::Range<u16>) -> impl Iterator<Item = &Key> {
+        (range.start..range.end.min(BUCKETS)).flat_map(|bucket| {
+            let (top, middle, low) = path(bucket);
+            self.top.children[top].children[middle].children[low].iter().map(|(key, _)| key)
+        })
+    }
+
+    /// Takes changes into their buckets, then hashes each touched bucket and node once.
+    pub(super) fn change(&mut self, changes: &[Change]) {
+        if changes.is_empty() {
+            return;
+        }
+        let tree = Arc::make_mut(&mut self.top);
+        let mut dirty = BTreeSet::new();
+        for change in changes {
+            let bucket = bucket_of(&change.key);
+            let (top, middle, low) = path(bucket);
+            let entries = Arc::make_mut(
+                &mut Arc::make_mut(&mut Arc::make_mut(&mut tree.children[top]).children[middle]).children[low],
+            );
+            place(entries, change);
+            dirty.insert(bucket);
+        }
+        // Every node on these paths is unshared now, so make_mut copies nothing more.
+        let mut middles = BTreeSet::new();
+        for bucket in dirty {
+            let (top, middle, low) = path(bucket);
+            let node = Arc::make_mut(&mut Arc::make_mut(&mut tree.children[top]).children[middle]);
+            let bucket: &Bucket = &node.children[low];
+            node.hashes[low] = bucket_hash_of(bucket);
+            middles.insert((top, middle));
+        }
+        let mut tops = BTreeSet::new();
+        for (top, middle) in middles {
+            let node = Arc::make_mut(&mut tree.children[top]);
+            node.hashes[middle] = node.children[middle].hash();
+            tops.insert(top);
+        }
+        for top in tops {
+            tree.hashes[top] = tree.children[top].hash();
+        }
+        self.root = tree.hash();
+    }
+}
+
+fn bucket_hash_of(bucket: &Bucket) -> Hash {
+    Digest::new("cinnabar bucket v1").part(&(bucket.len() as u32).to_be_bytes()).hashes(bucket.iter().map(|(_, leaf)| leaf)).end()
+}
+
+fn place(entries: &mut Bucket, change: &Change) {
+    let found = entries.binary_search_by(|(key, _)| key.cmp(&change.key));
+    match (&change.value, found) {
+        (Some(value), Ok(at)) => entries[at].1 = leaf(&change.key, value),
+        (Some(value), Err(at)) => entries.insert(at, (change.key.clone(), leaf(&change.key, value))),
+        (None, Ok(at)) => drop(entries.remove(at)),
+        (None, Err(_)) => {}
+    }
+}

@@ -1,0 +1,150 @@
+//! Typed reads of propagated records.
+
+use types::{
+    AccountId, BindingName, ConsumerRef, DekId, KekEpoch, KeyDomain, NodeId, SecretId, SecretName, StoreId, StoreName, ValueId,
+};
+
+use super::Propagated;
+use crate::{
+    FormatError, Key, Prefix, TypedKey,
+    format::{self, Stored},
+    record::{
+        AccountRecord, BindingRecord, ConsumerRecord, ConsumerTokenRecord, DekRecord, KekEpochRecord, KekState, NodeRecord, SecretRecord,
+        SettingsRecord, SignerSetRecord, StoreRecord, ValueRecord,
+    },
+};
+
+/// A record that is there but does not decode: damage that the state root did not catch, or a newer format.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the record under {key:?} does not decode")]
+pub struct ReadError {
+    /// Where it lies.
+    pub key: Key,
+    /// What is wrong with it.
+    #[source]
+    pub source: FormatError,
+}
+
+/// Decodes the stored bytes under a key.
+pub(crate) fn read<T: Stored>(key: &Key, stored: Option<&bytes::Bytes>) -> Result<Option<T>, ReadError> {
+    let read = stored.map(|bytes| format::decode(T::WHAT, T::FORMAT, bytes)).transpose();
+    read.map_err(|source| ReadError { key: key.clone(), source })
+}
+
+macro_rules! readers {
+    ($($(#[$doc:meta])* $name:ident($($arg:ident: $type:ty),*) -> $record:ty = $key:expr;)*) => {
+        $(
+            $(#[$doc])*
+            ///
+            /// # Errors
+            /// [`ReadError`] if the record does not decode.
+            pub fn $name(&self, $($arg: $type),*) -> Result<Option<$record>, ReadError> {
+                self.read($key)
+            }
+        )*
+    };
+}
+
+impl Propagated {
+    fn read<T: Stored>(&self, key: TypedKey) -> Result<Option<T>, ReadError> {
+        let key = key.encode();
+        read(&key, self.get(&key))
+    }
+
+    readers! {
+        /// The cluster's settings; none in an empty state.
+        settings() -> SettingsRecord = TypedKey::Settings;
+        /// A signer set by its version.
+        signer_set_of(version: u32) -> SignerSetRecord = TypedKey::SignerSet { version };
+        /// A node, revoked or not.
+        node(node: NodeId) -> NodeRecord = TypedKey::Node { node };
+        /// A KEK epoch.
+        kek_epoch(domain: &KeyDomain, epoch: KekEpoch) -> KekEpochRecord = TypedKey::KekEpoch { domain: domain.clone(), epoch };
+        /// An account.
+        account(account: AccountId) -> AccountRecord = TypedKey::Account { account };
+        /// A wrapped data key.
+        dek(account: AccountId, dek: DekId) -> DekRecord = TypedKey::Dek { account, dek };
+        /// A sealed value.
+        value(secret: SecretId, value: ValueId) -> ValueRecord = TypedKey::Value { secret, value };
+        /// A consumer.
+        consumer(consumer: &ConsumerRef) -> ConsumerRecord = TypedKey::Consumer { consumer: consumer.clone() };
+        /// A consumer's token, by its SHA-256; expired or not.
+        consumer_by_token(hash: [u8; 32]) -> ConsumerTokenRecord = TypedKey::ConsumerToken { hash };
+        /// What a name of a consumer is bound to.
+        binding(consumer: &ConsumerRef, name: &BindingName) -> BindingRecord =
+            TypedKey::Binding { consumer: consumer.clone(), name: name.clone() };
+        /// A store, marked as deleting or not.
+        store_even_deleting(store: StoreId) -> StoreRecord = TypedKey::Store { store };
+        /// A secret, marked as deleting or not, in a store that may be so too.
+        secret_even_deleting(store: StoreId, secret: SecretId) -> SecretRecord = TypedKey::Secret { store, secret };
+        /// The id of a store by name.
+        store_id(account: AccountId, name: &StoreName) -> StoreId = TypedKey::StoreName { account, name: name.clone() };
+        /// The id of a secret by name; holds also while the store is being deleted.
+        secret_id(store: StoreId, name: &SecretName) -> SecretId = TypedKey::SecretName { store, name: name.clone() };
+    }
+
+    /// The signer set in force; none in an empty state.
+    ///
+    /// # Errors
+    /// [`ReadError`] if a record does not decode.
+    pub fn signer_set(&self) -> Result<Option<SignerSetRecord>, ReadError> {
+        match self.settings()? {
+            Some(settings) => self.signer_set_of(settings.signer_set),
+            None => Ok(None),
+        }
+    }
+
+    /// The KEK epoch of a domain that new data keys are wrapped under.
+    ///
+    /// # Errors
+    /// [`ReadError`] if a record does not decode.
+    pub fn active_kek_epoch(&self, domain: &KeyDomain) -> Result<Option<KekEpochRecord>, ReadError> {
+        for (key, bytes) in self.scan(&Prefix::kek_epochs(domain)) {
+            if let Some(epoch) = read::<KekEpochRecord>(key, Some(bytes))?.filter(|epoch| epoch.state == KekState::Active) {
+                return Ok(Some(epoch));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A store that is there and is not being deleted.
+    ///
+    /// # Errors
+    /// [`ReadError`] if the record does not decode.
+    pub fn store(&self, store: StoreId) -> Result<Option<StoreRecord>, ReadError> {
+        Ok(self.store_even_deleting(store)?.filter(|record| !record.deleting))
+    }
+
+    /// A store by its name in an account, with its id.
+    ///
+    /// # Errors
+    /// [`ReadError`] if a record does not decode.
+    pub fn store_by_name(&self, account: AccountId, name: &StoreName) -> Result<Option<(StoreId, StoreRecord)>, ReadError> {
+        match self.store_id(account, name)? {
+            Some(store) => Ok(self.store(store)?.map(|record| (store, record))),
+            None => Ok(None),
+        }
+    }
+
+    /// A secret that is there, in a store that is there, and that is not being deleted with or without its store.
+    ///
+    /// # Errors
+    /// [`ReadError`] if a record does not decode.
+    pub fn secret(&self, store: StoreId, secret: SecretId) -> Result<Option<SecretRecord>, ReadError> {
+        match self.store(store)? {
+            Some(_) => Ok(self.secret_even_deleting(store, secret)?.filter(|record| !record.deleting)),
+            None => Ok(None),
+        }
+    }
+
+    /// A secret by its name in a store, with its id.
+    ///
+    /// # Errors
+    /// [`ReadError`] if a record does not decode.
+    pub fn secret_by_name(&self, store: StoreId, name: &SecretName) -> Result<Option<(SecretId, SecretRecord)>, ReadError> {
+        match self.secret_id(store, name)? {
+            Some(secret) => Ok(self.secret(store, secret)?.map(|record| (secret, record))),
+            None => Ok(None),
+        }
+    }
+}

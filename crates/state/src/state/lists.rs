@@ -1,0 +1,202 @@
+//! Lists in pages, by rising key.
+
+use bytes::Bytes;
+use types::{AccountId, AccountName, BindingName, ConsumerRef, KeyDomain, SecretId, StoreId};
+
+use super::State;
+use crate::{
+    Key, Keyspace, Prefix, Propagated, ReadError, TypedKey,
+    format::{self, Stored},
+    limits::PAGE_MAX,
+    record::{
+        AccountRecord, BindingRecord, BoundTo, ConsumerRecord, ConsumerTokenRecord, DekRecord, KekEpochRecord, NodeRecord,
+        OperatorTokenRecord, SecretRecord, StoreRecord,
+    },
+};
+
+/// A part of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page<T> {
+    /// The items, at most as many as asked for and at most [`PAGE_MAX`].
+    pub items: Vec<T>,
+    /// Where the next page begins behind; none if this was the last.
+    pub next: Option<Key>,
+}
+
+/// Reads a page: `item` makes an item of a key and its bytes, or passes it over.
+fn page<'a, T>(
+    records: impl Iterator<Item = (&'a Key, &'a Bytes)>,
+    limit: usize,
+    mut item: impl FnMut(&'a Key, &'a Bytes) -> Result<Option<T>, ReadError>,
+) -> Result<Page<T>, ReadError> {
+    let limit = limit.clamp(1, PAGE_MAX);
+    let (mut items, mut last) = (Vec::new(), None);
+    for (key, bytes) in records {
+        if items.len() == limit {
+            return Ok(Page { items, next: last });
+        }
+        items.extend(item(key, bytes)?);
+        last = Some(key.clone());
+    }
+    Ok(Page { items, next: None })
+}
+
+fn decode<T: Stored>(key: &Key, bytes: &[u8]) -> Result<T, ReadError> {
+    format::decode(T::WHAT, T::FORMAT, bytes).map_err(|source| ReadError { key: key.clone(), source })
+}
+
+impl Propagated {
+    /// Accounts by id.
+    ///
+    /// # Errors
+    /// [`ReadError`] if a record does not decode, as for all lists here.
+    pub fn accounts(&self, after: Option<&Key>, limit: usize) -> Result<Page<(AccountId, AccountRecord)>, ReadError> {
+        page(self.scan_after(&Prefix::keyspace(Keyspace::Account), after), limit, |key, bytes| match key.decode() {
+            Ok(TypedKey::Account { account }) => Ok(Some((account, decode(key, bytes)?))),
+            _ => Ok(None),
+        })
+    }
+
+    /// Accounts by their display name: all that have it.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn accounts_named(&self, name: &AccountName) -> Result<Vec<AccountId>, ReadError> {
+        let all = Prefix::keyspace(Keyspace::Account);
+        let mut found = Vec::new();
+        for (key, bytes) in self.scan(&all) {
+            if let Ok(TypedKey::Account { account }) = key.decode()
+                && decode::<AccountRecord>(key, bytes)?.name == *name
+            {
+                found.push(account);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Stores of an account, by name; those being deleted are not among them.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn stores(&self, account: AccountId, after: Option<&Key>, limit: usize) -> Result<Page<(StoreId, StoreRecord)>, ReadError> {
+        page(self.scan_after(&Prefix::store_names(account), after), limit, |key, bytes| {
+            let store: StoreId = decode(key, bytes)?;
+            Ok(self.store(store)?.map(|record| (store, record)))
+        })
+    }
+
+    /// Secrets of a store, by name; those being deleted are not among them.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn secrets(&self, store: StoreId, after: Option<&Key>, limit: usize) -> Result<Page<(SecretId, SecretRecord)>, ReadError> {
+        if self.store(store)?.is_none() {
+            return Ok(Page { items: Vec::new(), next: None });
+        }
+        page(self.scan_after(&Prefix::secret_names(store), after), limit, |key, bytes| {
+            let secret: SecretId = decode(key, bytes)?;
+            Ok(self.secret_even_deleting(store, secret)?.filter(|record| !record.deleting).map(|record| (secret, record)))
+        })
+    }
+
+    /// Consumers of an account, by kind and name.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn consumers(
+        &self,
+        account: AccountId,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<Page<(ConsumerRef, ConsumerRecord)>, ReadError> {
+        page(self.scan_after(&Prefix::consumers(account), after), limit, |key, bytes| match key.decode() {
+            Ok(TypedKey::Consumer { consumer }) => Ok(Some((consumer, decode(key, bytes)?))),
+            _ => Ok(None),
+        })
+    }
+
+    /// Bindings of a consumer, by name.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn bindings(
+        &self,
+        consumer: &ConsumerRef,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<Page<(BindingName, BindingRecord)>, ReadError> {
+        page(self.scan_after(&Prefix::bindings(consumer), after), limit, |key, bytes| match key.decode() {
+            Ok(TypedKey::Binding { name, .. }) => Ok(Some((name, decode(key, bytes)?))),
+            _ => Ok(None),
+        })
+    }
+
+    /// Nodes by id, revoked ones included.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn nodes(&self, after: Option<&Key>, limit: usize) -> Result<Page<(types::NodeId, NodeRecord)>, ReadError> {
+        page(self.scan_after(&Prefix::keyspace(Keyspace::Node), after), limit, |key, bytes| match key.decode() {
+            Ok(TypedKey::Node { node }) => Ok(Some((node, decode(key, bytes)?))),
+            _ => Ok(None),
+        })
+    }
+
+    /// KEK epochs of a domain, by number.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn kek_epochs(&self, domain: &KeyDomain, after: Option<&Key>, limit: usize) -> Result<Page<KekEpochRecord>, ReadError> {
+        page(self.scan_after(&Prefix::kek_epochs(domain), after), limit, |key, bytes| decode(key, bytes).map(Some))
+    }
+
+    /// All KEK epochs, by domain and number.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn all_kek_epochs(&self, after: Option<&Key>, limit: usize) -> Result<Page<KekEpochRecord>, ReadError> {
+        page(self.scan_after(&Prefix::keyspace(Keyspace::KekEpoch), after), limit, |key, bytes| decode(key, bytes).map(Some))
+    }
+
+    /// Data keys of an account, by id.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn deks(&self, account: AccountId, after: Option<&Key>, limit: usize) -> Result<Page<DekRecord>, ReadError> {
+        page(self.scan_after(&Prefix::deks(account), after), limit, |key, bytes| decode(key, bytes).map(Some))
+    }
+}
+
+impl State {
+    /// Operators' tokens, by public id.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn operator_tokens(&self, after: Option<&Key>, limit: usize) -> Result<Page<OperatorTokenRecord>, ReadError> {
+        let all = Prefix::keyspace(Keyspace::OperatorTokenId);
+        let records = self.control.scan(all.as_bytes(), after.map(|key| key.as_bytes().as_ref()));
+        page(records, limit, |key, bytes| self.operator_by_token(decode(key, bytes)?))
+    }
+
+    /// Tokens of a consumer, by public id.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn consumer_tokens(&self, consumer: &ConsumerRef) -> Result<Vec<ConsumerTokenRecord>, ReadError> {
+        let all = Prefix::consumer_tokens(consumer);
+        let found = self.scan_control(&all).map(|(key, bytes)| self.consumer_by_token(decode(key, bytes)?));
+        found.filter_map(Result::transpose).collect()
+    }
+
+    /// Who has a secret or store bound, and under which names.
+    pub fn bound_by(&self, target: BoundTo) -> Vec<(ConsumerRef, BindingName)> {
+        let all = Prefix::bound_by(target);
+        let keys = self.scan_control(&all).map(|(key, _)| key.decode());
+        keys.filter_map(|key| match key {
+            Ok(TypedKey::BoundBy { consumer, name, .. }) => Some((consumer, name)),
+            _ => None,
+        })
+        .take(PAGE_MAX)
+        .collect()
+    }
+}
