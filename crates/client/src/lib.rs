@@ -1,1 +1,32 @@
-//! client
+//! The typed client of a Cinnabar cluster: writes and metadata at control nodes, lookups at edges.
+//!
+//! A [`Client`] is made from a [`Config`] and connects at its first call, over a UNIX socket or over TLS 1.3 that trusts the
+//! cluster's CA alone. Every call has a deadline and a request id. A call that fails with a kind that may pass is sent again,
+//! with growing, jittered pauses, at most so often as [`Retries`] says, and only if that cannot do a thing twice: reads always,
+//! changes under the request id that the server remembers, calls that return a token only if the caller chose that id.
+//! Lookups come as [`Client::get`], [`Client::get_many`], [`Client::watch`] and the pipelined [`Client::stream`].
+//!
+//! **Invariants**
+//! 1. A token is never shown: not in `Debug`, not in an error. It is sent over TLS or a UNIX socket only.
+//! 2. Nothing is sent after its deadline, and nothing that could be done twice is sent twice.
+//! 3. An error keeps the exact kind and the request id that the server gave.
+//!
+//! **Concurrency**: a [`Client`] is cheap to clone and may be shared. Dropping a call's future gives up on the reply; a change
+//! may have been made then, and the same request id finds out.
+
+mod calls;
+mod client;
+mod config;
+mod connect;
+mod error;
+mod lookup;
+mod retry;
+#[cfg(test)]
+mod tests;
+
+pub use client::Client;
+pub use config::{Config, Identity, Tls, Token};
+pub use error::{ClientError, ConfigError};
+pub use lookup::{Replies, Requests, Watch};
+pub use retry::Retries;
+pub use wire::{ErrorKind, PublicError, v1};
