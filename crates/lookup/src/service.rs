@@ -1,0 +1,207 @@
+//! The lookup path over gRPC: `Get`, `GetMany`, `Watch` and the pipelined `Stream`.
+//!
+//! The server that mounts [`Service`] puts a [`Connection`] into each request's extensions; the rest of a credential is the request's own
+//! `authorization` metadata. `Stream` has no task and no channel of its own: the reply stream pulls the request stream, so what is in
+//! flight is bounded by HTTP/2's windows, and replies that are ready together leave in one frame.
+//!
+//! **Failure**: a refused lookup fails a unary call, and is an outcome in the others. While draining, streams end with "unavailable".
+
+mod pipeline;
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use futures::{
+    Stream,
+    stream::{self, FuturesUnordered},
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+use types::NodeName;
+use wire::{
+    parse::{GetManyTarget, GetTarget},
+    v1,
+};
+
+use self::pipeline::{Callers, Pipeline};
+use crate::{Authenticator, Credential, Found, Lookup, LookupError, Watch};
+
+/// Bounds of the service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServiceOptions {
+    /// Open watches; one more is answered "busy".
+    pub watches_max: usize,
+    /// Open lookup streams; one more is answered "busy".
+    pub streams_max: usize,
+    /// Lookups of one stream that wait for a position at a time; while there are more, the stream is not read.
+    pub stream_waiting_max: usize,
+    /// How long a lookup waits for its `min_position` when the call has no deadline of its own.
+    pub patience: Duration,
+    /// How long it waits at the most, whatever the call's deadline.
+    pub patience_max: Duration,
+}
+
+impl Default for ServiceOptions {
+    fn default() -> Self {
+        Self {
+            watches_max: 4096,
+            streams_max: 1024,
+            stream_waiting_max: 64,
+            patience: Duration::from_secs(1),
+            patience_max: Duration::from_secs(30),
+        }
+    }
+}
+
+/// The gRPC service. Clones share everything.
+#[derive(Clone)]
+pub struct Service {
+    lookup: Arc<Lookup>,
+    authenticator: Arc<Authenticator>,
+    node: NodeName,
+    options: ServiceOptions,
+    watches: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
+    stop: CancellationToken,
+}
+
+impl Service {
+    /// Serves `lookup` as the edge `node`, until `stop` is cancelled.
+    pub fn new(
+        lookup: Arc<Lookup>,
+        authenticator: Authenticator,
+        node: NodeName,
+        options: ServiceOptions,
+        stop: CancellationToken,
+    ) -> Self {
+        Self {
+            lookup,
+            authenticator: Arc::new(authenticator),
+            node,
+            watches: Arc::new(Semaphore::new(options.watches_max)),
+            streams: Arc::new(Semaphore::new(options.streams_max)),
+            options,
+            stop,
+        }
+    }
+
+    /// The service for tonic's router.
+    pub fn into_server(self) -> v1::lookup_server::LookupServer<Self> {
+        v1::lookup_server::LookupServer::new(self)
+    }
+
+    fn found(&self, found: &Found) -> v1::Found {
+        v1::Found {
+            // The one copy of a plaintext: the message owns it until prost has encoded it (P2's named exception).
+            value: found.value.expose().to_vec(),
+            version: found.version.get(),
+            position: Some(found.position.into()),
+            age_ms: found.age.millis(),
+            edge: self.node.to_string(),
+        }
+    }
+
+    fn outcome(&self, outcome: Result<Found, LookupError>) -> v1::Outcome {
+        outcome.map(|found| self.found(&found)).map_err(|error| error.public()).into()
+    }
+
+    async fn one(&self, credential: Credential, request: v1::GetRequest) -> Result<Found, LookupError> {
+        let get = GetTarget::try_from(request)?;
+        let caller = credential.caller(&self.authenticator, get.consumer)?;
+        self.lookup.ready(get.freshness, credential.patience(&self.options)).await;
+        self.lookup.get(&caller, &get.wanted, get.freshness)
+    }
+
+    async fn many(&self, credential: Credential, request: v1::GetManyRequest) -> Result<Vec<v1::Outcome>, LookupError> {
+        let many = GetManyTarget::try_from(request)?;
+        let caller = credential.caller(&self.authenticator, many.consumer)?;
+        self.lookup.ready(many.freshness, credential.patience(&self.options)).await;
+        let good: Vec<_> = many.wanted.iter().filter_map(|wanted| wanted.as_ref().ok().cloned()).collect();
+        let mut found = self.lookup.get_many(&caller, &good, many.freshness).into_iter();
+        let outcomes = many.wanted.into_iter().filter_map(|wanted| match wanted {
+            Ok(_) => found.next().map(|outcome| self.outcome(outcome)),
+            Err(error) => Some(self.outcome(Err(error.into()))),
+        });
+        Ok(outcomes.collect())
+    }
+
+    fn begin_watch(&self, credential: &Credential, request: v1::GetRequest) -> Result<Watching, LookupError> {
+        let get = GetTarget::try_from(request)?;
+        let caller = credential.caller(&self.authenticator, get.consumer)?;
+        let place = place("watches", &self.watches, self.options.watches_max)?;
+        let watch = Watch::new(Arc::clone(&self.lookup), caller, get.wanted, get.freshness);
+        Ok(Watching { service: self.clone(), watch, ended: false, _place: place })
+    }
+
+    fn begin_stream(&self, credential: Credential, requests: Streaming<v1::StreamRequest>) -> Result<Pipeline, LookupError> {
+        credential.proved()?;
+        let place = place("lookup streams", &self.streams, self.options.streams_max)?;
+        let callers = Callers { credential, last: None };
+        Ok(Pipeline { service: self.clone(), callers, requests, ended: false, waiting: FuturesUnordered::new(), _place: place })
+    }
+}
+
+/// A place among those that are bounded.
+fn place(what: &'static str, places: &Arc<Semaphore>, max: usize) -> Result<OwnedSemaphorePermit, LookupError> {
+    Arc::clone(places).try_acquire_owned().map_err(|_| LookupError::Busy { what, max })
+}
+
+fn status(error: LookupError) -> Status {
+    error.public().into()
+}
+
+/// One open watch.
+struct Watching {
+    service: Service,
+    watch: Watch,
+    ended: bool,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Watching {
+    /// The next reply, and the watch after it. After an error that no change mends, the stream ends.
+    async fn step(mut self) -> Option<(Result<v1::WatchReply, Status>, Self)> {
+        if self.ended {
+            return None;
+        }
+        let answer = tokio::select! {
+            biased;
+            () = self.service.stop.cancelled() => Err(LookupError::Stopping),
+            answer = self.watch.next() => answer,
+        };
+        self.ended = answer.as_ref().is_err_and(LookupError::is_final);
+        let reply = v1::WatchReply { outcome: Some(self.service.outcome(answer)) };
+        Some((Ok(reply), self))
+    }
+}
+
+#[tonic::async_trait]
+impl v1::lookup_server::Lookup for Service {
+    async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::Found>, Status> {
+        let credential = Credential::of(&request);
+        let found = self.one(credential, request.into_inner()).await.map_err(status)?;
+        Ok(Response::new(self.found(&found)))
+    }
+
+    async fn get_many(&self, request: Request<v1::GetManyRequest>) -> Result<Response<v1::GetManyReply>, Status> {
+        let credential = Credential::of(&request);
+        let outcomes = self.many(credential, request.into_inner()).await.map_err(status)?;
+        Ok(Response::new(v1::GetManyReply { outcomes }))
+    }
+
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::WatchReply, Status>> + Send>>;
+
+    async fn watch(&self, request: Request<v1::GetRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let credential = Credential::of(&request);
+        let watching = self.begin_watch(&credential, request.into_inner()).map_err(status)?;
+        Ok(Response::new(Box::pin(stream::unfold(watching, Watching::step))))
+    }
+
+    type StreamStream = Pin<Box<dyn Stream<Item = Result<v1::StreamReply, Status>> + Send>>;
+
+    async fn stream(&self, request: Request<Streaming<v1::StreamRequest>>) -> Result<Response<Self::StreamStream>, Status> {
+        let credential = Credential::of(&request);
+        let pipeline = self.begin_stream(credential, request.into_inner()).map_err(status)?;
+        Ok(Response::new(Box::pin(stream::unfold(pipeline, Pipeline::step))))
+    }
+}

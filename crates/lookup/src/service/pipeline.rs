@@ -1,0 +1,122 @@
+//! The pipelined stream: lookups in, outcomes out, in whatever order they are ready.
+
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use tokio::sync::OwnedSemaphorePermit;
+use tonic::{Status, Streaming};
+use wire::{
+    parse::{ConsumerTarget, GetTarget},
+    v1,
+};
+
+use super::Service;
+use crate::{Caller, Credential, Found, LookupError};
+
+/// One lookup stream.
+pub(super) struct Pipeline {
+    pub(super) service: Service,
+    pub(super) callers: Callers,
+    pub(super) requests: Streaming<v1::StreamRequest>,
+    /// Whether the caller has sent its last request.
+    pub(super) ended: bool,
+    /// Lookups that wait for a position.
+    pub(super) waiting: FuturesUnordered<BoxFuture<'static, (u64, Result<Found, LookupError>)>>,
+    pub(super) _place: OwnedSemaphorePermit,
+}
+
+/// What may happen next on a stream.
+enum Event {
+    Request(v1::StreamRequest),
+    Ready((u64, Result<Found, LookupError>)),
+    Ended,
+    Broken(Status),
+    Stop,
+}
+
+impl Pipeline {
+    /// The next reply, and the stream after it.
+    pub(super) async fn step(mut self) -> Option<(Result<v1::StreamReply, Status>, Self)> {
+        loop {
+            let (tag, outcome) = match self.event().await {
+                Event::Request(request) => match self.begin(request) {
+                    Some(ready) => ready,
+                    None => continue,
+                },
+                Event::Ready(ready) => ready,
+                Event::Ended if self.waiting.is_empty() => return None,
+                Event::Ended => {
+                    self.ended = true;
+                    continue;
+                }
+                Event::Broken(status) => return self.last(status),
+                Event::Stop => {
+                    let status = Status::from(LookupError::Stopping.public());
+                    return self.last(status);
+                }
+            };
+            let reply = v1::StreamReply { tag, outcome: Some(self.service.outcome(outcome)) };
+            return Some((Ok(reply), self));
+        }
+    }
+
+    /// Chooses only: no work is lost with the arm that loses.
+    async fn event(&mut self) -> Event {
+        let room = self.waiting.len() < self.service.options.stream_waiting_max;
+        tokio::select! {
+            biased;
+            () = self.service.stop.cancelled() => Event::Stop,
+            Some(ready) = self.waiting.next() => Event::Ready(ready),
+            request = self.requests.message(), if room && !self.ended => match request {
+                Ok(Some(request)) => Event::Request(request),
+                Ok(None) => Event::Ended,
+                Err(status) => Event::Broken(status),
+            },
+            else => Event::Ended,
+        }
+    }
+
+    /// Answers at once, or lets the lookup wait for its position.
+    fn begin(&mut self, request: v1::StreamRequest) -> Option<(u64, Result<Found, LookupError>)> {
+        let tag = request.tag;
+        let parsed = GetTarget::try_from(request.get.unwrap_or_default()).map_err(LookupError::from);
+        let parsed = parsed.and_then(|get| Ok((self.callers.caller(&self.service, get.consumer)?, get.wanted, get.freshness)));
+        let (caller, wanted, freshness) = match parsed {
+            Ok(parsed) => parsed,
+            Err(error) => return Some((tag, Err(error))),
+        };
+        let lookup = &self.service.lookup;
+        if freshness.min_position.is_none_or(|position| lookup.serving().position().is_some_and(|seen| seen >= position)) {
+            return Some((tag, lookup.get(&caller, &wanted, freshness)));
+        }
+        let (lookup, patience) = (lookup.clone(), self.service.options.patience);
+        let wait = async move {
+            lookup.ready(freshness, patience).await;
+            (tag, lookup.get(&caller, &wanted, freshness))
+        };
+        self.waiting.push(wait.boxed());
+        None
+    }
+
+    /// Sends `status` and nothing more.
+    fn last(mut self, status: Status) -> Option<(Result<v1::StreamReply, Status>, Self)> {
+        self.ended = true;
+        self.waiting.clear();
+        Some((Err(status), self))
+    }
+}
+
+/// The callers of one stream: nearly always one, so the last is kept.
+pub(super) struct Callers {
+    pub(super) credential: Credential,
+    pub(super) last: Option<(Option<ConsumerTarget>, Caller)>,
+}
+
+impl Callers {
+    fn caller(&mut self, service: &Service, consumer: Option<ConsumerTarget>) -> Result<Caller, LookupError> {
+        if let Some((_, caller)) = self.last.as_ref().filter(|(named, _)| *named == consumer) {
+            return Ok(caller.clone());
+        }
+        let caller = self.credential.caller(&service.authenticator, consumer.clone())?;
+        self.last = Some((consumer, caller.clone()));
+        Ok(caller)
+    }
+}

@@ -1,0 +1,187 @@
+//! What a node serves: one immutable root, its age, and the keys.
+//!
+//! **Invariants**
+//! 1. The position that readers see never goes back ([`Serving::publish`] ignores an older root).
+//! 2. A reader that loaded a root keeps it whole for as long as it holds it.
+//!
+//! **Concurrency**: any number of readers, lock-free; one publisher.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::{ArcSwapOption, Guard};
+use seal::KeyRing;
+use seams::Clock;
+use state::{Propagated, Root};
+use tokio::sync::watch;
+use types::{Position, UnixMillis};
+
+use crate::{Age, Checkpoint};
+
+/// How old a state may be, as the cluster's settings say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// The bound of what is marked fail-closed.
+    pub lease: Duration,
+    /// After this age nothing is served; none for never.
+    pub edge_offline_max: Option<Duration>,
+}
+
+impl Bounds {
+    /// The bounds while a state has no settings record: those that a new cluster starts with.
+    pub const DEFAULT: Self = Self { lease: Duration::from_secs(60), edge_offline_max: Some(Duration::from_secs(7 * 24 * 3600)) };
+}
+
+/// One root with what is read from it at every lookup, decoded once.
+pub(crate) struct View {
+    pub(crate) root: Arc<Root>,
+    pub(crate) bounds: Bounds,
+}
+
+impl View {
+    pub(crate) fn position(&self) -> Position {
+        self.root.state.position()
+    }
+}
+
+/// The one place where a node's readers find what it serves.
+pub struct Serving {
+    clock: Arc<dyn Clock>,
+    keys: Arc<KeyRing>,
+    view: ArcSwapOption<View>,
+    checkpoint: ArcSwapOption<Checkpoint>,
+    /// Set once, when the chain says that this node is revoked.
+    revoked: AtomicBool,
+    /// Wakes those who wait for a position. Holds the position served, none before the first root.
+    position: watch::Sender<Option<Position>>,
+}
+
+impl Serving {
+    /// Serves nothing yet.
+    pub fn new(clock: Arc<dyn Clock>, keys: Arc<KeyRing>) -> Self {
+        Self {
+            clock,
+            keys,
+            view: ArcSwapOption::empty(),
+            checkpoint: ArcSwapOption::empty(),
+            revoked: AtomicBool::new(false),
+            position: watch::Sender::new(None),
+        }
+    }
+
+    /// Makes `root` what readers see. A root before the one served is ignored (and told in the log): readers never go back.
+    pub fn publish(&self, root: Arc<Root>) {
+        let position = root.state.position();
+        if let Some(served) = self.position().filter(|served| *served > position) {
+            tracing::error!(%served, offered = %position, "a root before the one served was offered and ignored: report this");
+            return;
+        }
+        let bounds = bounds_of(&root.state);
+        self.view.store(Some(Arc::new(View { root, bounds })));
+        self.position.send_replace(Some(position));
+    }
+
+    /// Counts age from `checkpoint` on. An older one than the last is ignored.
+    pub fn checkpoint(&self, checkpoint: Checkpoint) {
+        let older = self.checkpoint.load().as_ref().is_some_and(|last| last.time() > checkpoint.time());
+        if !older {
+            self.checkpoint.store(Some(Arc::new(checkpoint)));
+        }
+    }
+
+    /// This node has been revoked: every lookup from now on is refused. There is no way back but another process with another identity.
+    pub fn revoke(&self) {
+        self.revoked.store(true, Ordering::Release);
+    }
+
+    /// Whether this node has been revoked.
+    pub fn is_revoked(&self) -> bool {
+        self.revoked.load(Ordering::Acquire)
+    }
+
+    /// The root that readers see, if there is one.
+    pub fn root(&self) -> Option<Arc<Root>> {
+        self.view.load().as_ref().map(|view| Arc::clone(&view.root))
+    }
+
+    /// The position that readers see; none before the first root.
+    pub fn position(&self) -> Option<Position> {
+        *self.position.borrow()
+    }
+
+    /// How old what readers see may be.
+    pub fn age(&self) -> Age {
+        self.checkpoint.load().as_ref().map_or(Age::Unknown, |checkpoint| checkpoint.age(&*self.clock))
+    }
+
+    /// The time of the last checkpoint.
+    pub fn checkpoint_time(&self) -> Option<UnixMillis> {
+        self.checkpoint.load().as_ref().map(|checkpoint| checkpoint.time())
+    }
+
+    /// The bounds on age that are in force.
+    pub fn bounds(&self) -> Bounds {
+        self.view.load().as_ref().map_or(Bounds::DEFAULT, |view| view.bounds)
+    }
+
+    /// Whether lookups without demands of their own are answered: there is a root, and it is not too old.
+    pub fn fresh_enough(&self) -> bool {
+        let view = self.view.load();
+        view.as_ref().is_some_and(|view| view.bounds.edge_offline_max.is_none_or(|bound| self.age().within(bound)))
+    }
+
+    /// The keys.
+    pub fn keys(&self) -> &Arc<KeyRing> {
+        &self.keys
+    }
+
+    /// The clock that ages are counted by.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    /// Waits until readers see `wanted` or more, for at most `patience`. Whether they do.
+    pub async fn reached(&self, wanted: Position, patience: Duration) -> bool {
+        let mut position = self.position.subscribe();
+        tokio::select! {
+            biased;
+            seen = position.wait_for(|seen| seen.is_some_and(|seen| seen >= wanted)) => seen.is_ok(),
+            () = self.clock.sleep(patience) => false,
+        }
+    }
+
+    /// A receiver that is woken at each published root.
+    pub(crate) fn positions(&self) -> watch::Receiver<Option<Position>> {
+        self.position.subscribe()
+    }
+
+    /// The root of this moment.
+    pub(crate) fn view(&self) -> Guard<Option<Arc<View>>> {
+        self.view.load()
+    }
+
+    /// The time by which tokens expire.
+    pub(crate) fn now(&self) -> UnixMillis {
+        self.checkpoint.load().as_ref().map_or_else(|| self.clock.wall(), |checkpoint| checkpoint.now(&*self.clock))
+    }
+}
+
+/// The bounds that a state sets; while it has none, those of a new cluster. A record that cannot be read sets the strictest.
+fn bounds_of(state: &Propagated) -> Bounds {
+    match state.settings() {
+        Ok(Some(settings)) => Bounds {
+            lease: Duration::from_millis(settings.lease_ms),
+            edge_offline_max: settings.edge_offline_max_ms.map(Duration::from_millis),
+        },
+        Ok(None) => Bounds::DEFAULT,
+        Err(error) => {
+            tracing::error!(%error, "the settings cannot be read: this copy is damaged, nothing is served from it");
+            Bounds { lease: Duration::ZERO, edge_offline_max: Some(Duration::ZERO) }
+        }
+    }
+}
