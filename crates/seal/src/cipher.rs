@@ -1,4 +1,8 @@
 //! The two primitives that all else is made of: HKDF-SHA256 (RFC 5869) and AES-256-GCM (NIST SP 800-38D).
+//!
+//! Both keep key material in their state, and both wipe it on drop, which an assertion below holds them to. What remains is what the
+//! libraries work with on the stack: HMAC's padded key and HKDF's output block lie in a dead frame until a later call
+//! overwrites them.
 
 use aes_gcm::{
     Aes256Gcm, KeyInit, Nonce, Tag,
@@ -7,7 +11,7 @@ use aes_gcm::{
 use hkdf::Hkdf;
 use seams::Entropy;
 use sha2::{Digest, Sha256};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::{SealError, keys::KEY_BYTES};
 
@@ -15,6 +19,14 @@ use crate::{SealError, keys::KEY_BYTES};
 pub(crate) const NONCE_BYTES: usize = 12;
 /// The full 128-bit tag.
 pub(crate) const TAG_BYTES: usize = 16;
+
+// Fails to compile when a library's feature that wipes its state is lost. HMAC has no marker of its own; it is made of two
+// SHA-256 states and a block buffer, each of which wipes itself by the same feature.
+const _: () = {
+    const fn wiped<T: ZeroizeOnDrop>() {}
+    wiped::<Aes256Gcm>();
+    wiped::<Sha256>();
+};
 
 /// A key from which others are derived: the pseudorandom key of HKDF, extracted once and kept ready. Wiped on drop.
 pub(crate) struct Prk(Hkdf<Sha256>);

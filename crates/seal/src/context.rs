@@ -76,7 +76,8 @@ impl From<NodeId> for Recipient {
 
 impl ValueContext<'_> {
     pub(crate) fn associated_data(&self, format: u8) -> Labelled {
-        Labelled::new("cinnabar value")
+        let mut labelled = Labelled::new("cinnabar value");
+        labelled
             .field(&[format])
             .field(self.domain.as_str().as_bytes())
             .field(self.account.as_bytes())
@@ -84,17 +85,22 @@ impl ValueContext<'_> {
             .field(self.secret.as_bytes())
             .field(self.name.as_str().as_bytes())
             .field(self.value_id.as_bytes())
-            .field(self.dek.as_bytes())
+            .field(self.dek.as_bytes());
+        labelled
     }
 }
 
 impl KekName<'_> {
     pub(crate) fn dek_wrap(&self, format: u8, name: DekName) -> Labelled {
-        self.fields(Labelled::new("cinnabar dek wrap").field(&[format])).field(name.account.as_bytes()).field(name.dek.as_bytes())
+        let mut labelled = Labelled::new("cinnabar dek wrap");
+        self.fields(labelled.field(&[format])).field(name.account.as_bytes()).field(name.dek.as_bytes());
+        labelled
     }
 
     pub(crate) fn root_wrap(&self, format: u8, root: RootKeyId) -> Labelled {
-        self.fields(Labelled::new("cinnabar kek wrap").field(&[format])).field(root.as_bytes())
+        let mut labelled = Labelled::new("cinnabar kek wrap");
+        self.fields(labelled.field(&[format])).field(root.as_bytes());
+        labelled
     }
 
     pub(crate) fn envelope(&self, format: u8, recipient: Recipient) -> Labelled {
@@ -104,18 +110,24 @@ impl KekName<'_> {
         };
         let mut bytes = [kind; 9];
         bytes[1..].copy_from_slice(&node.to_be_bytes());
-        self.fields(Labelled::new("cinnabar kek envelope").field(&[format])).field(&bytes)
+        let mut labelled = Labelled::new("cinnabar kek envelope");
+        self.fields(labelled.field(&[format])).field(&bytes);
+        labelled
     }
 
     pub(crate) fn commitment_info(&self) -> Labelled {
-        self.fields(Labelled::new("cinnabar kek commitment"))
+        let mut labelled = Labelled::new("cinnabar kek commitment");
+        self.fields(&mut labelled);
+        labelled
     }
 
     pub(crate) fn fingerprint_info(&self) -> Labelled {
-        self.fields(Labelled::new("cinnabar fingerprint"))
+        let mut labelled = Labelled::new("cinnabar fingerprint");
+        self.fields(&mut labelled);
+        labelled
     }
 
-    fn fields(&self, labelled: Labelled) -> Labelled {
+    fn fields<'l>(&self, labelled: &'l mut Labelled) -> &'l mut Labelled {
         labelled.field(self.cluster.as_bytes()).field(self.domain.as_str().as_bytes()).field(&self.epoch.get().to_be_bytes())
     }
 }
@@ -132,10 +144,12 @@ pub(crate) struct Labelled {
 
 impl Labelled {
     pub(crate) fn new(label: &str) -> Self {
-        Self { bytes: [0; LABELLED_BYTES_MAX], len: 0 }.field(label.as_bytes())
+        let mut labelled = Self { bytes: [0; LABELLED_BYTES_MAX], len: 0 };
+        labelled.field(label.as_bytes());
+        labelled
     }
 
-    pub(crate) fn field(mut self, field: &[u8]) -> Self {
+    pub(crate) fn field(&mut self, field: &[u8]) -> &mut Self {
         let end = self.len + 2 + field.len();
         if let (Some(place), Ok(len)) = (self.bytes.get_mut(self.len..end), u16::try_from(field.len())) {
             place[..2].copy_from_slice(&len.to_be_bytes());
@@ -158,7 +172,13 @@ mod tests {
 
     #[test]
     fn labelled_fields_never_run_into_each_other() {
-        let of = |fields: &[&str]| fields.iter().fold(Labelled::new("l"), |l, f| l.field(f.as_bytes())).bytes().unwrap().to_vec();
+        let of = |fields: &[&str]| {
+            let mut labelled = Labelled::new("l");
+            for field in fields {
+                labelled.field(field.as_bytes());
+            }
+            labelled.bytes().unwrap().to_vec()
+        };
         assert_eq!(of(&["ab", ""]), [0, 1, b'l', 0, 2, b'a', b'b', 0, 0]);
         assert_ne!(of(&["ab", "c"]), of(&["a", "bc"]));
         assert_ne!(of(&["ab", ""]), of(&["ab"]));

@@ -1,5 +1,7 @@
 //! DEKs, wrapped under a KEK epoch.
 
+use std::fmt;
+
 use seams::Entropy;
 use types::{DekId, KekEpoch};
 
@@ -25,7 +27,7 @@ const SEALED_AT: usize = 1 + NONCE_BYTES;
 /// ```
 ///
 /// Associated data: format, cluster, key domain, KEK epoch, account, DEK id; all stand in the record around it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct WrappedDek([u8; WRAPPED_DEK_BYTES]);
 
 impl WrappedDek {
@@ -48,6 +50,12 @@ impl WrappedDek {
     /// The bytes as laid out above.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+}
+
+impl fmt::Debug for WrappedDek {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "WrappedDek({} bytes)", self.0.len())
     }
 }
 

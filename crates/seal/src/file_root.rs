@@ -86,6 +86,9 @@ impl FileRoot {
 
     fn decode(bytes: &[u8], file_len: u64) -> Result<Self, SealError> {
         let damaged = |detail| SealError::Damaged { subject: Subject::RootFile, detail };
+        if file_len <= ID_AT as u64 {
+            return Err(damaged("it is cut short; if its creation was interrupted, nothing was wrapped under it: remove it"));
+        }
         if bytes.get(..8) != Some(MAGIC) {
             return Err(damaged("it does not begin as a root key file does"));
         }
@@ -95,7 +98,9 @@ impl FileRoot {
             _ => return Err(damaged("its format is none that was ever written")),
         }
         if file_len != FILE_BYTES as u64 {
-            return Err(damaged("it has not the length of its format; its creation may have been cut short"));
+            return Err(damaged(
+                "it has not the length of its format; if its creation was interrupted, nothing was wrapped under it: remove it",
+            ));
         }
         let sum: [u8; SUM_BYTES] = cipher::checksum(&bytes[..SUM_AT]);
         if !bool::from(sum.ct_eq(&bytes[SUM_AT..])) {

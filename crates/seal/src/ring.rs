@@ -23,16 +23,13 @@ use seams::Entropy;
 use types::{AccountId, ClusterId, DekId, Hash, KekEpoch, KeyDomain, SealedValue};
 
 use crate::{
-    Dek, DekName, DekWrap, Kek, KekName, NodePublicKey, Plaintext, Recipient, RootProvider, SealError, ValueContext, WrappedDek,
-    WrappedKek,
+    Dek, DekName, DekWrap, Kek, KekName, NodeKeyPair, NodePublicKey, Plaintext, Recipient, RootProvider, SealError, ValueContext,
+    WrappedDek, WrappedKek,
     cache::{CachedDek, DekCache},
     deks, envelope,
     keks::Epoch,
     value,
 };
-
-/// The most epochs a ring holds, over all domains: a rotation a day for two months before the first is destroyed.
-const EPOCHS_MAX: usize = 64;
 
 /// DEKs kept ready unless told otherwise, at about 700 bytes each: one for every account of a large cluster.
 const CACHED_DEKS: usize = 4096;
@@ -60,6 +57,9 @@ struct Keys {
 }
 
 impl KeyRing {
+    /// The most epochs a ring holds, over all domains: a rotation a day for two months before the first is destroyed.
+    pub const EPOCHS_MAX: usize = 64;
+
     /// An empty ring for the keys of one cluster.
     pub fn new(cluster: ClusterId) -> Self {
         Self::with_cache(cluster, CACHED_DEKS)
@@ -86,11 +86,46 @@ impl KeyRing {
         if keys.epochs.contains_key(&place) {
             return Ok(());
         }
-        if keys.epochs.len() >= EPOCHS_MAX {
-            return Err(SealError::TooManyEpochs { max: EPOCHS_MAX });
+        if keys.epochs.len() >= Self::EPOCHS_MAX {
+            return Err(SealError::TooManyEpochs { max: Self::EPOCHS_MAX });
         }
         keys.epochs.insert(place, installed);
         Ok(())
+    }
+
+    /// Unwraps an epoch under a root key and takes it, if it is the one that the chain announced: how a control node unlocks.
+    /// Blocks as long as the provider does.
+    ///
+    /// # Errors
+    /// As of [`WrappedKek::decode`], [`RootProvider::unwrap_kek`] and [`KeyRing::install_kek`].
+    pub fn unlock_kek(
+        &self,
+        root: &dyn RootProvider,
+        domain: &KeyDomain,
+        epoch: KekEpoch,
+        commitment: &Hash,
+        wrapped: &[u8],
+    ) -> Result<(), SealError> {
+        let name = self.name(domain, epoch);
+        let kek = root.unwrap_kek(&name, &WrappedKek::decode(&name, wrapped)?)?;
+        self.install_kek(domain, epoch, commitment, kek)
+    }
+
+    /// Opens an envelope and takes the epoch in it, if it is the one that the chain announced: how a node gets its keys.
+    ///
+    /// # Errors
+    /// As of [`crate::open_envelope`] and [`KeyRing::install_kek`].
+    pub fn open_envelope(
+        &self,
+        recipient: impl Into<Recipient>,
+        key: &NodeKeyPair,
+        domain: &KeyDomain,
+        epoch: KekEpoch,
+        commitment: &Hash,
+        envelope: &[u8],
+    ) -> Result<(), SealError> {
+        let kek = envelope::open_envelope(&self.name(domain, epoch), recipient, key, envelope)?;
+        self.install_kek(domain, epoch, commitment, kek)
     }
 
     /// Drops an epoch and every DEK unwrapped with it. Says whether it was there.

@@ -1,5 +1,7 @@
 //! Root keys: what wraps KEK epochs, and the one thing that the cluster cannot recover from a backup of itself.
 
+use std::fmt;
+
 use seams::Entropy;
 use types::RootKeyId;
 
@@ -49,10 +51,28 @@ const SEALED_AT: usize = NONCE_AT + NONCE_BYTES;
 ///
 /// Associated data: format, cluster, key domain, KEK epoch, root key id. The root key is used as it is, without derivation, so
 /// that a device can do the same without giving it out; a root key wraps few epochs, far below GCM's limit on random nonces.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct WrappedKek([u8; WRAPPED_KEK_BYTES]);
 
 impl WrappedKek {
+    /// The associated data, for a device that does the wrapping itself.
+    ///
+    /// # Errors
+    /// [`SealError::Defect`] only.
+    pub fn associated_data(name: &KekName<'_>, root: RootKeyId) -> Result<Vec<u8>, SealError> {
+        Ok(name.root_wrap(FORMAT, root).bytes()?.to_vec())
+    }
+
+    /// Puts together what a device has wrapped.
+    pub fn from_parts(root: RootKeyId, nonce: &[u8; NONCE_BYTES], ciphertext_and_tag: &[u8; KEY_BYTES + TAG_BYTES]) -> Self {
+        let mut bytes = [0; WRAPPED_KEK_BYTES];
+        bytes[0] = FORMAT;
+        bytes[1..NONCE_AT].copy_from_slice(root.as_bytes());
+        bytes[NONCE_AT..SEALED_AT].copy_from_slice(nonce);
+        bytes[SEALED_AT..].copy_from_slice(ciphertext_and_tag);
+        Self(bytes)
+    }
+
     /// Checks format and length; `name` is for the error.
     ///
     /// # Errors
@@ -80,6 +100,22 @@ impl WrappedKek {
         id.copy_from_slice(&self.0[1..NONCE_AT]);
         RootKeyId::from_bytes(id)
     }
+
+    /// The nonce.
+    pub fn nonce(&self) -> &[u8] {
+        &self.0[NONCE_AT..SEALED_AT]
+    }
+
+    /// Ciphertext and tag.
+    pub fn ciphertext_and_tag(&self) -> &[u8] {
+        &self.0[SEALED_AT..]
+    }
+}
+
+impl fmt::Debug for WrappedKek {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "WrappedKek(under root {})", self.root_key_id())
+    }
 }
 
 impl RootKey {
@@ -90,12 +126,9 @@ impl RootKey {
     pub fn wrap_kek(&self, entropy: &dyn Entropy, id: RootKeyId, name: &KekName<'_>, kek: &Kek) -> Result<WrappedKek, SealError> {
         let associated = name.root_wrap(FORMAT, id);
         let nonce = cipher::nonce(entropy);
-        let mut bytes = [0; WRAPPED_KEK_BYTES];
-        bytes[0] = FORMAT;
-        bytes[1..NONCE_AT].copy_from_slice(id.as_bytes());
-        bytes[NONCE_AT..SEALED_AT].copy_from_slice(&nonce);
-        cipher::seal_into(&cipher::cipher(self.expose()), &nonce, associated.bytes()?, kek.expose(), &mut bytes[SEALED_AT..])?;
-        Ok(WrappedKek(bytes))
+        let mut sealed = [0; KEY_BYTES + TAG_BYTES];
+        cipher::seal_into(&cipher::cipher(self.expose()), &nonce, associated.bytes()?, kek.expose(), &mut sealed)?;
+        Ok(WrappedKek::from_parts(id, &nonce, &sealed))
     }
 
     /// Unwraps what [`RootKey::wrap_kek`] wrapped.
@@ -109,8 +142,8 @@ impl RootKey {
         }
         let associated = name.root_wrap(FORMAT, id);
         let mut kek = Kek::zeroed();
-        let (nonce, sealed) = wrapped.0[NONCE_AT..].split_at(NONCE_BYTES);
-        cipher::open_into(&cipher::cipher(self.expose()), nonce, associated.bytes()?, sealed, kek.expose_mut())
+        let (cipher, sealed) = (cipher::cipher(self.expose()), wrapped.ciphertext_and_tag());
+        cipher::open_into(&cipher, wrapped.nonce(), associated.bytes()?, sealed, kek.expose_mut())
             .ok_or_else(|| SealError::NotAuthentic { subject: subject() })?;
         Ok(kek)
     }

@@ -1,5 +1,7 @@
 //! Invariant 1: whatever is sealed or wrapped is bound to its whole context. A change of any field of it, or of any byte, fails.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests stand outside the functions that the lint exempts")]
+
 use proptest::{prelude::*, test_runner::RngSeed};
 use seal::{DekName, DekWrap, Kek, KekName, KeyRing, NodeKeyPair, Recipient, RootKey, SealError, ValueContext, WrappedKek, commitment};
 use seams::sim::SimEntropy;

@@ -3,8 +3,16 @@
 //! A fixture that no longer matches means that a stored or sent format has changed, which needs a new format number and a
 //! migration, not a new fixture. `CINNABAR_WRITE_FIXTURES=1` writes those that are missing; it never replaces one.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests stand outside the functions that the lint exempts"
+)]
+
 use std::{fs, path::Path};
 
+use proptest::{prelude::*, test_runner::RngSeed};
 use seal::{
     ConsumerToken, DekWrap, FileRoot, JoinToken, Kek, KekName, KeyRing, NodeKeyPair, NodePublicKey, OperatorToken, Recipient, RootProvider,
     SealError, ValueContext, WrappedDek, WrappedKek, commitment, open_envelope, open_value, seal_envelope, seal_value,
@@ -203,4 +211,18 @@ fn dek_held_by_the_caller_seals_as_the_ring_does() {
     assert!(open_value(&dek, &context, &sealed).unwrap().expose() == b"text");
     let other = seal::Dek::take(&mut [10; 32]);
     assert!(matches!(open_value(&other, &context, &sealed).err(), Some(SealError::NotAuthentic { .. })));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { rng_seed: RngSeed::Fixed(0xc1), failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn bytes_that_nobody_wrote_are_refused_without_panic(start in 0..5usize, rest in proptest::collection::vec(any::<u8>(), 0..1300)) {
+        let starts: [&[u8]; 5] = [b"", b"\x01", b"\x01\x64\x7a\x00\x01\x00\x02", b"\x64\x7a", b"CBN-NODE\x01\x64\x7a"];
+        let bytes = [starts[start], &rest].concat();
+        let (domain, pair) = (KeyDomain::global(), NodeKeyPair::generate(&entropy(3)).unwrap());
+        let name = KekName { cluster: CLUSTER, domain: &domain, epoch: EPOCH };
+        prop_assert!(open_envelope(&name, NodeId::new(3), &pair, &bytes).is_err());
+        prop_assert!(NodeKeyPair::from_file_bytes(&bytes).is_err());
+        let _ = (NodePublicKey::decode(&bytes), WrappedKek::decode(&name, &bytes), WrappedDek::decode(DekId::from_bytes([1; 16]), &bytes));
+    }
 }

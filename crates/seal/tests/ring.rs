@@ -1,14 +1,17 @@
 //! The key ring as control and edge use it.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests stand outside the functions that the lint exempts")]
+
 use std::{
+    path::Path,
     sync::atomic::{AtomicBool, Ordering},
     thread,
 };
 
 use seal::{
-    DekName, DekWrap, Kek, KekName, KeyRing, MintedDek, NodeKeyPair, SealError, ValueContext, commitment, fingerprint_epoch, open_envelope,
+    DekName, DekWrap, FileRoot, Kek, KekName, KeyRing, MintedDek, NodeKeyPair, SealError, ValueContext, commitment, fingerprint_epoch,
 };
-use seams::sim::SimEntropy;
+use seams::sim::{SimDisk, SimEntropy};
 use types::{
     AccountId, ClusterId, Hash, KekEpoch, KeyDomain, NodeId, SealedValue, SecretId, SecretName, StoreId, VALUE_BYTES_MAX, ValueId,
 };
@@ -231,14 +234,18 @@ fn kek_leaves_the_ring_only_wrapped_and_comes_back_the_same() {
     let epoch = KekEpoch::new(1);
     let envelope = control.seal_envelope(&world.entropy, &world.domain, epoch, NodeId::new(4), pair.public()).unwrap();
     let name = KekName { cluster: CLUSTER, domain: &world.domain, epoch };
-    let opened = open_envelope(&name, NodeId::new(4), &pair, &envelope).unwrap();
-    edge.install_kek(&world.domain, epoch, &world.announced(1), opened).unwrap();
+    edge.open_envelope(NodeId::new(4), &pair, &world.domain, epoch, &world.announced(1), &envelope).unwrap();
     assert_eq!(world.open(&edge, &minted, &sealed).unwrap(), b"text");
+
+    let root = FileRoot::create(&SimDisk::new(), &world.entropy, Path::new("root")).unwrap();
+    let wrapped = control.wrap_kek(&world.entropy, &root, &world.domain, epoch).unwrap();
+    let restarted = KeyRing::new(CLUSTER);
+    restarted.unlock_kek(&root, &world.domain, epoch, &world.announced(1), wrapped.as_bytes()).unwrap();
+    assert_eq!(world.open(&restarted, &minted, &sealed).unwrap(), b"text");
 
     // Base mode does not say who sealed: what a stranger put into an envelope stops at the commitment.
     let forged = seal::seal_envelope(&world.entropy, &name, NodeId::new(4), pair.public(), &kek(66)).unwrap();
-    let opened = open_envelope(&name, NodeId::new(4), &pair, &forged).unwrap();
-    let refused = KeyRing::new(CLUSTER).install_kek(&world.domain, epoch, &world.announced(1), opened);
+    let refused = KeyRing::new(CLUSTER).open_envelope(NodeId::new(4), &pair, &world.domain, epoch, &world.announced(1), &forged);
     assert!(matches!(refused, Err(SealError::CommitmentMismatch { .. })));
 }
 

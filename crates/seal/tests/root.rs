@@ -1,5 +1,7 @@
 //! The root key file.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests stand outside the functions that the lint exempts")]
+
 use std::{io, path::Path};
 
 use seal::{FileRoot, Kek, KekName, RootProvider, SealError};

@@ -1,5 +1,7 @@
 //! Tokens: what is accepted, and what a refusal says.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests stand outside the functions that the lint exempts")]
+
 use proptest::{prelude::*, test_runner::RngSeed};
 use seal::{ConsumerToken, JoinToken, OperatorToken, SealError};
 use seams::sim::SimEntropy;
