@@ -1,1 +1,1 @@
-//! tests
+//! What the tests of the whole share. The tests themselves stand in `tests/tests`, one file per promise or topic.
