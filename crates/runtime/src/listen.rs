@@ -73,15 +73,18 @@ pub fn accept_tls(
         Box::pin(async move {
             while let Some((stream, address, place)) = places.next_tcp(&listener, &cancel).await {
                 let Some(turn) = places.handshake(&cancel).await else { break };
-                let (tls, ready, timeout) = (tls.clone(), ready.clone(), limits.handshake_timeout);
+                let (tls, ready, timeout, ending) = (tls.clone(), ready.clone(), limits.handshake_timeout, cancel.clone());
                 handshakes.spawn(
                     "handshake",
                     Box::pin(async move {
-                        match tokio::time::timeout(timeout, handshake(stream, &tls, address, place)).await {
+                        let finished = tokio::time::timeout(timeout, handshake(stream, &tls, address, place));
+                        // A server that ends waits for no stranger's handshake.
+                        match ending.run_until_cancelled(finished).await {
                             // The receiver is gone when the server has ended: nobody is left to serve the connection.
-                            Ok(Ok(connection)) => drop(ready.send(Ok(connection)).await),
-                            Ok(Err(error)) => refused("handshake", &address, &error),
-                            Err(_) => refused("handshake", &address, &io::Error::from(io::ErrorKind::TimedOut)),
+                            Some(Ok(Ok(connection))) => drop(ending.run_until_cancelled(ready.send(Ok(connection))).await),
+                            Some(Ok(Err(error))) => refused("handshake", &address, &error),
+                            Some(Err(_)) => refused("handshake", &address, &io::Error::from(io::ErrorKind::TimedOut)),
+                            None => {}
                         }
                         drop(turn);
                     }),

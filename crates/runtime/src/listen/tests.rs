@@ -106,6 +106,9 @@ async fn tls_connection_comes_out_only_after_its_handshake() {
     let mut bytes = [0; 4];
     connection.read_exact(&mut bytes).await.unwrap();
     assert_eq!(&bytes, b"ping");
+    // Nor does the silent one hold up the end.
+    tasks.drain(Duration::from_secs(30)).await.unwrap();
+    assert!(stream.next().await.is_none());
 }
 
 #[tokio::test]
