@@ -1,0 +1,450 @@
+//! The synchronous heart of an edge: verify, append and fdatasync, swap the root, acknowledge.
+//!
+//! [`Core::handle`] takes what waits on the stream. It verifies batch after batch in memory, each against its own seal; then all that
+//! was verified becomes one append with one fdatasync, one swap, one acknowledgement. The table follows behind.
+//!
+//! **Invariants**
+//! 1. `held` was verified and is durable (in the log, or in a snapshot file).
+//! 2. What is published is `held`, and not before everything that was ever published is contained in it (see [`Mark`]).
+//! 3. After an error of `handle`, `held` is the last good state and nothing half-verified remains but a snapshot's proven chunks.
+//!
+//! **Concurrency**: one owner at a time; every method may block for disks, so it runs where [`Offload`](crate::Offload) says.
+//!
+//! **Failure**: [`FeedError::Fault`] and a refusal cost the stream. [`FeedError::Log`] and [`FeedError::Disk`] mean that it is not
+//! known what is durable: this core must be dropped and opened again. A table that fails is replaced on the spot.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use seams::{Clock, Disk};
+use state::{ChangeSet, CheckpointStatement, Propagated, Root, SealStatement, Signed};
+use store::{Drive, LogReader, LogWriter, SnapshotFolder};
+use types::{ClusterId, Hash, Position, UnixMillis};
+use wire::internal::{self as proto, RefusedKind, SubscribeDown, subscribe_down::Message};
+
+use super::{
+    CheckpointSeen, KeyReceiver, Publish, Tables,
+    mark::{Mark, MarkFile, STRIDE},
+    record,
+    table::TableBehind,
+    verify,
+};
+use crate::{Anchor, Fault, FeedError, SnapshotBuilder, block::block_on, serve::is_cluster, sign::Trust};
+
+/// What a core is opened with.
+#[derive(Clone, Debug)]
+pub struct CoreOptions {
+    /// The cluster to follow.
+    pub cluster: ClusterId,
+    /// From which signer set on signatures are believed.
+    pub anchor: Anchor,
+    /// The folder for log, snapshots and mark.
+    pub folder: PathBuf,
+    /// Who drives the log and the table.
+    pub drive: Drive,
+    /// Size of a segment of the log.
+    pub segment_bytes: u64,
+    /// A snapshot file is due after this many bytes of log.
+    pub snapshot_every_bytes: u64,
+    /// Most bytes of change sets that are held before their seal comes.
+    pub unsealed_bytes_max: usize,
+}
+
+impl CoreOptions {
+    /// The usual sizes: segments of 16 MiB, a snapshot file per 64 MiB of log, 64 MiB of change sets without a seal.
+    pub fn new(cluster: ClusterId, anchor: Anchor, folder: impl Into<PathBuf>) -> Self {
+        Self {
+            cluster,
+            anchor,
+            folder: folder.into(),
+            drive: Drive::Thread,
+            segment_bytes: 16 << 20,
+            snapshot_every_bytes: 64 << 20,
+            unsealed_bytes_max: 64 << 20,
+        }
+    }
+}
+
+/// What a core works with.
+pub struct CoreParts {
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// The disk of log, snapshots and mark.
+    pub disk: Arc<dyn Disk>,
+    /// Where the table is.
+    pub tables: Box<dyn Tables>,
+    /// Where roots go.
+    pub publish: Arc<dyn Publish>,
+    /// Where key envelopes go.
+    pub keys: Arc<dyn KeyReceiver>,
+}
+
+/// A position and the chain hash there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Synced {
+    /// The position.
+    pub position: Position,
+    /// The chain hash.
+    pub chain_hash: Hash,
+}
+
+/// What [`Core::handle`] did.
+#[derive(Debug, Default)]
+pub struct Handled {
+    /// What is now durable and shown, and is to be acknowledged.
+    pub acknowledge: Option<Synced>,
+    /// Whether anything verified came: the stream is alive.
+    pub fresh: bool,
+    /// What was refused without costing the stream: checkpoints that are not newer than the last.
+    pub passed_over: Vec<Fault>,
+    /// Whether a signed acknowledgement was asked for.
+    pub ack_wanted: bool,
+}
+
+/// What is verified and durable.
+#[derive(Clone)]
+pub(super) struct Held {
+    pub(super) state: Propagated,
+    pub(super) trust: Trust,
+    /// None while nothing is held.
+    pub(super) seal: Option<Signed<SealStatement>>,
+}
+
+/// The follower's state and files.
+pub struct Core {
+    pub(super) options: CoreOptions,
+    pub(super) parts: CoreParts,
+    pub(super) log: LogWriter,
+    pub(super) reader: LogReader,
+    pub(super) snapshots: SnapshotFolder,
+    pub(super) mark_file: MarkFile,
+    pub(super) mark: Mark,
+    pub(super) table: TableBehind,
+    pub(super) held: Held,
+    /// The latest log time that is proven to be contained in `held`: of a change set accepted here, or of a checkpoint for it.
+    pub(super) proven_time: UnixMillis,
+    /// What readers see; never goes back.
+    pub(super) published: Option<Position>,
+    pub(super) checkpoint: Option<Signed<CheckpointStatement>>,
+    /// Change sets that came without their seal yet.
+    pub(super) unsealed: Vec<Bytes>,
+    pub(super) builder: Option<SnapshotBuilder>,
+    pub(super) log_bytes: u64,
+}
+
+/// Verified in memory, not yet durable.
+struct Staged {
+    held: Held,
+    sets: Vec<Arc<ChangeSet>>,
+    entries: Vec<Bytes>,
+    checkpoint: Option<Signed<CheckpointStatement>>,
+}
+
+impl Core {
+    /// Takes the messages that wait, in order. On an error, what was good before it has been made durable and published.
+    ///
+    /// # Errors
+    /// [`FeedError`]; see the module.
+    pub fn handle(&mut self, messages: Vec<SubscribeDown>) -> Result<Handled, FeedError> {
+        let began = self.parts.clock.monotonic();
+        let mut handled = Handled::default();
+        let mut staged = Staged { held: self.held.clone(), sets: Vec::new(), entries: Vec::new(), checkpoint: None };
+        let mut result = Ok(());
+        for message in messages {
+            result = self.one(message, &mut staged, &mut handled);
+            if result.is_err() {
+                self.unsealed.clear();
+                break;
+            }
+        }
+        self.settle(staged, &mut handled, began)?;
+        result.map(|()| handled)
+    }
+
+    /// What is durable, when anything is; to be presented on subscribing.
+    pub fn synced(&self) -> Option<Synced> {
+        self.held.seal.as_ref().map(|_| Synced { position: self.held.state.position(), chain_hash: self.held.state.chain_hash() })
+    }
+
+    /// What readers see, when anything is published.
+    pub fn published(&self) -> Option<Position> {
+        self.published
+    }
+
+    /// The time of the last verified checkpoint.
+    pub fn checkpoint_time(&self) -> Option<UnixMillis> {
+        self.checkpoint.as_ref().map(|checkpoint| checkpoint.statement.time)
+    }
+
+    /// How far a snapshot has come that can be gone on with.
+    pub fn resume(&self) -> Option<proto::SnapshotResume> {
+        self.builder.as_ref().map(SnapshotBuilder::resume)
+    }
+
+    /// The stream was lost: what came without a seal goes with it. A snapshot's proven chunks stay.
+    pub fn disconnected(&mut self) {
+        self.unsealed.clear();
+    }
+
+    /// Whether enough log has grown for a snapshot file.
+    pub fn snapshot_due(&self) -> bool {
+        self.log_bytes >= self.options.snapshot_every_bytes && self.held.seal.is_some()
+    }
+
+    /// Makes the mark durable, writes what waits for the table, and closes all files. What comes next is [`Core::open`].
+    ///
+    /// # Errors
+    /// [`FeedError`] of the disk.
+    pub fn close(mut self) -> Result<(), FeedError> {
+        if self.held.seal.is_some() {
+            self.write_mark()?;
+        }
+        self.table.close();
+        self.log.close().map_err(|source| FeedError::Log { operation: "closed", source: Box::new(source) })
+    }
+
+    fn one(&mut self, message: SubscribeDown, staged: &mut Staged, handled: &mut Handled) -> Result<(), FeedError> {
+        match message.message.ok_or(Fault::Protocol("a message without content"))? {
+            Message::Welcome(welcome) if is_cluster(&welcome.cluster, self.options.cluster) => Ok(()),
+            Message::Welcome(_) => Err(Fault::Protocol("the server is of another cluster").into()),
+            Message::Batch(batch) => self.batch(batch, staged, handled),
+            Message::Checkpoint(checkpoint) => self.checkpoint(&checkpoint.checkpoint_encoded, staged, handled),
+            Message::SnapshotBegin(begin) => {
+                self.settle_now(staged, handled)?;
+                self.snapshot_begin(&begin)
+            }
+            Message::SnapshotChunk(chunk) => {
+                let builder = self.builder.as_mut().ok_or(Fault::Protocol("a snapshot's chunk without its beginning"))?;
+                // A chunk that is not proven voids what the same sender proved before no less than itself: begin anew.
+                builder.chunk(&chunk).inspect_err(|_| self.builder = None)?;
+                handled.fresh = true;
+                Ok(())
+            }
+            Message::SnapshotEnd(_) => {
+                self.snapshot_end(handled)?;
+                staged.held = self.held.clone();
+                Ok(())
+            }
+            Message::Envelopes(envelopes) => {
+                self.parts.keys.received(envelopes.envelopes);
+                Ok(())
+            }
+            Message::AckWanted(_) => {
+                handled.ack_wanted = true;
+                Ok(())
+            }
+            Message::Refused(refused) => Err(refusal(&refused, self.held.state.position())),
+        }
+    }
+
+    /// One batch, or a part of one: verified against its seal when that comes.
+    fn batch(&mut self, batch: proto::Batch, staged: &mut Staged, handled: &mut Handled) -> Result<(), FeedError> {
+        let have = staged.held.state.position();
+        if batch.change_sets_encoded.is_empty() {
+            return Err(Fault::Protocol("a batch without change sets").into());
+        }
+        // Copied out of the message, so that one small record does not keep a large receive buffer in memory.
+        self.unsealed.extend(batch.change_sets_encoded.iter().map(|set| Bytes::copy_from_slice(set)));
+        let bytes: usize = self.unsealed.iter().map(Bytes::len).sum();
+        if bytes > self.options.unsealed_bytes_max {
+            let max = self.options.unsealed_bytes_max as u64;
+            return Err(Fault::TooLarge { what: "change sets without a seal", got: bytes as u64, max }.into());
+        }
+        if batch.seal_encoded.is_empty() {
+            return Ok(());
+        }
+        let encoded = std::mem::take(&mut self.unsealed);
+        let sets = encoded.into_iter().map(verify::change_set).collect::<Result<Vec<_>, _>>()?;
+        let verified = verify::batch(self.options.cluster, &staged.held.state, &staged.held.trust, &sets, &batch.seal_encoded)?;
+        for (place, set) in sets.iter().enumerate() {
+            let seal = (place + 1 == sets.len()).then_some(&batch.seal_encoded[..]);
+            staged.entries.push(record::encode(set.encoded(), seal));
+        }
+        staged.sets.extend(sets);
+        staged.held = Held { state: verified.state, trust: verified.trust, seal: Some(verified.seal) };
+        handled.fresh = true;
+        self.parts.publish.verified(staged.held.state.position());
+        tracing::trace!(from = %have, to = %staged.held.state.position(), "batch verified");
+        Ok(())
+    }
+
+    fn checkpoint(&mut self, encoded: &Bytes, staged: &mut Staged, handled: &mut Handled) -> Result<(), FeedError> {
+        if staged.held.seal.is_none() {
+            return Err(Fault::Protocol("a checkpoint before anything is held").into());
+        }
+        let newest = staged.checkpoint.as_ref().or(self.checkpoint.as_ref());
+        let last = newest.map(|checkpoint| checkpoint.statement.time).unwrap_or_default();
+        match verify::checkpoint(self.options.cluster, &staged.held.state, &staged.held.trust, last, encoded) {
+            Ok(checkpoint) => {
+                staged.checkpoint = Some(checkpoint);
+                handled.fresh = true;
+                Ok(())
+            }
+            // A node that is a tick behind the last one's is not wrong, only not news.
+            Err(fault @ Fault::OldCheckpoint { .. }) => {
+                metrics::counter!("cinnabar_feed_refused_total", "fault" => fault.name()).increment(1);
+                handled.passed_over.push(fault);
+                Ok(())
+            }
+            Err(fault) => Err(fault.into()),
+        }
+    }
+
+    /// Makes what is staged durable and shows it, in the middle of a run of messages.
+    fn settle_now(&mut self, staged: &mut Staged, handled: &mut Handled) -> Result<(), FeedError> {
+        let held = staged.held.clone();
+        let now = std::mem::replace(staged, Staged { held, sets: Vec::new(), entries: Vec::new(), checkpoint: None });
+        let began = self.parts.clock.monotonic();
+        self.settle(now, handled, began)
+    }
+
+    /// Append and fdatasync, mark, swap, table behind: the order of an edge.
+    fn settle(&mut self, staged: Staged, handled: &mut Handled, began: Duration) -> Result<(), FeedError> {
+        let moved = !staged.sets.is_empty();
+        if moved {
+            let verified = self.parts.clock.monotonic();
+            metrics::histogram!("cinnabar_feed_verify_seconds").record(verified.saturating_sub(began).as_secs_f64());
+            self.append(staged.entries)?;
+            let durable = self.parts.clock.monotonic();
+            metrics::histogram!("cinnabar_feed_append_seconds").record(durable.saturating_sub(verified).as_secs_f64());
+            self.held = staged.held;
+            // Accepted sets are chained by hash up to the seal, so their times are what the control plane wrote.
+            self.proven_time = staged.sets.last().map_or(self.proven_time, |set| set.header.time.max(self.proven_time));
+        }
+        let checkpointed = staged.checkpoint.is_some();
+        if let Some(checkpoint) = staged.checkpoint {
+            self.proven_time = self.proven_time.max(checkpoint.statement.time);
+            self.checkpoint = Some(checkpoint);
+        }
+        if !moved && !checkpointed {
+            return Ok(());
+        }
+        let shown = self.show(checkpointed)?;
+        if let Some(shown) = shown {
+            handled.acknowledge = Some(shown);
+        }
+        if moved {
+            self.table.push(&staged.sets, &self.held, &mut *self.parts.tables);
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, entries: Vec<Bytes>) -> Result<(), FeedError> {
+        self.log_bytes += entries.iter().map(|entry| entry.len() as u64).sum::<u64>();
+        let first = self.reader.next_index();
+        let (done, durable) = store::completion();
+        let failed = |source| FeedError::Log { operation: "appended change sets", source: Box::new(source) };
+        block_on(self.log.append(first, entries, done)).map_err(failed)?;
+        block_on(durable).map_err(failed)
+    }
+
+    /// Publishes what is held, unless damage before the start could have lost something that readers have seen.
+    pub(super) fn show(&mut self, checkpointed: bool) -> Result<Option<Synced>, FeedError> {
+        let Some(seal) = self.held.seal else {
+            return Ok(None);
+        };
+        let released = match self.mark.hold {
+            Some(until) if self.proven_time <= until => {
+                tracing::warn!(position = %self.held.state.position(), "held back until it is certain that nothing shown before is missing");
+                return Ok(None);
+            }
+            hold => hold.is_some(),
+        };
+        self.mark.hold = None;
+        // The mark goes first: what is shown is never later than it plus the stride.
+        if released || self.published.is_none() || self.newest_time() > self.mark.time.plus(STRIDE) {
+            self.write_mark()?;
+        }
+        let position = self.held.state.position();
+        if self.published < Some(position) {
+            self.parts.publish.publish(Arc::new(Root { state: self.held.state.clone(), seal }));
+            self.published = Some(position);
+            metrics::gauge!("cinnabar_feed_position").set(position.revision.get() as f64);
+        }
+        if checkpointed && let Some(checkpoint) = &self.checkpoint {
+            let (position, time) = (checkpoint.statement.position, checkpoint.statement.time);
+            self.parts.publish.checkpoint(CheckpointSeen { position, time, restored_wall: None });
+        }
+        Ok(self.synced())
+    }
+
+    /// The latest log time that what is held may have; the head's own may come from a snapshot, where nothing proves it.
+    fn newest_time(&self) -> UnixMillis {
+        self.held.state.head().time.max(self.proven_time)
+    }
+
+    pub(super) fn write_mark(&mut self) -> Result<(), FeedError> {
+        self.mark = Mark {
+            position: self.held.state.position(),
+            chain_hash: Some(self.held.state.chain_hash()),
+            time: self.newest_time().max(self.mark.time),
+            wall: self.parts.clock.wall().max(self.mark.wall),
+            hold: self.mark.hold,
+            checkpoint: self.checkpoint.as_ref().map(Signed::encode),
+        };
+        self.mark_file.write(&self.mark).map_err(|source| FeedError::Disk { operation: "writing the high-water mark", source })
+    }
+
+    fn snapshot_begin(&mut self, begin: &proto::SnapshotBegin) -> Result<(), FeedError> {
+        let builder = SnapshotBuilder::begin(self.options.cluster, begin, &self.held.state, self.builder.take())?;
+        if self.held.seal.is_some() && builder.position() <= self.held.state.position() {
+            return Err(Fault::SnapshotBack { got: builder.position(), have: self.held.state.position() }.into());
+        }
+        self.builder = Some(builder);
+        Ok(())
+    }
+
+    /// The whole snapshot is proven: its file is made durable, the log begins anew behind it, then it is shown.
+    fn snapshot_end(&mut self, handled: &mut Handled) -> Result<(), FeedError> {
+        let builder = self.builder.take().ok_or(Fault::Protocol("a snapshot's end without its beginning"))?;
+        let (state, seal) = builder.finish()?;
+        let verified = verify::sealed(self.options.cluster, state, &self.held.trust, &seal)?;
+        let before = std::mem::replace(&mut self.held, Held { state: verified.state, trust: verified.trust, seal: Some(verified.seal) });
+        let kept = self.write_snapshot().and_then(|()| self.restart_log());
+        if let Err(error) = kept {
+            self.held = before;
+            return Err(error);
+        }
+        handled.fresh = true;
+        self.parts.publish.verified(self.held.state.position());
+        // The mark, so that an empty log is not taken for one that was lost.
+        self.write_mark()?;
+        handled.acknowledge = self.show(false)?.or(handled.acknowledge);
+        self.table.replace(&before.state, &self.held, &mut *self.parts.tables);
+        tracing::info!(position = %self.held.state.position(), "snapshot installed");
+        Ok(())
+    }
+
+    /// Empties the log and lets it go on behind what is held.
+    pub(super) fn restart_log(&mut self) -> Result<(), FeedError> {
+        let next = self.held.state.position().revision.get() + 1;
+        let failed = |source| FeedError::Log { operation: "began anew behind a snapshot", source: Box::new(source) };
+        let (done, durable) = store::completion();
+        block_on(self.log.truncate_from(self.reader.first_index(), done)).map_err(failed)?;
+        block_on(durable).map_err(failed)?;
+        self.purge_before(next)?;
+        self.log_bytes = 0;
+        Ok(())
+    }
+
+    pub(super) fn purge_before(&mut self, index: u64) -> Result<(), FeedError> {
+        let failed = |source| FeedError::Log { operation: "was cut", source: Box::new(source) };
+        let (done, durable) = store::completion();
+        block_on(self.log.purge_before(index, Bytes::new(), done)).map_err(failed)?;
+        block_on(durable).map_err(failed)
+    }
+}
+
+/// What a refusal of the other side means here.
+fn refusal(refused: &proto::Refused, at: Position) -> FeedError {
+    let kind = refused.kind();
+    if kind == RefusedKind::Fork {
+        return Fault::Fork { at, detail: refused.message.chars().take(200).collect() }.into();
+    }
+    FeedError::Refused {
+        peer: String::new(),
+        kind: kind.as_str_name(),
+        message: refused.message.chars().take(200).collect(),
+        retry_after_ms: refused.retry_after_ms,
+    }
+}

@@ -1,0 +1,403 @@
+//! What an edge does at start, with the control plane away: find the newest state that its own disk can prove.
+//!
+//! The table if its records have the state root of its seal, else the newest snapshot file that does; then the log is replayed on
+//! top, every batch verified again like one from the network; what a disk holds is believed no more than what a stream
+//! brings. Damage is set aside, never repaired in place; what it may have cost is known from the [`Mark`](super::Mark): when
+//! something that readers have seen could be missing, nothing is shown until the control plane has proven that all of it is back.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use seams::{Disk, Table};
+use state::{ChainHead, Key, Propagated};
+use store::{LogError, LogOptions, LogReader, LogWriter, SnapshotFolder};
+use types::{Position, UnixMillis};
+
+use super::{
+    CheckpointSeen,
+    core::{Core, CoreOptions, CoreParts, Held},
+    mark::{Found, Mark, MarkFile, STRIDE},
+    record,
+    table::{self, TableBehind},
+    verify,
+};
+use crate::{Fault, FeedError, block::block_on, sign::Trust};
+
+/// How many snapshot files are kept: the newest, and one to fall back to.
+const SNAPSHOTS_KEPT: usize = 2;
+/// How many damaged logs are kept for a person to look at.
+const ASIDE_KEPT: usize = 2;
+/// Bytes read at once while replaying.
+const REPLAY_BYTES: usize = 4 << 20;
+
+impl Core {
+    /// Opens the folder, recovers, and publishes what can be proven. Blocks for as long as it takes to read everything once.
+    ///
+    /// # Errors
+    /// [`FeedError`] when the disk fails or a newer Cinnabar wrote the folder. Damage is no error: it is set aside, and what is lost
+    /// comes again from the control plane.
+    pub fn open(options: CoreOptions, mut parts: CoreParts) -> Result<Self, FeedError> {
+        let folder = &options.folder;
+        parts.disk.create_dir_all(folder).map_err(|source| FeedError::Disk { operation: "creating the folder", source })?;
+        let marked = MarkFile::open(&parts.disk, folder);
+        let (mark_file, found) = marked.map_err(|source| FeedError::Disk { operation: "opening the high-water mark", source })?;
+        let opened = open_log(&options, &parts.disk)?;
+        let snapshots = SnapshotFolder::open(parts.disk.clone(), folder.join("snapshots"))
+            .map_err(|source| FeedError::Snapshot { operation: "opening the folder", source: Box::new(source) })?;
+        let (table, in_table) = open_table(&options, &mut parts);
+        let usable = table.is_some();
+        let mut core = Self {
+            held: nothing(&options),
+            log: opened.log,
+            reader: opened.reader,
+            snapshots,
+            mark_file,
+            mark: match &found {
+                Found::Mark(mark) => mark.clone(),
+                Found::Nothing | Found::Damaged => Mark::default(),
+            },
+            table: TableBehind::new(table, options.drive),
+            proven_time: UnixMillis::default(),
+            published: None,
+            checkpoint: None,
+            unsealed: Vec::new(),
+            builder: None,
+            log_bytes: 0,
+            options,
+            parts,
+        };
+        let whole = core.recover(in_table.clone(), opened.whole)?;
+        core.remember(&found, whole)?;
+        core.align(in_table, usable);
+        core.restore_checkpoint();
+        core.show(false)?;
+        core.announce();
+        Ok(core)
+    }
+
+    /// From the best base through the log. True when the log reaches from the base to everything that was ever shown.
+    fn recover(&mut self, in_table: Option<Held>, log_whole: bool) -> Result<bool, FeedError> {
+        let first = self.reader.first_index();
+        // A table that lies before the log's beginning cannot be gone on from; a snapshot file may be newer.
+        let connects = |held: &Held| held.state.position().revision.get() + 1 >= first;
+        let base = match in_table.filter(connects) {
+            Some(held) => Some(held),
+            None => self.newest_snapshot()?,
+        };
+        self.held = base.unwrap_or_else(|| nothing(&self.options));
+        let base = self.held.state.position();
+        let mut whole = log_whole;
+        if !connects(&self.held) {
+            tracing::error!(base = %base, log_begins = first, "no copy on this disk reaches to the beginning of the log");
+            whole = false;
+        } else if let Err(fault) = self.replay() {
+            tracing::error!(error = &fault as &dyn std::error::Error, at = %self.held.state.position(), "the log holds what does not verify");
+            metrics::counter!("cinnabar_feed_refused_total", "fault" => fault.name()).increment(1);
+            whole = false;
+        }
+        // The log must end where the state does: what follows a base beyond its end, or beyond damage, begins behind it.
+        let end = self.held.state.position().revision.get() + 1;
+        if whole && self.reader.next_index() > end {
+            self.truncate_from(end)?;
+        } else if self.reader.next_index() != end || !whole {
+            whole &= self.reader.next_index() > self.mark.position.revision.get();
+            if self.held.seal.is_some() {
+                self.write_snapshot()?;
+            }
+            if !whole {
+                self.set_log_aside()?;
+            }
+            self.restart_log()?;
+        }
+        Ok(whole && end > self.mark.position.revision.get())
+    }
+
+    /// Applies the log's entries behind what is held, batch by batch.
+    fn replay(&mut self) -> Result<(), Fault> {
+        let mut index = self.held.state.position().revision.get() + 1;
+        let (mut sets, mut replayed) = (Vec::new(), 0_u64);
+        while index < self.reader.next_index() {
+            let entries = self.reader.read(index..self.reader.next_index(), REPLAY_BYTES);
+            let entries = entries.map_err(|error| Fault::Malformed { what: "edge log", detail: error.to_string() })?;
+            if entries.is_empty() {
+                return Err(Fault::Malformed { what: "edge log", detail: format!("entry {index} is missing") });
+            }
+            for (at, entry) in entries {
+                index = at + 1;
+                replayed += entry.len() as u64;
+                let (set, seal) = record::decode(&entry)?;
+                // Copied out of the block that was read, which would stay in memory otherwise.
+                sets.push(verify::change_set(Bytes::copy_from_slice(&set))?);
+                let Some(seal) = seal else { continue };
+                let verified = verify::batch(self.options.cluster, &self.held.state, &self.held.trust, &sets, &seal)?;
+                self.proven_time = sets.last().map_or(self.proven_time, |set| set.header.time.max(self.proven_time));
+                self.held = Held { state: verified.state, trust: verified.trust, seal: Some(verified.seal) };
+                sets.clear();
+            }
+        }
+        self.log_bytes = replayed;
+        Ok(())
+    }
+
+    /// Decides whether readers may have seen more than what is held, and makes that known to the next start too.
+    fn remember(&mut self, found: &Found, whole: bool) -> Result<(), FeedError> {
+        let hold = match found {
+            Found::Nothing => None,
+            Found::Mark(_) if whole => self.mark.hold,
+            Found::Mark(mark) => Some(mark.hold.unwrap_or_default().max(mark.time.plus(STRIDE))),
+            Found::Damaged if whole => None,
+            // Nothing says what was shown: wait for what the control plane vouches for from now on.
+            Found::Damaged => Some(self.parts.clock.wall()),
+        };
+        if hold != self.mark.hold || *found == Found::Damaged {
+            self.mark.hold = hold;
+            let written = self.mark_file.write(&self.mark);
+            written.map_err(|source| FeedError::Disk { operation: "writing the high-water mark", source })?;
+        }
+        Ok(())
+    }
+
+    /// Brings the table to what is held.
+    fn align(&mut self, in_table: Option<Held>, usable: bool) {
+        match in_table {
+            Some(table) if table.state.position() == self.held.state.position() => {}
+            Some(table) if table.state.position() < self.held.state.position() => {
+                self.table.replace(&table.state, &self.held, &mut *self.parts.tables);
+            }
+            // Ahead of what is held cannot be, or it was chosen; damaged or unfinished: fill a new one.
+            _ if usable && (in_table.is_some() || self.held.seal.is_some()) => self.table.rebuild(&self.held, &mut *self.parts.tables),
+            _ => {}
+        }
+    }
+
+    /// Takes up the last checkpoint of before, verified again.
+    fn restore_checkpoint(&mut self) {
+        let Some(encoded) = self.mark.checkpoint.clone().filter(|_| self.held.seal.is_some()) else { return };
+        let none = UnixMillis::default();
+        match verify::checkpoint(self.options.cluster, &self.held.state, &self.held.trust, none, &encoded) {
+            Ok(checkpoint) => {
+                self.proven_time = self.proven_time.max(checkpoint.statement.time);
+                self.checkpoint = Some(checkpoint);
+            }
+            Err(fault) => {
+                tracing::warn!(fault = fault.name(), "the checkpoint of before the restart is of no use: age is unknown until the next")
+            }
+        }
+    }
+
+    fn announce(&self) {
+        if let (Some(position), Some(checkpoint)) = (self.published, &self.checkpoint) {
+            let seen = CheckpointSeen {
+                position: checkpoint.statement.position.min(position),
+                time: checkpoint.statement.time,
+                restored_wall: Some(self.mark.wall),
+            };
+            self.parts.publish.checkpoint(seen);
+        }
+        tracing::info!(
+            position = %self.held.state.position(),
+            records = self.held.state.len(),
+            shown = self.published.is_some(),
+            "the follower has recovered"
+        );
+    }
+
+    /// The newest snapshot file whose records have the state root of its seal.
+    fn newest_snapshot(&self) -> Result<Option<Held>, FeedError> {
+        let orders = self.snapshots.orders();
+        let orders = orders.map_err(|source| FeedError::Snapshot { operation: "listing", source: Box::new(source) })?;
+        for order in orders {
+            match self.load_snapshot(order) {
+                Ok(held) => return Ok(Some(held)),
+                Err(error) => {
+                    metrics::counter!("cinnabar_feed_damaged_total", "what" => "snapshot").increment(1);
+                    tracing::error!(error = &error as &dyn std::error::Error, order, "a snapshot file is damaged: falling back");
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn load_snapshot(&self, order: u128) -> Result<Held, FeedError> {
+        let failed = |source| FeedError::Snapshot { operation: "reading", source: Box::new(source) };
+        let mut reader = self.snapshots.read(order).map_err(failed)?;
+        let (head, seal) = table::decode_head(reader.meta())?;
+        let mut records = Vec::new();
+        while let Some(chunk) = reader.next_chunk().map_err(failed)? {
+            // Copied out of the chunk, so that one record does not keep its neighbours in memory.
+            records.extend(chunk.iter().map(|(key, value)| (Key::from_bytes(Bytes::copy_from_slice(key)), Bytes::copy_from_slice(value))));
+        }
+        Ok(proven(&self.options, head, &seal, records)?)
+    }
+
+    /// A snapshot file of what is held, if there is none yet.
+    pub(super) fn write_snapshot(&self) -> Result<(), FeedError> {
+        match self.snapshot_job() {
+            Some(job) => job.run().map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Work that writes a snapshot file of what is held; it may run beside the core. None while nothing is held.
+    pub fn snapshot_job(&self) -> Option<SnapshotJob> {
+        let seal = self.held.seal.as_ref()?.encode();
+        Some(SnapshotJob { folder: self.snapshots.clone(), state: self.held.state.clone(), seal })
+    }
+
+    /// As [`Core::snapshot_job`], for the snapshot that is due: the log's growth counts from here on.
+    pub fn begin_snapshot(&mut self) -> Option<SnapshotJob> {
+        self.log_bytes = 0;
+        self.snapshot_job()
+    }
+
+    /// A snapshot job has ended well: the log is cut below the older of the files that are kept, so that one may still be lost.
+    ///
+    /// # Errors
+    /// [`FeedError`] of the log or of the folder.
+    pub fn snapshot_written(&mut self) -> Result<(), FeedError> {
+        let failed = |source| FeedError::Snapshot { operation: "listing", source: Box::new(source) };
+        self.snapshots.keep_newest(SNAPSHOTS_KEPT).map_err(failed)?;
+        let orders = self.snapshots.orders().map_err(failed)?;
+        let generation = u128::from(self.held.state.generation().get());
+        let kept: Vec<u128> = orders.into_iter().filter(|order| order >> 64 == generation).collect();
+        match kept.last() {
+            Some(oldest) if kept.len() == SNAPSHOTS_KEPT => self.purge_before(*oldest as u64 + 1),
+            _ => Ok(()),
+        }
+    }
+
+    fn truncate_from(&mut self, index: u64) -> Result<(), FeedError> {
+        let failed = |source| FeedError::Log { operation: "dropped a batch that was cut off", source: Box::new(source) };
+        let (done, durable) = store::completion();
+        block_on(self.log.truncate_from(index, done)).map_err(failed)?;
+        block_on(durable).map_err(failed)
+    }
+
+    fn set_log_aside(&mut self) -> Result<(), FeedError> {
+        // An error while closing what is set aside changes nothing.
+        let _ = self.log.close();
+        set_aside(&self.parts.disk, &self.options.folder)?;
+        let opened = open_log(&self.options, &self.parts.disk)?;
+        self.log = opened.log;
+        self.reader = opened.reader;
+        Ok(())
+    }
+}
+
+/// Writes one snapshot file and reads it back.
+pub struct SnapshotJob {
+    folder: SnapshotFolder,
+    state: Propagated,
+    seal: Bytes,
+}
+
+impl SnapshotJob {
+    /// Blocks until the file is durable and verified, and returns its position.
+    ///
+    /// # Errors
+    /// [`FeedError::Snapshot`].
+    pub fn run(self) -> Result<Position, FeedError> {
+        let failed = |operation| move |source| FeedError::Snapshot { operation, source: Box::new(source) };
+        let position = self.state.position();
+        let order = u128::from(position.generation.get()) << 64 | u128::from(position.revision.get());
+        let present = self.folder.orders().map_err(failed("listing"))?;
+        if !present.contains(&order) {
+            let meta = table::encode_head(&self.state, &self.seal);
+            let mut writer = self.folder.create(order, &meta).map_err(failed("creating"))?;
+            for (key, value) in self.state.records() {
+                writer.put(key.as_bytes(), value).map_err(failed("writing"))?;
+            }
+            writer.finish().map_err(failed("writing"))?;
+        }
+        self.folder.read(order).and_then(store::SnapshotReader::verify).map_err(failed("verifying"))?;
+        Ok(position)
+    }
+}
+
+fn nothing(options: &CoreOptions) -> Held {
+    Held { state: Propagated::empty(), trust: Trust::new(options.cluster, options.anchor), seal: None }
+}
+
+/// Records from a disk, held against the seal that lies beside them.
+fn proven(options: &CoreOptions, head: ChainHead, seal: &Bytes, records: Vec<(Key, Bytes)>) -> Result<Held, Fault> {
+    let state = Propagated::from_records(head, records);
+    let verified = verify::sealed(options.cluster, state, &Trust::new(options.cluster, options.anchor), seal)?;
+    Ok(Held { state: verified.state, trust: verified.trust, seal: Some(verified.seal) })
+}
+
+/// The table, and what it proves. A damaged one is set aside.
+fn open_table(options: &CoreOptions, parts: &mut CoreParts) -> (Option<Box<dyn Table>>, Option<Held>) {
+    let opened = parts.tables.open().and_then(|table| Ok((table::load(&*table)?, table)));
+    let why = match opened {
+        Ok((None, table)) => return (Some(table), None),
+        Ok((Some(loaded), table)) => match proven(options, loaded.head, &loaded.seal, loaded.records) {
+            Ok(held) => return (Some(table), Some(held)),
+            Err(fault) => {
+                metrics::counter!("cinnabar_feed_refused_total", "fault" => fault.name()).increment(1);
+                FeedError::from(fault)
+            }
+        },
+        Err(source) => FeedError::Table { operation: "was read at start", source },
+    };
+    metrics::counter!("cinnabar_feed_damaged_total", "what" => "table").increment(1);
+    tracing::error!(
+        error = &why as &dyn std::error::Error,
+        "the table is damaged: it is set aside, and filled anew from snapshot file and log"
+    );
+    let reset = parts.tables.reset();
+    let reset =
+        reset.inspect_err(|error| tracing::error!(error = error as &dyn std::error::Error, "no new table can be opened: running without"));
+    (reset.ok(), None)
+}
+
+struct OpenedLog {
+    log: LogWriter,
+    reader: LogReader,
+    /// False when a damaged log was set aside.
+    whole: bool,
+}
+
+fn open_log(options: &CoreOptions, disk: &Arc<dyn Disk>) -> Result<OpenedLog, FeedError> {
+    let failed = |source| FeedError::Log { operation: "was opened", source: Box::new(source) };
+    let open = || {
+        let mut log = LogOptions::new(log_folder(&options.folder));
+        log.segment_bytes = options.segment_bytes;
+        LogWriter::open(disk.clone(), log, options.drive)
+    };
+    match open() {
+        Ok((log, reader)) => Ok(OpenedLog { log, reader, whole: true }),
+        Err(error @ LogError::Damaged { .. }) => {
+            metrics::counter!("cinnabar_feed_damaged_total", "what" => "log").increment(1);
+            tracing::error!(error = &error as &dyn std::error::Error, "the edge log is damaged: it is set aside");
+            set_aside(disk, &options.folder)?;
+            let (log, reader) = open().map_err(failed)?;
+            Ok(OpenedLog { log, reader, whole: false })
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn log_folder(folder: &Path) -> PathBuf {
+    folder.join("log")
+}
+
+/// Moves the log's folder to the next free name; of what was moved before, only the newest stay.
+fn set_aside(disk: &Arc<dyn Disk>, folder: &Path) -> Result<(), FeedError> {
+    let failed = |source| FeedError::Disk { operation: "setting a damaged log aside", source };
+    let number = |name: &String| name.strip_prefix("log.damaged-").and_then(|number| number.parse::<u64>().ok());
+    let mut numbers: Vec<u64> = disk.list(folder).map_err(failed)?.iter().filter_map(number).collect();
+    numbers.sort_unstable();
+    let name = |number: u64| folder.join(format!("log.damaged-{number}"));
+    let next = numbers.last().map_or(1, |last| last + 1);
+    disk.rename(&log_folder(folder), &name(next)).map_err(failed)?;
+    for old in numbers.iter().rev().skip(ASIDE_KEPT - 1) {
+        // The folder itself stays, empty: it costs nothing, and folders cannot be removed here.
+        for file in disk.list(&name(*old)).map_err(failed)? {
+            disk.remove_file(&name(*old).join(file)).map_err(failed)?;
+        }
+    }
+    disk.sync_dir(folder).map_err(failed)
+}
