@@ -153,6 +153,8 @@ pub enum Operation {
 
 /// One row of the table.
 struct Row {
+    /// Stands at its own place in the table, which a test checks.
+    #[cfg_attr(not(test), expect(dead_code, reason = "names the row"))]
     operation: Operation,
     name: &'static str,
     roles: RoleSet,
@@ -230,13 +232,8 @@ mod tests {
             (Role::Deployer, [true, false, false, true, true]),
             (Role::Reporter, [true, false, false, false, false]),
         ];
-        let operations = [
-            Operation::ReadMetadata,
-            Operation::ManageStores,
-            Operation::ManageSecrets,
-            Operation::Bind,
-            Operation::ManageConsumers,
-        ];
+        let operations =
+            [Operation::ReadMetadata, Operation::ManageStores, Operation::ManageSecrets, Operation::Bind, Operation::ManageConsumers];
         for (role, allowed) in cases {
             let grant = Grant { role, scope: GrantScope::Account(A) };
             assert_eq!(operations.map(|operation| grant.allows(operation, target)), allowed, "{}", role.name());
@@ -249,7 +246,8 @@ mod tests {
 
     #[test]
     fn reach_covers_what_lies_within_it_only() {
-        let reaches = [GrantScope::Cluster, GrantScope::Account(A), GrantScope::Account(B), GrantScope::Store(A, S), GrantScope::Store(A, T)];
+        let reaches =
+            [GrantScope::Cluster, GrantScope::Account(A), GrantScope::Account(B), GrantScope::Store(A, S), GrantScope::Store(A, T)];
         let expected = [
             [true, true, true, true, true],
             [false, true, false, true, true],

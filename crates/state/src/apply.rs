@@ -1,7 +1,40 @@
-//! skeleton
+//! The one judge: [`apply`] maps a state, an index and a command to what happens.
+//!
+//! A command passes, in this order: the levels (can this build follow?), the gate (who is it?), the memory of requests (was it
+//! answered before?), the table of operations (may they?), and the handler of its kind, which reads and writes through a [`View`].
+//! From what the view holds then come the change set, the remembered reply and the audit entry.
+//!
+//! **Invariants**
+//! 1. A function of its arguments: everything that time, chance or keys decide is in the command.
+//! 2. A refusal discards all that the handler wrote.
+//! 3. Log time never goes back.
+//!
+//! **Failure**: a [`Refusal`] is an outcome like a [`Reply`]; a [`Halt`] stops the node before anything is changed.
+
+mod cascade;
+mod consumers;
+mod deks;
+mod entry;
+mod gate;
+mod keks;
+mod nodes;
+mod operators;
+mod requests;
+mod secrets;
+mod stores;
+mod view;
+
 use std::sync::Arc;
-use types::{LogIndex, UnixMillis};
-use crate::{AuditEntry, ChangeSet, Command, GrantScope, Operation, Principal, ReadError, Refusal, RefusalKind, Reply, State, Write};
+
+use types::{FeatureLevel, LogIndex, UnixMillis};
+
+use gate::Identity;
+pub(crate) use gate::{authorize, authorize_body};
+use view::View;
+
+use crate::{
+    AuditEntry, ChangeSet, Command, CommandBody, FEATURE_LEVEL_MAX, ReadError, Refusal, RefusalKind, Reply, ReplyBody, State, Write,
+};
 
 /// Why this node cannot go on: it must stop before applying, and neither reply nor serve what it holds as the newest state.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -15,20 +48,20 @@ pub enum Halt {
         applied: LogIndex,
     },
     /// The command needs a newer build.
-    #[error("applying index {index}: it needs feature level {level}, this build knows up to {}: update this node", crate::FEATURE_LEVEL_MAX)]
+    #[error("applying index {index}: it needs feature level {level}, this build knows up to {}: update this node", FEATURE_LEVEL_MAX)]
     Level {
         /// The command's index.
         index: LogIndex,
         /// The level that it needs.
-        level: types::FeatureLevel,
+        level: FeatureLevel,
     },
     /// A record does not decode.
     #[error("applying a command: the state is damaged")]
     Damaged(#[from] ReadError),
-    /// A number is at the end of its range.
-    #[error("applying a command: {what} is at the end of its range")]
-    Exhausted {
-        /// Which number.
+    /// Records contradict each other.
+    #[error("applying a command: the state is damaged: {what}")]
+    Broken {
+        /// What does not fit.
         what: &'static str,
     },
 }
@@ -48,10 +81,161 @@ pub struct Outcome {
     pub time: UnixMillis,
 }
 
-pub(crate) fn apply(state: &State, _index: LogIndex, _command: &Command) -> Result<Outcome, Halt> {
-    Ok(Outcome { result: Err(Refusal::new(RefusalKind::Level, "not yet")), writes: vec![], change_set: None, audit: None, time: state.time })
+/// What ends a handler early.
+enum Stop {
+    Refused(Refusal),
+    Halt(Halt),
 }
 
-pub(crate) fn authorize(_state: &State, _principal: Principal, _operation: Operation, _target: GrantScope, _now: UnixMillis) -> Result<Result<(), Refusal>, Halt> {
-    Ok(Ok(()))
+type Judged<T> = Result<T, Stop>;
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl<T: Into<Halt>> From<T> for Stop {
+    fn from(halt: T) -> Self {
+        Self::Halt(halt.into())
+    }
+}
+
+/// Keeps a refusal as an outcome, and lets a halt through.
+fn settle<T>(judged: Judged<T>) -> Result<Result<T, Refusal>, Halt> {
+    match judged {
+        Ok(done) => Ok(Ok(done)),
+        Err(Stop::Refused(refusal)) => Ok(Err(refusal)),
+        Err(Stop::Halt(halt)) => Err(halt),
+    }
+}
+
+fn refuse<T>(kind: RefusalKind, message: impl Into<String>) -> Judged<T> {
+    Err(Stop::Refused(Refusal::new(kind, message)))
+}
+
+/// Judges a command against a state.
+///
+/// # Errors
+/// [`Halt`].
+pub(crate) fn apply(state: &State, index: LogIndex, command: &Command) -> Result<Outcome, Halt> {
+    follows(state, index, command)?;
+    let mut view = View::new(state, index, state.time.max(command.stamp));
+    let identity = settle(gate::enter(&view, command))?;
+    if let Ok(identity) = &identity
+        && let Some(result) = requests::recall(&view, identity, command)?
+    {
+        requests::sweep(&mut view)?;
+        return Ok(Outcome { result, writes: view.writes(), change_set: None, audit: None, time: view.time });
+    }
+    let (result, change_set) = match &identity {
+        Ok(identity) if requests::is_reused(&view, identity, command)? => (Err(requests::reused()), None),
+        Ok(identity) => decide(&mut view, identity, command)?,
+        Err(refusal) => (Err(refusal.clone()), None),
+    };
+    requests::sweep(&mut view)?;
+    let audit = entry::record(&mut view, identity.as_ref().ok(), command, &result)?;
+    Ok(Outcome { result, writes: view.writes(), change_set, audit, time: view.time })
+}
+
+/// Whether this build may apply the command here at all.
+fn follows(state: &State, index: LogIndex, command: &Command) -> Result<(), Halt> {
+    if index <= state.applied {
+        return Err(Halt::Order { index, applied: state.applied });
+    }
+    let needed = match &command.body {
+        CommandBody::InitCluster(init) => init.settings.feature_level,
+        CommandBody::RaiseFeatureLevel { to, .. } if Some(*to) == gate::level(state)?.next() => *to,
+        _ => command.level,
+    }
+    .max(command.level);
+    if needed > FEATURE_LEVEL_MAX { Err(Halt::Level { index, level: needed }) } else { Ok(()) }
+}
+
+type Decision = (Result<Reply, Refusal>, Option<Arc<ChangeSet>>);
+
+/// Asks the table and the handler, chains what changed, and remembers the answer.
+fn decide(view: &mut View<'_>, identity: &Identity, command: &Command) -> Result<Decision, Halt> {
+    if let Err(refusal) = settle(gate::permit_body(view, identity, &command.body))? {
+        // Not remembered: the same request may pass once the principal has the grant.
+        return Ok((Err(refusal), None));
+    }
+    let judged = perform(view, identity, &command.body).and_then(|body| Ok((body, view.change_set()?)));
+    let (result, change_set) = match settle(judged)? {
+        Ok((body, change_set)) => {
+            let position = change_set.as_ref().map_or(view.state.position(), |set| set.position());
+            (Ok(Reply { position, time: view.time, body }), change_set)
+        }
+        Err(refusal) => {
+            view.discard();
+            (Err(refusal), None)
+        }
+    };
+    requests::remember(view, identity, command, &result)?;
+    Ok((result, change_set))
+}
+
+/// The handler of each kind.
+fn perform(view: &mut View<'_>, identity: &Identity, body: &CommandBody) -> Judged<ReplyBody> {
+    match body {
+        CommandBody::InitCluster(init) => nodes::init(view, init),
+        CommandBody::CreateAccount { account, name } => stores::create_account(view, *account, name),
+        CommandBody::CreateStore { account, store, name } => stores::create_store(view, *account, *store, name),
+        CommandBody::DeleteStore { account, store, force } => cascade::delete_store(view, *account, *store, *force),
+        CommandBody::CreateSecrets { account, store, items, new_dek } => secrets::create(view, *account, *store, items, new_dek.as_ref()),
+        CommandBody::SetValue { account, store, secret, value, expect, stage, scopes, comment, new_dek } => {
+            deks::bring(view, *account, new_dek.as_ref())?;
+            let at = secrets::At { account: *account, store: *store, secret: *secret };
+            secrets::set_value(view, at, value, *expect, *stage, &secrets::Edit { scopes: *scopes, comment: comment.clone() })
+        }
+        CommandBody::EditSecret { account, store, secret, scopes, comment } => {
+            let at = secrets::At { account: *account, store: *store, secret: *secret };
+            secrets::edit(view, at, &secrets::Edit { scopes: *scopes, comment: comment.clone() })
+        }
+        CommandBody::DeleteSecrets { account, store, secrets, force } => cascade::delete_secrets(view, *account, *store, secrets, *force),
+        CommandBody::DuplicateSecret { account, store, source, source_version, item, new_dek } => {
+            let at = secrets::At { account: *account, store: *store, secret: *source };
+            secrets::duplicate(view, at, *source_version, item, new_dek.as_ref())
+        }
+        CommandBody::MovePointer { account, store, secret, to, expect } => {
+            secrets::move_pointer(view, secrets::At { account: *account, store: *store, secret: *secret }, *to, *expect)
+        }
+        CommandBody::ResealValue { account, store, secret, version, replaces, value } => {
+            let at = secrets::At { account: *account, store: *store, secret: *secret };
+            secrets::reseal(view, at, *version, *replaces, value)
+        }
+        CommandBody::CreateConsumer { consumer } => consumers::create(view, consumer),
+        CommandBody::DeleteConsumer { consumer } => consumers::delete(view, consumer),
+        CommandBody::CreateConsumerToken { consumer, token, hash, expires } => {
+            consumers::create_token(view, consumer, *token, *hash, *expires)
+        }
+        CommandBody::RollConsumerToken { consumer, replaces, token, hash, expires, old_until } => {
+            consumers::retire_token(view, consumer, *replaces, *old_until)?;
+            consumers::create_token(view, consumer, *token, *hash, *expires)
+        }
+        CommandBody::RevokeConsumerToken { consumer, token } => {
+            consumers::retire_token(view, consumer, *token, None)?;
+            Ok(ReplyBody::ConsumerTokenRevoked)
+        }
+        CommandBody::Bind { consumer, name, store, target, replace } => {
+            consumers::bind(view, identity, consumer, name, (*store, *target), *replace)
+        }
+        CommandBody::Unbind { consumer, name } => consumers::unbind(view, consumer, name),
+        CommandBody::MintDek { account, dek, grace } => deks::mint(view, *account, dek, *grace),
+        CommandBody::RewrapDeks { items } => deks::rewrap(view, items),
+        CommandBody::KekEpoch { domain, epoch, step } => keks::step(view, domain, *epoch, step),
+        CommandBody::RegisterNode { node } => nodes::register(view, node),
+        CommandBody::RevokeNode { node, epochs } => nodes::revoke(view, *node, epochs),
+        CommandBody::SetSignerSet { version, threshold, keys, signatures } => {
+            nodes::set_signers(view, *version, *threshold, keys, signatures)
+        }
+        CommandBody::CreateOperatorToken { token, hash, name, grants, expires } => {
+            operators::create(view, *token, *hash, name, grants, *expires)
+        }
+        CommandBody::RevokeOperatorToken { token } => operators::revoke(view, *token),
+        CommandBody::SetQuota { account, quota } => stores::set_quota(view, *account, *quota),
+        CommandBody::RaiseFeatureLevel { to, supported_by } => nodes::raise_level(view, *to, supported_by),
+        CommandBody::Tick => Ok(ReplyBody::Ticked),
+        CommandBody::Step { job } => cascade::step(view, *job),
+    }
 }

@@ -4,7 +4,9 @@
 //! cluster: [`AuditEntry::hash_of`] the stored bytes of one is `previous` of the next, and the last is the head.
 
 use serde::{Deserialize, Serialize};
-use types::{AccountId, BindingName, ConsumerRef, Hash, LogIndex, NodeId, Position, PrincipalName, RequestId, SecretId, StoreId, TokenId, UnixMillis};
+use types::{
+    AccountId, BindingName, ConsumerRef, Hash, LogIndex, NodeId, Position, PrincipalName, RequestId, SecretId, StoreId, TokenId, UnixMillis,
+};
 
 use crate::{CommandKind, Origin, RefusalKind, digest::Digest, format::stored};
 

@@ -491,9 +491,7 @@ impl TypedKey {
             Self::Settings | Self::Head | Self::AuditHead | Self::Totals => key,
             Self::SignerSet { version } => key.u32(*version),
             Self::Node { node } => key.u64(node.get()),
-            Self::KekEpoch { domain, epoch } | Self::EpochUses { domain, epoch } => {
-                key.name(domain.as_str()).name(None).u32(epoch.get())
-            }
+            Self::KekEpoch { domain, epoch } | Self::EpochUses { domain, epoch } => key.name(domain.as_str()).name(None).u32(epoch.get()),
             Self::Account { account } | Self::Quota { account } | Self::Usage { account } => key.raw(account.as_bytes()),
             Self::Dek { account, dek } | Self::DekUses { account, dek } => key.raw(account.as_bytes()).raw(dek.as_bytes()),
             Self::Store { store } => key.raw(store.as_bytes()),
@@ -507,9 +505,7 @@ impl TypedKey {
             Self::OperatorTokenId { token } => key.raw(token.as_bytes()),
             Self::Request { owner, request } => key.owner(*owner).raw(request.as_bytes()),
             Self::RequestAge { index } => key.u64(index.get()),
-            Self::Envelope { domain, epoch, recipient } => {
-                key.name(domain.as_str()).name(None).u32(epoch.get()).recipient(*recipient)
-            }
+            Self::Envelope { domain, epoch, recipient } => key.name(domain.as_str()).name(None).u32(epoch.get()).recipient(*recipient),
             Self::Job { job } => key.u64(job.index().get()),
             Self::BoundBy { target, consumer, name } => key.bound_to(*target).consumer(consumer).name(None).name(name.as_str()),
             Self::ConsumerTokenId { consumer, token } => key.consumer(consumer).name(None).raw(token.as_bytes()),
@@ -613,22 +609,14 @@ fn decode(bytes: &[u8]) -> Result<TypedKey, KeyError> {
         Keyspace::Node => TypedKey::Node { node: NodeId::new(r.u64("node")?) },
         Keyspace::KekEpoch => TypedKey::KekEpoch { domain: r.name("domain")?, epoch: KekEpoch::new(r.u32("epoch")?) },
         Keyspace::Account => TypedKey::Account { account: AccountId::from_bytes(r.raw("account")?) },
-        Keyspace::Dek => {
-            TypedKey::Dek { account: AccountId::from_bytes(r.raw("account")?), dek: DekId::from_bytes(r.raw("data key")?) }
-        }
+        Keyspace::Dek => TypedKey::Dek { account: AccountId::from_bytes(r.raw("account")?), dek: DekId::from_bytes(r.raw("data key")?) },
         Keyspace::Store => TypedKey::Store { store: StoreId::from_bytes(r.raw("store")?) },
-        Keyspace::StoreName => {
-            TypedKey::StoreName { account: AccountId::from_bytes(r.raw("account")?), name: r.last_name("store name")? }
-        }
+        Keyspace::StoreName => TypedKey::StoreName { account: AccountId::from_bytes(r.raw("account")?), name: r.last_name("store name")? },
         Keyspace::Secret => {
             TypedKey::Secret { store: StoreId::from_bytes(r.raw("store")?), secret: SecretId::from_bytes(r.raw("secret")?) }
         }
-        Keyspace::SecretName => {
-            TypedKey::SecretName { store: StoreId::from_bytes(r.raw("store")?), name: r.last_name("secret name")? }
-        }
-        Keyspace::Value => {
-            TypedKey::Value { secret: SecretId::from_bytes(r.raw("secret")?), value: ValueId::from_bytes(r.raw("value")?) }
-        }
+        Keyspace::SecretName => TypedKey::SecretName { store: StoreId::from_bytes(r.raw("store")?), name: r.last_name("secret name")? },
+        Keyspace::Value => TypedKey::Value { secret: SecretId::from_bytes(r.raw("secret")?), value: ValueId::from_bytes(r.raw("value")?) },
         Keyspace::Consumer => TypedKey::Consumer { consumer: r.consumer(Reader::last_name)? },
         Keyspace::ConsumerToken => TypedKey::ConsumerToken { hash: r.raw("hash")? },
         Keyspace::Binding => TypedKey::Binding { consumer: r.consumer(Reader::name)?, name: r.last_name("binding name")? },
@@ -638,11 +626,9 @@ fn decode(bytes: &[u8]) -> Result<TypedKey, KeyError> {
         Keyspace::AuditHead => TypedKey::AuditHead,
         Keyspace::Request => TypedKey::Request { owner: r.owner()?, request: RequestId::from_bytes(r.raw("request id")?) },
         Keyspace::RequestAge => TypedKey::RequestAge { index: LogIndex::new(r.u64("index")?) },
-        Keyspace::Envelope => TypedKey::Envelope {
-            domain: r.name("domain")?,
-            epoch: KekEpoch::new(r.u32("epoch")?),
-            recipient: r.recipient()?,
-        },
+        Keyspace::Envelope => {
+            TypedKey::Envelope { domain: r.name("domain")?, epoch: KekEpoch::new(r.u32("epoch")?), recipient: r.recipient()? }
+        }
         Keyspace::DekUses => {
             TypedKey::DekUses { account: AccountId::from_bytes(r.raw("account")?), dek: DekId::from_bytes(r.raw("data key")?) }
         }

@@ -39,8 +39,8 @@ pub use apply::{Halt, Outcome};
 pub use audit::{AuditEntry, AuditOutcome, AuditPrincipal, AuditTarget};
 pub use change_set::{Change, ChangeSet, ChangeSetError, ChangeSetHeader};
 pub use command::{
-    Command, CommandBody, CommandError, CommandKind, InitCluster, KekStep, NewDek, NewNode, NewSecret, Origin, PointerMove, Principal,
-    RequestKey, Rewrap, SealedInput, Stage,
+    Command, CommandBody, CommandError, CommandKind, InitCluster, KekStep, NewDek, NewEpoch, NewNode, NewSecret, Origin, PointerMove,
+    Principal, RequestKey, Rewrap, SealedInput, Stage,
 };
 pub use format::FormatError;
 pub use key::{JobId, Key, KeyError, Keyspace, Prefix, Recipient, TypedKey};

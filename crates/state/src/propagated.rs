@@ -18,9 +18,9 @@ use bytes::Bytes;
 use types::{ChainId, Generation, Hash, Position, UnixMillis};
 
 pub use accept::ChainError;
+pub(crate) use accept::record_bytes;
 pub use buckets::{BUCKETS, bucket_hash, bucket_of, root_of_buckets};
 pub use readers::ReadError;
-pub(crate) use accept::record_bytes;
 pub(crate) use readers::read;
 
 use crate::{Change, ChangeSet, Key, Prefix, SealStatement, Signed, map::Records};

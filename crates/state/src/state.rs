@@ -19,9 +19,7 @@ use crate::{
     limits::Quota,
     map::Records,
     propagated::read,
-    record::{
-        AuditHeadRecord, DekRecord, DekState, EnvelopeRecord, HeadRecord, JobRecord, OperatorTokenRecord, TotalsRecord, UsageRecord,
-    },
+    record::{AuditHeadRecord, DekRecord, DekState, EnvelopeRecord, HeadRecord, JobRecord, OperatorTokenRecord, TotalsRecord, UsageRecord},
 };
 
 /// A record to be written to, or deleted from, a copy of the state on a disk.
@@ -289,6 +287,14 @@ impl State {
         now: UnixMillis,
     ) -> Result<Result<(), Refusal>, Halt> {
         apply::authorize(self, principal, operation, target, now.max(self.time))
+    }
+
+    /// As [`State::authorize`], for all that a command needs.
+    ///
+    /// # Errors
+    /// As [`State::authorize`].
+    pub fn authorize_body(&self, principal: Principal, body: &crate::CommandBody, now: UnixMillis) -> Result<Result<(), Refusal>, Halt> {
+        apply::authorize_body(self, principal, body, now.max(self.time))
     }
 }
 

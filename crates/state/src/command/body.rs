@@ -109,6 +109,19 @@ pub struct Rewrap {
     pub wrap: WrappedDek,
 }
 
+/// A KEK epoch that takes over at once, as a node's revocation brings it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewEpoch {
+    /// Its key domain.
+    pub domain: KeyDomain,
+    /// Its number, one more than the newest of the domain.
+    pub epoch: KekEpoch,
+    /// What an opened key must match.
+    pub commitment: [u8; 32],
+    /// One envelope per recipient.
+    pub envelopes: Vec<(Recipient, EnvelopeRecord)>,
+}
+
 /// A move of a KEK epoch. Epochs announce, become active, retire and are destroyed, in this order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum KekStep {
@@ -231,8 +244,9 @@ pub enum CommandBody {
     KekEpoch { domain: KeyDomain, epoch: KekEpoch, step: KekStep },
     /// Registers a node.
     RegisterNode { node: NewNode },
-    /// Revokes a node: no data key of before seals anything more, and its envelopes are gone.
-    RevokeNode { node: NodeId },
+    /// Revokes a node: its envelopes go, no data key of before seals anything more, and `epochs`, one for each domain whose active
+    /// epoch it could open, take over at once.
+    RevokeNode { node: NodeId, epochs: Vec<NewEpoch> },
     /// Adopts the next signer set. The proposer verified the signatures; they are stored for those who follow the chain of sets.
     SetSignerSet { version: u32, threshold: u32, keys: Vec<MemberKey>, signatures: Vec<SetSignature> },
     /// Makes an operator's token. `hash` is the SHA-256 of the token.

@@ -125,9 +125,7 @@ impl Buckets {
         for change in changes {
             let bucket = bucket_of(&change.key);
             let (top, middle, low) = path(bucket);
-            let entries = Arc::make_mut(
-                &mut Arc::make_mut(&mut Arc::make_mut(&mut tree.children[top]).children[middle]).children[low],
-            );
+            let entries = Arc::make_mut(&mut Arc::make_mut(&mut Arc::make_mut(&mut tree.children[top]).children[middle]).children[low]);
             place(entries, change);
             dirty.insert(bucket);
         }

@@ -1,8 +1,6 @@
 //! Typed reads of propagated records.
 
-use types::{
-    AccountId, BindingName, ConsumerRef, DekId, KekEpoch, KeyDomain, NodeId, SecretId, SecretName, StoreId, StoreName, ValueId,
-};
+use types::{AccountId, BindingName, ConsumerRef, DekId, KekEpoch, KeyDomain, NodeId, SecretId, SecretName, StoreId, StoreName, ValueId};
 
 use super::Propagated;
 use crate::{

@@ -131,6 +131,22 @@ impl Propagated {
         })
     }
 
+    /// The bindings of all consumers of an account, in the order of consumers and names.
+    ///
+    /// # Errors
+    /// [`ReadError`] when a record is damaged.
+    pub fn bindings_of_account(
+        &self,
+        account: AccountId,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<Page<(ConsumerRef, BindingName, BindingRecord)>, ReadError> {
+        page(self.scan_after(&Prefix::bindings_of_account(account), after), limit, |key, bytes| match key.decode() {
+            Ok(TypedKey::Binding { consumer, name }) => Ok(Some((consumer, name, decode(key, bytes)?))),
+            _ => Ok(None),
+        })
+    }
+
     /// Nodes by id, revoked ones included.
     ///
     /// # Errors

@@ -3,9 +3,7 @@
 use bytes::Bytes;
 
 use super::State;
-use crate::{
-    ChainHead, FEATURE_LEVEL_MAX, FormatError, Key, KeyError, Propagated, ReadError, TypedKey, map::Records, record::HeadRecord,
-};
+use crate::{ChainHead, FEATURE_LEVEL_MAX, FormatError, Key, KeyError, Propagated, ReadError, TypedKey, map::Records, record::HeadRecord};
 
 /// Why records are no state. The copy that they came from is damaged, incomplete or newer; rebuild it from elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -47,6 +45,11 @@ impl State {
         self.propagated.records().map(own).chain(head).chain(self.control.iter().map(own))
     }
 
+    /// How many records [`State::records`] gives: by it, a copy that lost a record of control nodes alone is recognised.
+    pub fn record_count(&self) -> usize {
+        self.propagated.len() + self.control.len() + usize::from(self.applied.get() > 0)
+    }
+
     /// Takes records in any order as a state, after checking that the propagated ones have the root that the head says.
     ///
     /// # Errors
@@ -84,4 +87,3 @@ impl State {
         Ok(Self { propagated, control, applied: head.applied, time: head.time })
     }
 }
-

@@ -1,0 +1,128 @@
+//! The audit entry of a command.
+
+use types::TokenId;
+
+use super::{Halt, Identity, View};
+use crate::{
+    AuditEntry, AuditOutcome, AuditPrincipal, AuditTarget, Command, CommandBody, Origin, Refusal, Reply, TypedKey,
+    record::{AuditHeadRecord, BoundTo},
+};
+
+/// The most bytes of an origin's text that an entry keeps.
+const TEXT_BYTES_MAX: usize = 128;
+
+/// Makes the entry and moves the head of the chain. A tick that passed is no mutation and has none.
+pub(super) fn record(
+    view: &mut View<'_>,
+    identity: Option<&Identity>,
+    command: &Command,
+    result: &Result<Reply, Refusal>,
+) -> Result<Option<AuditEntry>, Halt> {
+    if matches!((&command.body, result), (CommandBody::Tick, Ok(_))) {
+        return Ok(None);
+    }
+    let head: AuditHeadRecord = view.read(TypedKey::AuditHead)?.unwrap_or_default();
+    let entry = AuditEntry {
+        sequence: head.sequence + 1,
+        previous: head.hash,
+        index: view.index,
+        time: view.time,
+        principal: principal(identity),
+        action: command.body.kind(),
+        target: target(&command.body),
+        outcome: match result {
+            Ok(reply) => AuditOutcome::Done { position: reply.position },
+            Err(refusal) => AuditOutcome::Refused { kind: refusal.kind, message: refusal.message.clone() },
+        },
+        request: command.request.map(|request| request.id),
+        origin: Origin { peer: short(&command.origin.peer), request: short(&command.origin.request) },
+    };
+    view.put(TypedKey::AuditHead, &AuditHeadRecord { sequence: entry.sequence, hash: AuditEntry::hash_of(&entry.encode()) });
+    Ok(Some(entry))
+}
+
+fn principal(identity: Option<&Identity>) -> AuditPrincipal {
+    match identity {
+        Some(Identity::Operator(token)) => AuditPrincipal::Operator { token: token.token_id, name: token.name.clone() },
+        Some(Identity::Node(node)) => AuditPrincipal::Node { node: *node },
+        Some(Identity::System) => AuditPrincipal::System,
+        None => AuditPrincipal::Unknown,
+    }
+}
+
+fn short(text: &str) -> String {
+    text[..text.floor_char_boundary(TEXT_BYTES_MAX)].to_owned()
+}
+
+fn target(body: &CommandBody) -> AuditTarget {
+    let none = AuditTarget::default();
+    let token = |token: TokenId| Some(token);
+    match body {
+        CommandBody::CreateAccount { account, .. } | CommandBody::SetQuota { account, .. } | CommandBody::MintDek { account, .. } => {
+            AuditTarget { account: Some(*account), ..none }
+        }
+        CommandBody::CreateStore { account, store, .. } | CommandBody::DeleteStore { account, store, .. } => {
+            AuditTarget { account: Some(*account), store: Some(*store), ..none }
+        }
+        CommandBody::CreateSecrets { account, store, items, .. } => AuditTarget {
+            account: Some(*account),
+            store: Some(*store),
+            secrets: items.iter().map(|item| item.id).collect(),
+            value_modified: true,
+            ..none
+        },
+        CommandBody::SetValue { account, store, secret, .. } => {
+            AuditTarget { account: Some(*account), store: Some(*store), secrets: vec![*secret], value_modified: true, ..none }
+        }
+        CommandBody::EditSecret { account, store, secret, .. }
+        | CommandBody::MovePointer { account, store, secret, .. }
+        | CommandBody::ResealValue { account, store, secret, .. } => {
+            AuditTarget { account: Some(*account), store: Some(*store), secrets: vec![*secret], ..none }
+        }
+        CommandBody::DeleteSecrets { account, store, secrets, .. } => {
+            AuditTarget { account: Some(*account), store: Some(*store), secrets: secrets.clone(), ..none }
+        }
+        CommandBody::DuplicateSecret { account, store, source, item, .. } => AuditTarget {
+            account: Some(*account),
+            store: Some(*store),
+            secrets: vec![item.id],
+            duplicated_from: Some(*source),
+            value_modified: true,
+            ..none
+        },
+        CommandBody::CreateConsumer { consumer } | CommandBody::DeleteConsumer { consumer } => {
+            AuditTarget { account: Some(consumer.account), consumer: Some(consumer.clone()), ..none }
+        }
+        CommandBody::CreateConsumerToken { consumer, token: id, .. }
+        | CommandBody::RollConsumerToken { consumer, token: id, .. }
+        | CommandBody::RevokeConsumerToken { consumer, token: id } => {
+            AuditTarget { account: Some(consumer.account), consumer: Some(consumer.clone()), token: token(*id), ..none }
+        }
+        CommandBody::Bind { consumer, name, store, target, .. } => AuditTarget {
+            account: Some(consumer.account),
+            store: Some(*store),
+            secrets: match target {
+                BoundTo::Secret(secret) => vec![*secret],
+                BoundTo::Store(_) => Vec::new(),
+            },
+            consumer: Some(consumer.clone()),
+            binding: Some(name.clone()),
+            ..none
+        },
+        CommandBody::Unbind { consumer, name } => {
+            AuditTarget { account: Some(consumer.account), consumer: Some(consumer.clone()), binding: Some(name.clone()), ..none }
+        }
+        CommandBody::RegisterNode { node } => AuditTarget { node: Some(node.id), ..none },
+        CommandBody::RevokeNode { node, .. } => AuditTarget { node: Some(*node), ..none },
+        CommandBody::CreateOperatorToken { token: id, .. } | CommandBody::RevokeOperatorToken { token: id } => {
+            AuditTarget { token: token(*id), ..none }
+        }
+        CommandBody::InitCluster(init) => AuditTarget { token: token(init.operator_token_id), ..none },
+        CommandBody::RewrapDeks { .. }
+        | CommandBody::KekEpoch { .. }
+        | CommandBody::SetSignerSet { .. }
+        | CommandBody::RaiseFeatureLevel { .. }
+        | CommandBody::Tick
+        | CommandBody::Step { .. } => none,
+    }
+}

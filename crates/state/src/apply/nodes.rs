@@ -1,0 +1,233 @@
+//! The cluster itself: its beginning, its nodes, its signers and its feature level.
+
+use std::collections::BTreeSet;
+
+use types::{FeatureLevel, NodeId, VALUE_BYTES_MAX};
+
+use super::{Judged, View, keks, refuse};
+use crate::{
+    Grant, GrantScope, InitCluster, Keyspace, NewEpoch, NewNode, Prefix, Recipient, RefusalKind, ReplyBody, Role, TypedKey,
+    limits::{LABELS_MAX, NODES_MAX, SIGNERS_MAX, WRAP_BYTES_MAX},
+    record::{KekState, MemberKey, NodeRecord, NodeRole, OperatorTokenRecord, SetSignature, SettingsRecord, SignerSetRecord},
+};
+
+pub(super) fn init(view: &mut View<'_>, init: &InitCluster) -> Judged<ReplyBody> {
+    if view.has(TypedKey::Settings) {
+        return refuse(RefusalKind::AlreadyExists, "the cluster is set up already");
+    }
+    check_settings(init)?;
+    let keys: BTreeSet<_> = init.nodes.iter().map(|node| &node.public_key).collect();
+    if keys.len() != init.nodes.len() {
+        return refuse(RefusalKind::InvalidArgument, "two of the first nodes have the same public key");
+    }
+    view.put(TypedKey::Settings, &init.settings);
+    for node in &init.nodes {
+        register(view, node)?;
+    }
+    let set = SignerSetRecord { version: 1, threshold: init.threshold, keys: init.signers.clone(), signatures: Vec::new() };
+    check_signers(view, &set)?;
+    view.put(TypedKey::SignerSet { version: 1 }, &set);
+    let epoch = NewEpoch {
+        domain: init.domain.clone(),
+        epoch: types::KekEpoch::new(1),
+        commitment: init.commitment,
+        envelopes: init.envelopes.clone(),
+    };
+    keks::announce(view, &epoch, KekState::Active)?;
+    let token = OperatorTokenRecord {
+        token_id: init.operator_token_id,
+        name: init.operator.clone(),
+        grants: vec![Grant { role: Role::SuperAdministrator, scope: GrantScope::Cluster }],
+        created: view.time,
+        expires: None,
+    };
+    super::operators::insert(view, init.operator_token, &token)?;
+    Ok(ReplyBody::Initialized)
+}
+
+fn check_settings(init: &InitCluster) -> Judged<()> {
+    let SettingsRecord { cluster, feature_level, quota, dek_uses_max, dek_era, signer_set, .. } = &init.settings;
+    let wrong = if *cluster != init.cluster {
+        "name another cluster"
+    } else if *feature_level < FeatureLevel::new(1) {
+        "have no feature level"
+    } else if quota.value_bytes as usize > VALUE_BYTES_MAX {
+        "allow longer values than there can be"
+    } else if *dek_uses_max == 0 {
+        "let no data key be used"
+    } else if *dek_era != 0 || *signer_set != 1 {
+        "do not begin at era 0 and signer set 1"
+    } else {
+        return Ok(());
+    };
+    refuse(RefusalKind::InvalidArgument, format!("the settings of the new cluster {wrong}"))
+}
+
+pub(super) fn register(view: &mut View<'_>, node: &NewNode) -> Judged<ReplyBody> {
+    check_node(node)?;
+    if view.has(TypedKey::Node { node: node.id }) {
+        return refuse(RefusalKind::AlreadyExists, format!("node {} is registered already; ids are never given again", node.id));
+    }
+    let nodes = Prefix::keyspace(Keyspace::Node);
+    for (key, _) in view.state.scan(&nodes) {
+        let Ok(key @ TypedKey::Node { .. }) = key.decode() else { continue };
+        let Some(other) = view.read::<NodeRecord>(key)? else { continue };
+        if other.public_key == node.public_key {
+            let message = format!("the public key is that of node {}, registered before; a node needs a key of its own", other.name);
+            return refuse(RefusalKind::AlreadyExists, message);
+        }
+        if other.name == node.name && other.revoked.is_none() {
+            return refuse(RefusalKind::AlreadyExists, format!("a node named {} is registered already", node.name));
+        }
+    }
+    let mut totals = view.totals()?;
+    if totals.nodes >= NODES_MAX {
+        return refuse(RefusalKind::QuotaExceeded, format!("the registry has {NODES_MAX} nodes, the most that it can hold"));
+    }
+    totals.nodes += 1;
+    view.put(TypedKey::Totals, &totals);
+    let record = NodeRecord {
+        name: node.name.clone(),
+        role: node.role,
+        public_key: node.public_key.clone(),
+        envelope_key: node.envelope_key.clone(),
+        labels: node.labels.clone(),
+        created: view.time,
+        revoked: None,
+    };
+    view.put(TypedKey::Node { node: node.id }, &record);
+    Ok(ReplyBody::NodeRegistered { node: node.id })
+}
+
+fn check_node(node: &NewNode) -> Judged<()> {
+    const LABEL_BYTES_MAX: usize = 255;
+    let wrong = if node.public_key.is_empty() || node.public_key.len() > WRAP_BYTES_MAX || node.envelope_key.len() > WRAP_BYTES_MAX {
+        "keys of impossible length"
+    } else if node.labels.len() > LABELS_MAX || node.labels.iter().any(|(key, value)| key.len().max(value.len()) > LABEL_BYTES_MAX) {
+        "too many labels, or too long ones"
+    } else {
+        return Ok(());
+    };
+    refuse(RefusalKind::InvalidArgument, format!("node {} has {wrong}", node.id))
+}
+
+/// Revokes a node in one command: registry, envelopes, new epochs for what it could open, and an end to all data keys in use.
+pub(super) fn revoke(view: &mut View<'_>, node: NodeId, epochs: &[NewEpoch]) -> Judged<ReplyBody> {
+    let Some(record) = view.read::<NodeRecord>(TypedKey::Node { node })? else {
+        return refuse(RefusalKind::NotFound, format!("no node {node}"));
+    };
+    if record.revoked.is_some() {
+        return refuse(RefusalKind::Precondition, format!("node {node} is revoked already"));
+    }
+    let domains: BTreeSet<_> = epochs.iter().map(|epoch| &epoch.domain).collect();
+    if domains.len() != epochs.len() {
+        return refuse(RefusalKind::InvalidArgument, "a revocation brings one new epoch for each key domain");
+    }
+    view.put(TypedKey::Node { node }, &NodeRecord { revoked: Some(view.time), ..record });
+    let mut settings = view.settings()?;
+    settings.dek_era = settings.dek_era.saturating_add(1);
+    view.put(TypedKey::Settings, &settings);
+    let opened = drop_envelopes(view, node)?;
+    for epoch in epochs {
+        if epoch.envelopes.iter().any(|(recipient, _)| *recipient == Recipient::Node(node)) {
+            return refuse(RefusalKind::InvalidArgument, format!("the new epoch has an envelope for node {node}, which is being revoked"));
+        }
+        keks::announce(view, epoch, KekState::Active)?;
+    }
+    match opened.iter().find(|domain| epochs.iter().all(|epoch| epoch.domain != **domain)) {
+        Some(domain) => {
+            let message = format!("node {node} can open the active epoch of the key domain {domain}; its revocation must bring a new one");
+            refuse(RefusalKind::InvalidArgument, message)
+        }
+        None => Ok(ReplyBody::NodeRevoked),
+    }
+}
+
+/// Removes a node's envelopes; says of which domains it could open the active epoch.
+fn drop_envelopes(view: &mut View<'_>, node: NodeId) -> Judged<BTreeSet<types::KeyDomain>> {
+    let all = Prefix::keyspace(Keyspace::Envelope);
+    let keys: Vec<_> = view.state.scan_control(&all).filter_map(|(key, _)| key.decode().ok()).collect();
+    let mut opened = BTreeSet::new();
+    for key in keys {
+        if let TypedKey::Envelope { domain, epoch, recipient } = &key
+            && *recipient == Recipient::Node(node)
+        {
+            if view.state.active_kek_epoch(domain)?.is_some_and(|active| active.n == *epoch) {
+                opened.insert(domain.clone());
+            }
+            view.delete(key);
+        }
+    }
+    Ok(opened)
+}
+
+/// Adopts the next signer set. That the signatures are good was verified before the proposal, since checking them takes keys and time;
+/// their number and signers are checked here, and all who follow the chain of sets verify them for themselves.
+pub(super) fn set_signers(
+    view: &mut View<'_>,
+    version: u32,
+    threshold: u32,
+    keys: &[MemberKey],
+    signatures: &[SetSignature],
+) -> Judged<ReplyBody> {
+    let mut settings = view.settings()?;
+    if settings.signer_set.checked_add(1) != Some(version) {
+        let message = format!("signer set {version} does not follow set {}, which is in force", settings.signer_set);
+        return refuse(RefusalKind::Precondition, message);
+    }
+    let Some(before) = view.read::<SignerSetRecord>(TypedKey::SignerSet { version: settings.signer_set })? else {
+        return Err(super::Halt::Broken { what: "the signer set in force is not there" }.into());
+    };
+    let set = SignerSetRecord { version, threshold, keys: keys.to_vec(), signatures: signatures.to_vec() };
+    check_signers(view, &set)?;
+    let members = signatures.iter().filter(|one| before.key_of(one.signer).is_some() && one.signature.len() == 64);
+    let signers: BTreeSet<_> = members.map(|one| one.signer).collect();
+    if signers.len() != signatures.len() || signers.len() < before.threshold as usize {
+        let message = format!(
+            "signer set {version} has {} proper signatures by members of set {}, which asks for {}, each once",
+            signers.len(),
+            before.version,
+            before.threshold
+        );
+        return refuse(RefusalKind::InvalidArgument, message);
+    }
+    view.put(TypedKey::SignerSet { version }, &set);
+    settings.signer_set = version;
+    view.put(TypedKey::Settings, &settings);
+    Ok(ReplyBody::SignerSetAdopted { version })
+}
+
+fn check_signers(view: &View<'_>, set: &SignerSetRecord) -> Judged<()> {
+    let (count, sorted) = (set.keys.len(), set.keys.is_sorted_by(|one, next| one.node < next.node));
+    if count == 0 || count > SIGNERS_MAX || !sorted || set.threshold == 0 || set.threshold as usize > count {
+        let message = format!("a signer set needs 1 to {SIGNERS_MAX} members by rising node id, and a threshold from 1 to their number");
+        return refuse(RefusalKind::InvalidArgument, message);
+    }
+    for member in &set.keys {
+        match view.read::<NodeRecord>(TypedKey::Node { node: member.node })? {
+            Some(node) if node.role == NodeRole::Control && node.revoked.is_none() => {}
+            _ => return refuse(RefusalKind::InvalidArgument, format!("signer {} is no control node in good standing", member.node)),
+        }
+    }
+    Ok(())
+}
+
+/// Raises the level. That this build knows the new one was checked before the command came here.
+pub(super) fn raise_level(view: &mut View<'_>, to: FeatureLevel, supported_by: &[NodeId]) -> Judged<ReplyBody> {
+    let mut settings = view.settings()?;
+    if settings.feature_level.next() != Some(to) {
+        let message = format!("feature level {} is in force; levels rise by one, not to {to}", settings.feature_level);
+        return refuse(RefusalKind::Precondition, message);
+    }
+    let nodes = Prefix::keyspace(Keyspace::Node);
+    for (key, _) in view.state.scan(&nodes) {
+        let Ok(TypedKey::Node { node }) = key.decode() else { continue };
+        let counts = view.state.node(node)?.is_some_and(|record| record.role == NodeRole::Control && record.revoked.is_none());
+        if counts && !supported_by.contains(&node) {
+            return refuse(RefusalKind::Precondition, format!("control node {node} has not reported that it supports level {to}"));
+        }
+    }
+    settings.feature_level = to;
+    view.put(TypedKey::Settings, &settings);
+    Ok(ReplyBody::LevelRaised)
+}

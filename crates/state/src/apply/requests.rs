@@ -1,0 +1,74 @@
+//! The memory of requests: a retry gets the first answer, and an id is not used twice for different things.
+//!
+//! Remembered is what a handler answered, for 24 hours of log time. Not remembered are `Reseal`, after which the sealer tries again
+//! under the same id, and what the gate or the table of operations refused. When the memory is full the oldest is forgotten first.
+
+use super::{Halt, Identity, View};
+use crate::{
+    Command, Keyspace, Prefix, Refusal, RefusalKind, Reply, TypedKey,
+    limits::{REQUEST_AGE, REQUESTS_MAX, REQUESTS_SWEPT_MAX},
+    propagated::read,
+    record::{RequestAgeRecord, RequestRecord},
+};
+
+/// The first answer to this request, if it is a retry.
+pub(super) fn recall(view: &View<'_>, identity: &Identity, command: &Command) -> Result<Option<Result<Reply, Refusal>>, Halt> {
+    let (Some(owner), Some(request)) = (identity.owner(), command.request) else { return Ok(None) };
+    let first: Option<RequestRecord> = view.read(TypedKey::Request { owner, request: request.id })?;
+    Ok(first.filter(|first| view.time < first.expires).filter(|first| first.fingerprint == request.fingerprint).map(|first| first.result))
+}
+
+/// Whether the request's id was used for something else.
+pub(super) fn is_reused(view: &View<'_>, identity: &Identity, command: &Command) -> Result<bool, Halt> {
+    let (Some(owner), Some(request)) = (identity.owner(), command.request) else { return Ok(false) };
+    let first: Option<RequestRecord> = view.read(TypedKey::Request { owner, request: request.id })?;
+    Ok(first.is_some_and(|first| view.time < first.expires && first.fingerprint != request.fingerprint))
+}
+
+/// The refusal of a request id that was used for something else.
+pub(super) fn reused() -> Refusal {
+    Refusal::new(RefusalKind::RequestReused, "the request id was used before, for something else; use a new one for a new request")
+}
+
+/// Keeps a handler's answer.
+pub(super) fn remember(view: &mut View<'_>, identity: &Identity, command: &Command, result: &Result<Reply, Refusal>) -> Result<(), Halt> {
+    let (Some(owner), Some(request)) = (identity.owner(), command.request) else { return Ok(()) };
+    if matches!(result, Err(Refusal { kind: RefusalKind::Reseal, .. })) {
+        return Ok(());
+    }
+    let expires = view.time.plus(REQUEST_AGE);
+    let record = RequestRecord { fingerprint: request.fingerprint, expires, result: result.clone() };
+    view.put(TypedKey::Request { owner, request: request.id }, &record);
+    view.put(TypedKey::RequestAge { index: view.index }, &RequestAgeRecord { owner, request: request.id, expires });
+    let mut totals = view.totals()?;
+    totals.requests += 1;
+    view.put(TypedKey::Totals, &totals);
+    Ok(())
+}
+
+/// Forgets some of what has expired, and the oldest when there is too much.
+pub(super) fn sweep(view: &mut View<'_>) -> Result<(), Halt> {
+    let ages = Prefix::keyspace(Keyspace::RequestAge);
+    let mut totals = view.totals()?;
+    let before = totals;
+    let oldest = view.state.scan_control(&ages).take(REQUESTS_SWEPT_MAX);
+    let oldest = oldest.map(|(key, bytes)| Ok((key.clone(), read::<RequestAgeRecord>(key, Some(bytes))?)));
+    for entry in oldest.collect::<Result<Vec<_>, Halt>>()? {
+        let (key, Some(age)) = entry else { continue };
+        if view.time < age.expires && totals.requests <= REQUESTS_MAX {
+            break;
+        }
+        let Ok(age_key) = key.decode() else { return Err(Halt::Broken { what: "a request's age lies under a key that is none" }) };
+        view.delete(age_key);
+        let request = TypedKey::Request { owner: age.owner, request: age.request };
+        // The same id may have been used again since; that one has an age of its own.
+        if view.read::<RequestRecord>(request.clone())?.is_some_and(|record| record.expires == age.expires) {
+            view.delete(request);
+        }
+        totals.requests = totals.requests.saturating_sub(1);
+    }
+    if totals != before {
+        view.put(TypedKey::Totals, &totals);
+    }
+    Ok(())
+}
