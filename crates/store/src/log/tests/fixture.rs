@@ -39,7 +39,7 @@ fn load(text: &str) -> SimDisk {
         let (head, tail) = line.split_once(' ').unwrap();
         if head.len() == 4 {
             let bytes: Vec<u8> = (0..tail.len()).step_by(2).map(|at| u8::from_str_radix(&tail[at..at + 2], 16).unwrap()).collect();
-            let file: &Box<dyn seams::DiskFile> = file.as_ref().unwrap();
+            let Some(file): &Option<Box<dyn seams::DiskFile>> = &file else { panic!("a line before its file") };
             file.write_all_at(&bytes, u64::from_str_radix(head, 16).unwrap()).unwrap();
         } else {
             let created = disk.open(&Path::new(FOLDER).join(head), OpenMode::CreateNew).unwrap();
