@@ -73,7 +73,7 @@ impl KeyReceiver for NoKeys {
 }
 
 /// Where the table is opened.
-pub trait Tables: Send + 'static {
+pub trait Tables: Send + Sync + 'static {
     /// Opens what is there, or an empty one.
     ///
     /// # Errors

@@ -51,12 +51,12 @@ impl Credential {
 fn bearer(value: &[u8]) -> Result<zeroize::Zeroizing<String>, LookupError> {
     let refuse = |reason: &str| LookupError::NotAToken { reason: reason.to_owned() };
     if value.len() > AUTHORIZATION_BYTES_MAX {
-        return Err(refuse("it is longer than any token"));
+        return Err(refuse("longer than any token"));
     }
-    let text = std::str::from_utf8(value).map_err(|_| refuse("it is not text"))?;
-    let (scheme, token) = text.split_once(' ').ok_or_else(|| refuse("the metadata `authorization` is not of the form `Bearer TOKEN`"))?;
+    let text = std::str::from_utf8(value).map_err(|_| refuse("not text"))?;
+    let (scheme, token) = text.split_once(' ').ok_or_else(|| refuse("not of the form `Bearer TOKEN`"))?;
     if !scheme.eq_ignore_ascii_case("bearer") {
-        return Err(refuse("the metadata `authorization` does not start with `Bearer`"));
+        return Err(refuse("not of the form `Bearer TOKEN`"));
     }
     Ok(zeroize::Zeroizing::new(token.trim().to_owned()))
 }
@@ -104,7 +104,7 @@ mod tests {
         assert_eq!(bearer(b"bearer cbc_x").unwrap().as_str(), "cbc_x");
         for bad in [&b"Basic c2VjcmV0"[..], b"secret", &[b'x'; 600], b"Bearer \xff"] {
             let error = bearer(bad).unwrap_err().to_string();
-            assert!(error.starts_with("not a consumer token") && !error.contains("c2VjcmV0"), "{error}");
+            assert!(error.starts_with("the credential sent is ") && !error.contains("c2VjcmV0"), "{error}");
         }
     }
 }

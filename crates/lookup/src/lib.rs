@@ -40,3 +40,6 @@ pub use serving::{Bounds, Serving};
 pub use stages::{Stage, Stages};
 pub use watch::Watch;
 pub use wire::parse::{ConsumerTarget, FreshnessTarget, WantedTarget, Which};
+
+#[cfg(test)]
+mod tests;

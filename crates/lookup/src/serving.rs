@@ -155,8 +155,8 @@ impl Serving {
         }
     }
 
-    /// A receiver that is woken at each published root.
-    pub(crate) fn positions(&self) -> watch::Receiver<Option<Position>> {
+    /// The position that readers see, woken at each published root; none before the first.
+    pub fn watch_position(&self) -> watch::Receiver<Option<Position>> {
         self.position.subscribe()
     }
 

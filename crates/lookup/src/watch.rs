@@ -36,7 +36,7 @@ pub struct Watch {
 impl Watch {
     /// Watches what `caller` would get.
     pub fn new(lookup: Arc<Lookup>, caller: Caller, wanted: WantedTarget, freshness: FreshnessTarget) -> Self {
-        let positions = lookup.serving().positions();
+        let positions = lookup.serving().watch_position();
         Self { lookup, caller, wanted, freshness, positions, told: None }
     }
 

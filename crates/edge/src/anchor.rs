@@ -1,0 +1,73 @@
+//! What an edge believes before it has heard anything: the first signer set, pinned by its hash.
+//!
+//! The file `keys.signers` holds one of two things, both made on a control node:
+//!
+//! ```text
+//! 64 hex digits        the set's hash, as a join token carries it
+//! 1, then postcard     the set's record, as state encodes it
+//! ```
+
+use std::{fs, path::Path};
+
+use feed::Anchor;
+use state::record::SignerSetRecord;
+use types::{ClusterId, Hash};
+
+use crate::EdgeError;
+
+/// Reads the anchor of `cluster` from its file.
+///
+/// # Errors
+/// [`EdgeError::Disk`], [`EdgeError::Signers`].
+pub fn load_anchor(path: &Path, cluster: ClusterId) -> Result<Anchor, EdgeError> {
+    let bytes = fs::read(path).map_err(|source| EdgeError::Disk {
+        operation: "read the first signer set (keys.signers)",
+        path: path.to_owned(),
+        source,
+    })?;
+    let refused = |detail: String| EdgeError::Signers { path: path.to_owned(), detail };
+    if let Some(hash) = std::str::from_utf8(&bytes).ok().and_then(|text| text.trim().parse::<Hash>().ok()) {
+        return Ok(Anchor { first_signer_set: hash });
+    }
+    let set = SignerSetRecord::decode(&bytes).map_err(|error| refused(error.to_string()))?;
+    if set.version != 1 {
+        return Err(refused(format!("it is set {}, the first is wanted", set.version)));
+    }
+    Ok(Anchor::of(cluster, &set))
+}
+
+#[cfg(test)]
+mod tests {
+    use state::record::MemberKey;
+    use types::NodeId;
+
+    use super::*;
+
+    #[test]
+    fn anchor_is_the_same_from_the_record_and_from_its_hash() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("signers");
+        let cluster = ClusterId::from_bytes([1; 16]);
+        let keys = vec![MemberKey { node: NodeId::new(1), key: [2; 32] }];
+        let set = SignerSetRecord { version: 1, threshold: 1, keys, signatures: Vec::new() };
+        fs::write(&path, set.encode()).unwrap();
+        let anchor = load_anchor(&path, cluster).unwrap();
+        assert_eq!(anchor, Anchor::of(cluster, &set));
+        fs::write(&path, format!("{}\n", anchor.first_signer_set)).unwrap();
+        assert_eq!(load_anchor(&path, cluster).unwrap(), anchor);
+    }
+
+    #[test]
+    fn anchor_of_another_set_or_of_no_set_is_refused_by_the_file_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("signers");
+        let cluster = ClusterId::from_bytes([1; 16]);
+        let later = SignerSetRecord { version: 2, threshold: 1, keys: Vec::new(), signatures: Vec::new() };
+        for bytes in [&b""[..], b"nonsense", &later.encode()] {
+            fs::write(&path, bytes).unwrap();
+            let error = load_anchor(&path, cluster).unwrap_err().to_string();
+            assert!(error.contains("keys.signers") && error.contains(path.to_str().unwrap()), "{error}");
+        }
+        assert!(load_anchor(&folder.path().join("absent"), cluster).is_err());
+    }
+}

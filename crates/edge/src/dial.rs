@@ -1,0 +1,89 @@
+//! The edge's stream to the control plane: tonic's `Subscribe` as a [`Link`].
+//!
+//! Each dial opens a fresh connection to the next address: a new handshake shows a renewed certificate, and a connection that went
+//! bad is not used again. Both directions are bounded: what is sent waits in a channel of [`OUT_MAX`], what comes waits in HTTP/2's window.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures::future::BoxFuture;
+use runtime::{config::HostPort, tls::ClientTls};
+use seams::{Dial, DialError, Link, LinkClosed, RecvHalf, SendHalf};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Response, Status, Streaming};
+use wire::{
+    FEED_MESSAGE_BYTES_MAX,
+    internal::{SubscribeDown, SubscribeUp, feed_client::FeedClient},
+};
+
+/// Messages up that wait: a hello and some acknowledgements, of which the last counts.
+const OUT_MAX: usize = 16;
+
+/// Calls the control nodes in turn.
+pub(crate) struct ControlDial {
+    endpoints: Vec<HostPort>,
+    tls: ClientTls,
+    next: AtomicUsize,
+}
+
+impl ControlDial {
+    pub(crate) fn new(endpoints: Vec<HostPort>, tls: ClientTls) -> Self {
+        Self { endpoints, tls, next: AtomicUsize::new(0) }
+    }
+
+    fn open(&self) -> Result<Link<SubscribeUp, SubscribeDown>, DialError> {
+        // The configuration is checked to name one at least.
+        let turn = self.next.fetch_add(1, Ordering::Relaxed);
+        let Some(to) = self.endpoints.get(turn.checked_rem(self.endpoints.len()).unwrap_or_default()) else {
+            return Err(DialError { peer: "nobody".to_owned(), source: "control.endpoints is empty".into() });
+        };
+        let mut client = FeedClient::new(self.tls.channel(to)).max_decoding_message_size(FEED_MESSAGE_BYTES_MAX);
+        let (sender, outgoing) = mpsc::channel(OUT_MAX);
+        // The server may answer only when it has seen the first message, which is sent after this returns. So connecting, calling and
+        // the answer are all awaited with the first receive.
+        let opening = async move { client.subscribe(ReceiverStream::new(outgoing)).await.map(Response::into_inner) };
+        Ok(Link { sender: Box::new(Up(sender)), receiver: Box::new(Down::Opening(Box::pin(opening))), peer: to.to_string() })
+    }
+}
+
+impl Dial<SubscribeUp, SubscribeDown> for ControlDial {
+    fn dial(&self) -> BoxFuture<'_, Result<Link<SubscribeUp, SubscribeDown>, DialError>> {
+        Box::pin(std::future::ready(self.open()))
+    }
+}
+
+struct Up(mpsc::Sender<SubscribeUp>);
+
+impl SendHalf<SubscribeUp> for Up {
+    fn send(&mut self, message: SubscribeUp) -> BoxFuture<'_, Result<(), LinkClosed>> {
+        Box::pin(async move { self.0.send(message).await.map_err(|_| LinkClosed { reason: "the call has ended".to_owned() }) })
+    }
+}
+
+/// The receiving half, which first waits for the call to be answered. Both states are kept across a cancelled receive.
+enum Down {
+    Opening(BoxFuture<'static, Result<Streaming<SubscribeDown>, Status>>),
+    Open(Streaming<SubscribeDown>),
+}
+
+impl RecvHalf<SubscribeDown> for Down {
+    fn recv(&mut self) -> BoxFuture<'_, Result<SubscribeDown, LinkClosed>> {
+        Box::pin(async move {
+            loop {
+                match self {
+                    Self::Opening(opening) => *self = Self::Open(opening.await.map_err(|status| closed(&status))?),
+                    Self::Open(stream) => {
+                        let message = stream.message().await.map_err(|status| closed(&status))?;
+                        return message.ok_or_else(|| LinkClosed { reason: "the server ended the stream".to_owned() });
+                    }
+                }
+            }
+        })
+    }
+}
+
+/// What the server said, or what happened on the way to it, with all causes.
+fn closed(status: &Status) -> LinkClosed {
+    let causes = std::iter::successors(std::error::Error::source(status), |cause| cause.source());
+    LinkClosed { reason: causes.fold(wire::PublicError::from_status(status).to_string(), |line, cause| format!("{line}: {cause}")) }
+}

@@ -1,0 +1,230 @@
+//! An edge, from its parts to its end.
+
+use std::{
+    net::SocketAddr,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use feed::{CoreOptions, FollowerOptions};
+use lookup::{Authenticator, Lookup, PeerPattern, PeerRule, PeerRules, Served, Service, ServiceOptions, Serving};
+use runtime::{
+    TokioSpawn, Undrained,
+    config::{ConsumerPattern, EdgeConfig},
+    health::Readiness,
+    tls::{ClientCertificates, ClientTls, Expect, PeerIdentity, ServerTls},
+};
+use seal::KeyRing;
+use seams::Spawn;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use types::{ClusterId, NodeId};
+use wire::v1::status_server::StatusServer;
+
+use crate::{
+    EdgeError, EdgeOptions, EdgeStatus,
+    anchor::load_anchor,
+    dial::ControlDial,
+    doors::Doors,
+    follow::{Blocking, Following, Seen},
+    glue::Glue,
+    keys::{EdgeKeys, ensure_node_key},
+    status::{self, Checks, StatusService, StatusSource},
+};
+
+/// Secrets whose served lookups are counted one by one: 100 accounts at the default limit, about 500 KiB.
+const SERVED_ROWS_MAX: usize = 10_000;
+
+/// Where an edge can be reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// The UNIX socket.
+    pub unix: PathBuf,
+    /// gRPC over TLS.
+    pub grpc: SocketAddr,
+    /// Health and metrics over HTTP.
+    pub health: SocketAddr,
+}
+
+/// A running edge. Dropping it leaves it running until its runtime ends; [`Edge::shutdown`] ends it in order.
+pub struct Edge {
+    addresses: Addresses,
+    lookup: Arc<Lookup>,
+    readiness: Readiness,
+    checks: Arc<Checks>,
+    source: Arc<StatusSource>,
+    tasks: TokioSpawn,
+}
+
+impl Edge {
+    /// Binds, recovers the last good state from disk, opens the doors, and begins to follow. When it returns, what was good before a
+    /// restart is served, with or without a control plane. Call it on a tokio runtime, which the edge's tasks then use.
+    ///
+    /// # Errors
+    /// [`EdgeError`]: a key, certificate or address of the configuration cannot be used, or the data folder cannot.
+    pub async fn start(options: EdgeOptions) -> Result<Self, EdgeError> {
+        let EdgeOptions { config, clock, entropy, disk, metrics } = options;
+        let cluster = cluster_of(&config)?;
+        let server_tls = ServerTls::load(&config.tls, ClientCertificates::Optional)?;
+        let expect = Expect::Nodes { cluster: Some(cluster), nodes: config.control.nodes.clone() };
+        let client_tls = ClientTls::load(&config.tls, expect)?;
+        let anchor = load_anchor(&config.keys.signers, cluster)?;
+        let pair = ensure_node_key(&config.keys.node, &*entropy)?;
+        let data = &config.node.data_dir;
+        disk.create_dir_all(data).map_err(failed("create the folder (node.data_dir)", data))?;
+        let owner = std::fs::metadata(data).map_err(failed("look at the folder (node.data_dir)", data))?.uid();
+        let doors = Doors::bind(&config).await?;
+        let addresses = Addresses { unix: config.listen.unix.path.clone(), grpc: doors.grpc_address, health: doors.health_address };
+
+        let ring = Arc::new(KeyRing::with_cache(cluster, config.limits.deks_cached_max));
+        let serving = Arc::new(Serving::new(Arc::clone(&clock), Arc::clone(&ring)));
+        let lookup = Arc::new(Lookup::new(Arc::clone(&serving), Arc::new(Served::new(SERVED_ROWS_MAX)), &config.node.name));
+        let keys = Arc::new(EdgeKeys::open(config.node.id, pair, ring, Arc::clone(&disk), data.join("keks"))?);
+        let tasks = TokioSpawn::new(Handle::current(), CancellationToken::new());
+        let readiness = Readiness::new();
+        let checks = Arc::new(Checks::new(&readiness));
+        let seen = Seen::default();
+        let source = Arc::new(StatusSource {
+            cluster,
+            node: config.node.id,
+            name: config.node.name.clone(),
+            owner,
+            lookup: Arc::clone(&lookup),
+            keys: Arc::clone(&keys),
+            seen: seen.clone(),
+        });
+
+        let following = Following {
+            core: core_options(&config, cluster, anchor, data.join("feed")),
+            options: follower_options(&config, cluster),
+            clock,
+            entropy,
+            disk,
+            dial: Arc::new(ControlDial::new(config.control.endpoints.clone(), client_tls)),
+            glue: Arc::new(Glue { node: config.node.id, serving, keys: Arc::clone(&keys) }),
+            keys,
+            table: data.join("table"),
+            table_cache_bytes: config.limits.table_cache_bytes.bytes(),
+            blocking: Blocking(Handle::current()),
+            seen,
+        };
+        let follower = following.open().await?;
+        tasks.spawn("follow", Box::pin(following.run(follower, tasks.token().child_token())));
+
+        let routes = routes(&config, &lookup, &source, &tasks).await;
+        doors.open(routes, &config.connections, server_tls, readiness.clone(), metrics, &tasks);
+        tasks.spawn("status", Box::pin(status::watch(Arc::clone(&source), Arc::clone(&checks), tasks.token().child_token())));
+        let edge = Self { addresses, lookup, readiness, checks, source, tasks };
+        let status = edge.status();
+        tracing::info!(node = %config.node.name, id = %config.node.id, position = ?status.position, age_ms = status.age_ms, grpc = %edge.addresses.grpc, health = %edge.addresses.health, "edge started");
+        Ok(edge)
+    }
+
+    /// Where it can be reached; ports that the system chose are filled in.
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// What readers see.
+    pub fn serving(&self) -> &Arc<Serving> {
+        self.lookup.serving()
+    }
+
+    /// The lookup path itself, for measuring inside the process.
+    pub fn lookup(&self) -> &Arc<Lookup> {
+        &self.lookup
+    }
+
+    /// The checks that `/readyz` shows.
+    pub fn readiness(&self) -> &Readiness {
+        &self.readiness
+    }
+
+    /// How it stands.
+    pub fn status(&self) -> EdgeStatus {
+        self.source.now()
+    }
+
+    /// Refuses new work, lets open calls end, closes all files; what has not ended by `deadline` is dropped.
+    ///
+    /// # Errors
+    /// [`Undrained`] naming what was dropped. The state on disk is good in any case.
+    pub async fn shutdown(self, deadline: Duration) -> Result<(), Undrained> {
+        self.checks.draining();
+        self.tasks.drain(deadline).await
+    }
+}
+
+/// The services of both gRPC doors.
+async fn routes(config: &EdgeConfig, lookup: &Arc<Lookup>, source: &Arc<StatusSource>, tasks: &TokioSpawn) -> Routes {
+    let authenticator = Authenticator::new(peer_rules(config));
+    let options = ServiceOptions {
+        watches_max: config.limits.watches_max,
+        stream_waiting_max: config.limits.lookups_pipelined_max,
+        patience_max: config.connections.request_timeout,
+        ..ServiceOptions::default()
+    };
+    let service = Service::new(Arc::clone(lookup), authenticator.clone(), config.node.name.clone(), options, tasks.token().child_token());
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_serving::<wire::v1::lookup_server::LookupServer<Service>>().await;
+    Routes::new(health)
+        .add_service(service.into_server())
+        .add_service(StatusServer::new(StatusService::new(Arc::clone(source), authenticator)))
+        .prepare()
+}
+
+/// The configuration's `[[peer]]` as rules.
+fn peer_rules(config: &EdgeConfig) -> PeerRules {
+    let rules = config.peer.iter().flat_map(|rule| {
+        rule.consumers.iter().map(|pattern| {
+            let pattern = match pattern {
+                ConsumerPattern::Any => PeerPattern::Any,
+                ConsumerPattern::Kind(kind) => PeerPattern::Kind(*kind),
+                ConsumerPattern::One(kind, name) => PeerPattern::One(*kind, name.clone()),
+            };
+            PeerRule { uid: rule.uid, account: rule.account, pattern }
+        })
+    });
+    PeerRules::new(rules.collect())
+}
+
+/// The cluster that the certificate names, which must be the configured one, for the configured node.
+fn cluster_of(config: &EdgeConfig) -> Result<ClusterId, EdgeError> {
+    let own = ServerTls::load(&config.tls, ClientCertificates::Optional)?.own();
+    let node: NodeId = config.node.id;
+    let cluster = match own.identity {
+        PeerIdentity::Node { cluster, node: named } if named == node => cluster,
+        _ => return Err(EdgeError::Certificate { path: config.tls.cert.clone(), node }),
+    };
+    match config.node.cluster {
+        Some(configured) if configured != cluster => Err(EdgeError::OtherCluster { configured, certified: cluster }),
+        _ => Ok(cluster),
+    }
+}
+
+fn core_options(config: &EdgeConfig, cluster: ClusterId, anchor: feed::Anchor, folder: PathBuf) -> CoreOptions {
+    let limits = &config.limits;
+    CoreOptions {
+        segment_bytes: limits.log_segment_bytes.bytes(),
+        // Two snapshot files are kept and the log is cut below the older, so it grows to about twice this.
+        snapshot_every_bytes: (limits.log_bytes_max.bytes() / 2).max(limits.log_segment_bytes.bytes()),
+        unsealed_bytes_max: usize::try_from(limits.received_bytes_max.bytes()).unwrap_or(usize::MAX),
+        ..CoreOptions::new(cluster, anchor, folder)
+    }
+}
+
+fn follower_options(config: &EdgeConfig, cluster: ClusterId) -> FollowerOptions {
+    FollowerOptions {
+        backoff_min: config.control.reconnect_min,
+        backoff_max: config.control.reconnect_max,
+        ..FollowerOptions::new(cluster, config.node.id)
+    }
+}
+
+fn failed(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> EdgeError {
+    let path = path.to_owned();
+    move |source| EdgeError::Disk { operation, path, source }
+}

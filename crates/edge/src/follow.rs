@@ -1,0 +1,158 @@
+//! Keeping a follower running: opened from disk, and opened again when it lost its disk.
+//!
+//! A stream that is lost is the follower's own matter. A log or a disk that failed leaves it unknown what is durable, so the follower
+//! ends and is opened again, after a pause that grows: a full disk is tried again until there is room. Readers keep what was published.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use feed::{Core, CoreOptions, CoreParts, FeedError, Follower, FollowerOptions, FollowerParts, FollowerStatus, Offload, SyncState};
+use seams::{Clock, Dial, Disk, Entropy};
+use tokio::{runtime::Handle, sync::watch};
+use tokio_util::sync::CancellationToken;
+use wire::internal::{SubscribeDown, SubscribeUp};
+
+use crate::{glue::Glue, keys::EdgeKeys, table::SledTables};
+
+/// The first pause before a failed disk is tried again; it doubles.
+const REOPEN_MIN: Duration = Duration::from_secs(1);
+/// The longest pause: a minute after room was made, an edge follows again.
+const REOPEN_MAX: Duration = Duration::from_secs(60);
+
+/// All that a follower is opened with, again and again.
+pub(crate) struct Following {
+    pub(crate) core: CoreOptions,
+    pub(crate) options: FollowerOptions,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) dial: Arc<dyn Dial<SubscribeUp, SubscribeDown>>,
+    pub(crate) glue: Arc<Glue>,
+    pub(crate) keys: Arc<EdgeKeys>,
+    pub(crate) table: std::path::PathBuf,
+    pub(crate) table_cache_bytes: u64,
+    pub(crate) blocking: Blocking,
+    pub(crate) seen: Seen,
+}
+
+/// What is known of the follower from outside. Clones share it.
+#[derive(Clone, Default)]
+pub(crate) struct Seen(Arc<Mutex<SeenInner>>);
+
+#[derive(Default)]
+struct SeenInner {
+    status: Option<watch::Receiver<FollowerStatus>>,
+    /// Why there is no follower; none while there is one.
+    ended: Option<String>,
+}
+
+/// Tokio's threads for blocking work.
+#[derive(Clone)]
+pub(crate) struct Blocking(pub(crate) Handle);
+
+impl Offload for Blocking {
+    fn run(&self, work: Box<dyn FnOnce() + Send>) {
+        drop(self.0.spawn_blocking(work));
+    }
+}
+
+impl Following {
+    /// Recovers from disk; what can be proven is published before this returns.
+    ///
+    /// # Errors
+    /// [`FeedError`] of the disk, or of a folder that a newer Cinnabar wrote.
+    pub(crate) async fn open(&self) -> Result<Follower, FeedError> {
+        let options = self.core.clone();
+        let parts = CoreParts {
+            clock: Arc::clone(&self.clock),
+            disk: Arc::clone(&self.disk),
+            tables: Box::new(SledTables::new(self.table.clone(), self.table_cache_bytes)),
+            publish: Arc::clone(&self.glue) as _,
+            keys: Arc::clone(&self.keys) as _,
+        };
+        let opened = self.blocking.0.spawn_blocking(move || Core::open(options, parts)).await;
+        let core = opened.map_err(|_| FeedError::Lost)??;
+        let parts = FollowerParts {
+            dial: Arc::clone(&self.dial),
+            clock: Arc::clone(&self.clock),
+            entropy: Arc::clone(&self.entropy),
+            offload: Arc::new(self.blocking.clone()),
+            keys: Arc::clone(&self.keys) as _,
+        };
+        let follower = Follower::new(core, self.options.clone(), parts);
+        self.seen.follows(follower.status());
+        Ok(follower)
+    }
+
+    /// Follows until `stop` is cancelled.
+    pub(crate) async fn run(self, first: Follower, stop: CancellationToken) {
+        let mut follower = Some(first);
+        let mut pause = REOPEN_MIN;
+        while !stop.is_cancelled() {
+            let ended = match follower.take() {
+                Some(follower) => follower.run(stop.clone()).await,
+                None => match self.open().await {
+                    Ok(opened) => {
+                        follower = Some(opened);
+                        pause = REOPEN_MIN;
+                        continue;
+                    }
+                    Err(error) => Err(error),
+                },
+            };
+            let Err(error) = ended else { return };
+            let chain = chain(&error);
+            metrics::counter!("cinnabar_edge_follower_failures_total", "node" => self.options.node.to_string()).increment(1);
+            tracing::error!(error = chain, retry_in_ms = pause.as_millis() as u64, "following has failed; what is held is served on");
+            self.seen.ended(chain);
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = self.clock.sleep(pause) => {}
+            }
+            pause = (pause * 2).min(REOPEN_MAX);
+        }
+    }
+}
+
+impl Seen {
+    /// Whether the stream to the control plane brings what is applied.
+    pub(crate) fn connected(&self) -> bool {
+        let inner = self.lock();
+        inner.ended.is_none() && inner.status.as_ref().is_some_and(|status| status.borrow().sync == SyncState::Following)
+    }
+
+    /// What is wrong, one sentence each.
+    pub(crate) fn problems(&self) -> Vec<String> {
+        let inner = self.lock();
+        let mut problems: Vec<String> = inner.ended.iter().map(|ended| format!("not following: {ended}")).collect();
+        if let (None, Some(status)) = (&inner.ended, &inner.status) {
+            let status = status.borrow();
+            if status.sync != SyncState::Following {
+                let why = status.last_error.as_deref().unwrap_or("connecting");
+                problems.push(format!("no stream to the control plane: {why}"));
+            }
+        }
+        problems
+    }
+
+    fn follows(&self, status: watch::Receiver<FollowerStatus>) {
+        *self.lock() = SeenInner { status: Some(status), ended: None };
+    }
+
+    fn ended(&self, why: String) {
+        self.lock().ended = Some(why);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, SeenInner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An error and its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
+}

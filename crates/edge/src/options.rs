@@ -1,0 +1,33 @@
+//! What an edge is started with.
+
+use std::sync::Arc;
+
+use runtime::{config::EdgeConfig, telemetry::Metrics};
+use seams::{Clock, Disk, Entropy};
+
+/// What an edge is started with. The process's own affairs (logging, the recorder of metrics, signals) are its `main`'s.
+pub struct EdgeOptions {
+    /// The checked configuration. Ports of 0 are chosen by the system; [`crate::Edge::addresses`] tells them.
+    pub config: EdgeConfig,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness: jitter, and the node's key at the first start.
+    pub entropy: Arc<dyn Entropy>,
+    /// The disk of log, snapshot files and envelopes. The table opens its own files.
+    pub disk: Arc<dyn Disk>,
+    /// What `/metrics` shows.
+    pub metrics: Metrics,
+}
+
+impl EdgeOptions {
+    /// On this machine's clock, randomness and disk.
+    pub fn new(config: EdgeConfig, metrics: Metrics) -> Self {
+        Self {
+            config,
+            clock: Arc::new(runtime::RealClock::new()),
+            entropy: Arc::new(runtime::OsEntropy),
+            disk: Arc::new(runtime::RealDisk),
+            metrics,
+        }
+    }
+}

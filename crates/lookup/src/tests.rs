@@ -1,0 +1,8 @@
+//! The lookup path against states built by hand: whatever `apply` would write can stand in them, and what it would not, too.
+
+mod callers;
+mod grpc;
+mod lookups;
+mod stress;
+mod watches;
+mod world;
