@@ -24,7 +24,7 @@ use std::{
 
 use serde::{Serialize, de::DeserializeOwned};
 
-pub use control::{ControlConfig, ControlKeys, ControlLimits, ControlListen, NewCluster};
+pub use control::{ControlConfig, ControlKeys, ControlLimits, ControlListen, NewCluster, Registered, RegisteredRole};
 pub use edge::{ControlPlane, EdgeConfig, EdgeKeys, EdgeLimits, EdgeListen};
 pub use peers::{ConsumerPattern, PeerRule};
 pub use sections::{ConnectionLimits, LogConfig, LogFormat, Node, Shutdown, TlsFiles, UnixListen};

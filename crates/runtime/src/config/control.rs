@@ -35,6 +35,36 @@ pub struct ControlConfig {
     pub log: LogConfig,
     /// How the server ends.
     pub shutdown: Shutdown,
+    /// Nodes that the operator of this machine vouches for: registered when the log does not know them yet.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub register: Vec<Registered>,
+}
+
+/// One `[[register]]`: a node and the public halves of its keys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Registered {
+    /// Its number in the registry; its certificate carries the same.
+    pub id: NodeId,
+    /// Its name, for people.
+    pub name: NodeName,
+    /// What it is.
+    pub role: RegisteredRole,
+    /// Its certificate, PEM: the key in it is its identity.
+    pub certificate: PathBuf,
+    /// The public half of the key that opens its envelopes. A relay has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub envelope_key: Option<PathBuf>,
+}
+
+/// What a registered node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RegisteredRole {
+    /// Holds keys and serves lookups.
+    Edge,
+    /// Feeds others and holds no key.
+    Relay,
 }
 
 /// Where a control node listens.
@@ -63,6 +93,8 @@ pub struct ControlKeys {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NewCluster {
+    /// Where the first operator's token is written, with mode 0600, when the cluster is founded.
+    pub operator_token: PathBuf,
     /// How long an edge serves without hearing from the control plane, or `never` for no limit.
     pub edge_offline_max: Never,
     /// How long it serves what is marked fail-closed.
@@ -133,6 +165,7 @@ impl Default for ControlConfig {
             limits: ControlLimits::default(),
             log: LogConfig::default(),
             shutdown: Shutdown::default(),
+            register: Vec::new(),
         }
     }
 }
@@ -159,7 +192,7 @@ impl Default for ControlKeys {
 
 impl Default for NewCluster {
     fn default() -> Self {
-        Self { edge_offline_max: EDGE_OFFLINE_MAX, lease: LEASE }
+        Self { operator_token: "/etc/cinnabar/keys/operator.token".into(), edge_offline_max: EDGE_OFFLINE_MAX, lease: LEASE }
     }
 }
 
@@ -204,6 +237,11 @@ impl Checks for ControlConfig {
         within("limits.table_queue_max", limits.table_queue_max, 1, 1 << 20)?;
         within("limits.table_cache_bytes", limits.table_cache_bytes, ByteSize::from_mib(1), ByteSize::from_bytes(1 << 40))?;
         within("limits.deks_cached_max", limits.deks_cached_max, 1, 1 << 24)?;
+        for node in &self.register {
+            if (node.role == RegisteredRole::Edge) != node.envelope_key.is_some() {
+                return Err(("register.envelope_key", format!("of node {}: an edge needs one, a relay has none", node.id)));
+            }
+        }
         self.connections.check()?;
         self.log.check()?;
         self.shutdown.check()

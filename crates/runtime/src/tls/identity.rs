@@ -108,6 +108,16 @@ impl fmt::Display for PeerIdentity {
 }
 
 impl PeerCertificate {
+    /// Reads the first certificate of a PEM file.
+    ///
+    /// # Errors
+    /// Of the disk; `Other` when the file holds no certificate of a node or consumer.
+    pub fn read_pem(path: &std::path::Path) -> std::io::Result<Self> {
+        use rustls::pki_types::{CertificateDer, pem::PemObject};
+        let der = CertificateDer::from_pem_slice(&std::fs::read(path)?).map_err(std::io::Error::other)?;
+        Self::read(&der).map_err(std::io::Error::other)
+    }
+
     /// Reads a DER certificate. It proves nothing by itself: signature and validity are the handshake's matter.
     ///
     /// # Errors

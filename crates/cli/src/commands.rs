@@ -1,0 +1,199 @@
+//! The operator commands: each parses its arguments, makes its calls and prints what came back.
+
+mod accounts;
+mod bindings;
+mod consumers;
+mod contexts;
+mod lookups;
+mod secrets;
+mod status;
+mod stores;
+
+use std::time::Duration;
+
+use client::{Client, ClientError, Config, Tls, Token};
+use types::Position;
+use wire::v1;
+
+use crate::{Command, Context, Contexts, Failure, Global, Output};
+
+/// Edges that are named when a wait runs out of time.
+const LAGGARDS_SHOWN: usize = 8;
+/// A wait that takes longer shows that something is going on.
+const WAIT_SILENT: Duration = Duration::from_secs(1);
+
+/// Runs an operator command. Servers, `dev`, `bench`, `config` and `completion` are the binary's.
+///
+/// # Errors
+/// [`Failure`] with the exit code and the text to print.
+pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
+    let session = Session { global: global.clone(), out: Output::new(global) };
+    match command {
+        Command::Context(command) => contexts::run(&session, command),
+        Command::Whoami => status::whoami(&session).await,
+        Command::Status => status::status(&session).await,
+        Command::Account(command) => accounts::run(&session, command).await,
+        Command::Quota(command) => accounts::quota(&session, command).await,
+        Command::Store(command) => stores::run(&session, command).await,
+        Command::Secret(command) => secrets::run(&session, command).await,
+        Command::Bind { consumer, binding, store } => bindings::bind(&session, &consumer, binding, store).await,
+        Command::Unbind { consumer, binding, store } => bindings::unbind(&session, &consumer, binding.or(store)).await,
+        Command::Binding(command) => bindings::run(&session, command).await,
+        Command::Consumer(command) => consumers::run(&session, command).await,
+        Command::Get(arguments) => lookups::get(&session, arguments).await,
+        Command::Watch(arguments) => lookups::watch(&session, arguments).await,
+        Command::Dev(_) | Command::Control(_) | Command::Edge(_) | Command::Config(_) | Command::Completion { .. } | Command::Bench(_) => {
+            Err(Failure::failed("this command is not one of the operator's"))
+        }
+    }
+}
+
+/// What every command works with.
+pub(crate) struct Session {
+    pub(crate) global: Global,
+    pub(crate) out: Output,
+}
+
+impl Session {
+    /// The contexts of this user.
+    pub(crate) fn contexts(&self) -> Result<Contexts, Failure> {
+        Ok(Contexts::load(&Contexts::path()?)?)
+    }
+
+    /// The context in force.
+    pub(crate) fn context(&self) -> Result<Context, Failure> {
+        Ok(self.contexts()?.choose(self.global.context.as_deref())?.1.clone())
+    }
+
+    /// A client of the context's control node.
+    pub(crate) fn control(&self) -> Result<Client, Failure> {
+        let context = self.context()?;
+        let tls = Tls { ca_pem: context.ca, ..Tls::default() };
+        let token = Token::new(context.token).map_err(|error| Failure::usage(format!("the context's token: {error}")))?;
+        let config = Config::tls([context.control], tls).token(token).timeout(self.global.timeout);
+        Client::new(config).map_err(|error| Failure::usage(format!("cannot reach the control node: {error}")))
+    }
+
+    /// The account to work in: the option's, else the context's, else the server decides.
+    pub(crate) fn account(&self) -> Result<String, Failure> {
+        match &self.global.account {
+            Some(account) => Ok(account.clone()),
+            None => Ok(self.context()?.account.unwrap_or_default()),
+        }
+    }
+
+    /// A consumer as the wire names it.
+    pub(crate) fn consumer(&self, text: &str) -> Result<v1::ConsumerRef, Failure> {
+        let none = types::AccountId::from_bytes([0; 16]);
+        let parsed = types::ConsumerRef::parse(none, text).map_err(|error| Failure::usage(error.to_string()))?;
+        Ok(v1::ConsumerRef { account: self.account()?, kind: v1::ConsumerKind::from(parsed.kind).into(), name: parsed.name.to_string() })
+    }
+
+    /// STORE/NAME or an id as the wire names a secret.
+    pub(crate) fn secret(&self, text: &str) -> Result<v1::SecretRef, Failure> {
+        let account = self.account()?;
+        match text.split_once('/') {
+            Some((store, secret)) if !store.is_empty() && !secret.is_empty() && !secret.contains('/') => {
+                Ok(v1::SecretRef { account, store: store.into(), secret: secret.into() })
+            }
+            None if text.parse::<types::SecretId>().is_ok() => Ok(v1::SecretRef { account, store: String::new(), secret: text.into() }),
+            _ => Err(Failure::usage(format!(
+                "not a secret: expected STORE/NAME, such as default/API_KEY, or an id of 32 hex digits; got {text:?}"
+            ))),
+        }
+    }
+
+    /// A store as the wire names it.
+    pub(crate) fn store(&self, text: &str) -> Result<v1::StoreRef, Failure> {
+        Ok(v1::StoreRef { account: self.account()?, store: text.into() })
+    }
+
+    /// Waits until every edge holds `receipt`'s position. Running out of time is exit code 7: it is written, but not live everywhere.
+    pub(crate) async fn wait_live(&self, client: &Client, receipt: Option<v1::Receipt>) -> Result<(), Failure> {
+        let position = receipt.and_then(|receipt| receipt.position).map(Position::from).unwrap_or_default();
+        let bar = (!self.global.quiet && std::io::IsTerminal::is_terminal(&std::io::stderr())).then(|| {
+            let bar = indicatif::ProgressBar::new_spinner().with_message(format!("waiting until {position} is live at every edge"));
+            bar.enable_steady_tick(WAIT_SILENT);
+            bar
+        });
+        let reply = client.wait_live(position, self.global.timeout).await;
+        if let Some(bar) = bar {
+            bar.finish_and_clear();
+        }
+        let reply = reply.map_err(failed)?;
+        if reply.edges_live >= reply.edges_known {
+            self.out.say(&format!("live on {}/{} edges at {position}", reply.edges_live, reply.edges_known));
+            return Ok(());
+        }
+        let mut behind = reply.behind;
+        let more = behind.len().saturating_sub(LAGGARDS_SHOWN);
+        behind.truncate(LAGGARDS_SHOWN);
+        let names = if more > 0 { format!("{} and {more} more", behind.join(", ")) } else { behind.join(", ") };
+        Err(Failure::deadline(format!(
+            "written at {position}, but live on {} of {} edges when the time was up; behind: {names}. Look at `cinnabar status`",
+            reply.edges_live, reply.edges_known
+        )))
+    }
+
+    /// Asks before something is destroyed; without a terminal, `--yes` is needed.
+    pub(crate) fn confirm(&self, what: &str, yes: bool) -> Result<(), Failure> {
+        use std::io::{BufRead, IsTerminal, Write};
+        if yes {
+            return Ok(());
+        }
+        if !std::io::stdin().is_terminal() {
+            return Err(Failure::usage(format!("{what} cannot be undone: add --yes to do it without being asked")));
+        }
+        let mut answer = String::new();
+        let asked = write!(std::io::stderr(), "{what} cannot be undone. Go on? [y/N] ")
+            .and_then(|()| std::io::stdin().lock().read_line(&mut answer));
+        match asked {
+            Ok(_) if matches!(answer.trim(), "y" | "Y" | "yes") => Ok(()),
+            _ => Err(Failure::failed("nothing was done")),
+        }
+    }
+}
+
+/// A failed call as the person reads it: what, why, what to do next, and the request's label.
+pub(crate) fn failed(error: ClientError) -> Failure {
+    let public = &error.error;
+    let mut text = public.message.clone();
+    let advice = public.kind.advice();
+    if !advice.is_empty() {
+        text = format!("{text}\n  {advice}");
+    }
+    if !public.request_id.is_empty() {
+        text = format!("{text}\n  request {}", public.request_id);
+    }
+    Failure::with_code(public.kind.exit_code(), format!("{text} [{}, {}]", public.kind.name(), error.server))
+}
+
+/// All pages of a list.
+pub(crate) async fn all_pages<T, F>(mut page: impl FnMut(v1::Page) -> F) -> Result<Vec<T>, Failure>
+where
+    F: Future<Output = Result<(Vec<T>, String), ClientError>>,
+{
+    let mut all = Vec::new();
+    let mut token = String::new();
+    loop {
+        let (mut rows, next) = page(v1::Page { size: 0, token: token.clone() }).await.map_err(failed)?;
+        all.append(&mut rows);
+        if next.is_empty() {
+            return Ok(all);
+        }
+        token = next;
+    }
+}
+
+/// A time as people read it, in UTC.
+pub(crate) fn time(millis: u64) -> String {
+    if millis == 0 {
+        return "-".into();
+    }
+    humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + Duration::from_millis(millis)).to_string()
+}
+
+/// A text, or a dash for none.
+pub(crate) fn or_dash(text: &str) -> String {
+    if text.is_empty() { "-".into() } else { text.into() }
+}

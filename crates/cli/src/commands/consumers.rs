@@ -1,0 +1,98 @@
+//! `consumer`.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use wire::v1;
+
+use super::{Session, all_pages, failed, time};
+use crate::{ConsumerCommand, ConsumerTokenCommand, Failure};
+
+#[derive(Serialize)]
+struct Row {
+    consumer: String,
+    account_id: String,
+    created: String,
+}
+
+impl From<v1::Consumer> for Row {
+    fn from(consumer: v1::Consumer) -> Self {
+        let kind = wire::parse::consumer_kind("kind", consumer.kind).map_or("unknown", types::ConsumerKind::name);
+        Self { consumer: format!("{kind}/{}", consumer.name), account_id: consumer.account_id, created: time(consumer.created_ms) }
+    }
+}
+
+#[derive(Serialize)]
+struct TokenRow {
+    token_id: String,
+    token: String,
+    expires: String,
+}
+
+pub(super) async fn run(session: &Session, command: ConsumerCommand) -> Result<(), Failure> {
+    let client = session.control()?;
+    match command {
+        ConsumerCommand::Create { consumer } => {
+            let request = v1::CreateConsumerRequest { consumer: Some(session.consumer(&consumer)?), ..Default::default() };
+            let row = Row::from(client.create_consumer(request).await.map_err(failed)?.consumer.unwrap_or_default());
+            session.out.record(&row, &[("consumer", row.consumer.clone()), ("created", row.created.clone())])
+        }
+        ConsumerCommand::List => {
+            let account = session.account()?;
+            let consumers = all_pages(|page| {
+                let request = v1::ListConsumersRequest { account: account.clone(), page: Some(page) };
+                async { client.list_consumers(request).await.map(|reply| (reply.consumers, reply.next_page)) }
+            });
+            let rows: Vec<Row> = consumers.await?.into_iter().map(Row::from).collect();
+            session.out.rows(&["consumer", "created"], &rows, |row| vec![row.consumer.clone(), row.created.clone()])
+        }
+        ConsumerCommand::Delete { consumer, yes } => {
+            session.confirm(&format!("deleting consumer {consumer} with its bindings and tokens"), yes)?;
+            let request = v1::DeleteConsumerRequest { consumer: Some(session.consumer(&consumer)?), ..Default::default() };
+            client.delete_consumer(request).await.map_err(failed)?;
+            session.out.say(&format!("deleted {consumer}"));
+            Ok(())
+        }
+        ConsumerCommand::Token(command) => token(session, &client, command).await,
+    }
+}
+
+async fn token(session: &Session, client: &client::Client, command: ConsumerTokenCommand) -> Result<(), Failure> {
+    match command {
+        ConsumerTokenCommand::Create { consumer, expires_in } => {
+            let lifetime_ms = expires_in.map_or(0, |lifetime: Duration| u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX));
+            let request =
+                v1::CreateConsumerTokenRequest { consumer: Some(session.consumer(&consumer)?), lifetime_ms, ..Default::default() };
+            shown_once(session, client.create_consumer_token(request).await.map_err(failed)?)
+        }
+        ConsumerTokenCommand::Roll { consumer, token } => {
+            let request =
+                v1::RollConsumerTokenRequest { consumer: Some(session.consumer(&consumer)?), token_id: token, ..Default::default() };
+            shown_once(session, client.roll_consumer_token(request).await.map_err(failed)?)
+        }
+        ConsumerTokenCommand::Revoke { consumer, token } => {
+            let request = v1::RevokeConsumerTokenRequest {
+                consumer: Some(session.consumer(&consumer)?),
+                token_id: token.clone(),
+                ..Default::default()
+            };
+            client.revoke_consumer_token(request).await.map_err(failed)?;
+            session.out.say(&format!("revoked {token}; edges refuse it with the next position"));
+            Ok(())
+        }
+        ConsumerTokenCommand::List { consumer } => {
+            let request = v1::ListConsumerTokensRequest { consumer: Some(session.consumer(&consumer)?) };
+            let tokens = client.list_consumer_tokens(request).await.map_err(failed)?.tokens;
+            let rows: Vec<[String; 3]> =
+                tokens.into_iter().map(|token| [token.token_id, time(token.created_ms), time(token.expires_ms)]).collect();
+            session.out.rows(&["token id", "created", "expires"], &rows, |row| row.to_vec())
+        }
+    }
+}
+
+fn shown_once(session: &Session, reply: v1::ConsumerTokenReply) -> Result<(), Failure> {
+    let row = TokenRow { token_id: reply.token_id, token: reply.token, expires: time(reply.expires_ms) };
+    session.out.record(&row, &[("token id", row.token_id.clone()), ("token", row.token.clone()), ("expires", row.expires.clone())])?;
+    session.out.say("keep it now: it is not shown again");
+    Ok(())
+}

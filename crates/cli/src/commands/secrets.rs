@@ -1,0 +1,165 @@
+//! `secret`.
+
+use serde::Serialize;
+use wire::v1;
+
+use super::{Session, all_pages, failed, or_dash, time};
+use crate::{Failure, SecretCommand, value};
+
+#[derive(Serialize)]
+struct Row {
+    name: String,
+    id: String,
+    store: String,
+    store_id: String,
+    scopes: Vec<String>,
+    comment: String,
+    status: &'static str,
+    version: u64,
+    created: String,
+    modified: String,
+}
+
+impl From<v1::Secret> for Row {
+    fn from(secret: v1::Secret) -> Self {
+        let status = match secret.status() {
+            v1::SecretStatus::Pending => "pending",
+            v1::SecretStatus::Active => "active",
+            v1::SecretStatus::Deleted => "deleted",
+            v1::SecretStatus::Unspecified => "unknown",
+        };
+        Self {
+            name: secret.name,
+            id: secret.id,
+            store: secret.store_name,
+            store_id: secret.store_id,
+            scopes: secret.scopes,
+            comment: secret.comment,
+            status,
+            version: secret.current_version,
+            created: time(secret.created_ms),
+            modified: time(secret.modified_ms),
+        }
+    }
+}
+
+impl Row {
+    fn print(&self, session: &Session) -> Result<(), Failure> {
+        let fields = [
+            ("secret", format!("{}/{}", self.store, self.name)),
+            ("id", self.id.clone()),
+            ("version", self.version.to_string()),
+            ("status", self.status.to_owned()),
+            ("scopes", self.scopes.join(", ")),
+            ("comment", or_dash(&self.comment)),
+            ("created", self.created.clone()),
+            ("modified", self.modified.clone()),
+        ];
+        session.out.record(self, &fields)
+    }
+}
+
+#[derive(Serialize)]
+struct VersionRow {
+    version: u64,
+    created: String,
+    pointers: Vec<&'static str>,
+}
+
+pub(super) async fn run(session: &Session, command: SecretCommand) -> Result<(), Failure> {
+    let client = session.control()?;
+    match command {
+        SecretCommand::Create { secret, scopes, comment, file, raw, wait } => {
+            let v1::SecretRef { account, store, secret: name } = session.secret(&secret)?;
+            if store.is_empty() {
+                return Err(Failure::usage("a new secret needs a store and a name: STORE/NAME"));
+            }
+            let value = value::read(file.as_deref(), raw, &format!("value of {secret}"))?;
+            let item = v1::NewSecret { name, value: value.to_vec(), scopes, comment };
+            let request =
+                v1::CreateSecretsRequest { store: Some(v1::StoreRef { account, store }), secrets: vec![item], ..Default::default() };
+            let reply = client.create_secrets(request).await.map_err(failed)?;
+            let wait_for = reply.receipt;
+            reply.secrets.into_iter().map(Row::from).try_for_each(|row| row.print(session))?;
+            if wait { session.wait_live(&client, wait_for).await } else { Ok(()) }
+        }
+        SecretCommand::Set { secret, cas, file, raw, wait } => {
+            let reference = session.secret(&secret)?;
+            let value = value::read(file.as_deref(), raw, &format!("new value of {secret}"))?;
+            let request = v1::SetValueRequest { secret: Some(reference), value: value.to_vec(), expect_version: cas, ..Default::default() };
+            let reply = client.set_value(request).await.map_err(failed)?;
+            Row::from(reply.secret.unwrap_or_default()).print(session)?;
+            if wait { session.wait_live(&client, reply.receipt).await } else { Ok(()) }
+        }
+        SecretCommand::Edit { secret, scopes, comment } => {
+            let scopes = (!scopes.is_empty()).then_some(v1::ScopeList { scopes });
+            let request = v1::EditSecretRequest { secret: Some(session.secret(&secret)?), scopes, comment, ..Default::default() };
+            Row::from(client.edit_secret(request).await.map_err(failed)?.secret.unwrap_or_default()).print(session)
+        }
+        SecretCommand::List { store } => {
+            let store = session.store(&store)?;
+            let secrets = all_pages(|page| {
+                let request = v1::ListSecretsRequest { store: Some(store.clone()), page: Some(page) };
+                async { client.list_secrets(request).await.map(|reply| (reply.secrets, reply.next_page)) }
+            });
+            let rows: Vec<Row> = secrets.await?.into_iter().map(Row::from).collect();
+            session.out.rows(&["name", "id", "version", "status", "scopes", "modified", "comment"], &rows, |row| {
+                let scopes = row.scopes.join(",");
+                vec![
+                    row.name.clone(),
+                    row.id.clone(),
+                    row.version.to_string(),
+                    row.status.into(),
+                    scopes,
+                    row.modified.clone(),
+                    or_dash(&row.comment),
+                ]
+            })
+        }
+        SecretCommand::Show { secret } => {
+            let request = v1::ShowSecretRequest { secret: Some(session.secret(&secret)?) };
+            Row::from(client.show_secret(request).await.map_err(failed)?).print(session)
+        }
+        SecretCommand::Versions { secret } => {
+            let request = v1::ListVersionsRequest { secret: Some(session.secret(&secret)?) };
+            let versions = client.list_versions(request).await.map_err(failed)?.versions;
+            let rows: Vec<VersionRow> = versions.iter().map(version_row).collect();
+            session.out.rows(&["version", "created", "is"], &rows, |row| {
+                vec![row.version.to_string(), row.created.clone(), or_dash(&row.pointers.join(", "))]
+            })
+        }
+        SecretCommand::Copy { source, target, scopes } => {
+            let reference = session.secret(&source)?;
+            let copy = session.secret(&target)?;
+            if copy.store != reference.store {
+                return Err(Failure::usage("a copy stays in its store: write the source's store before the new name"));
+            }
+            let request = v1::DuplicateSecretRequest { source: Some(reference), name: copy.secret, scopes, ..Default::default() };
+            Row::from(client.duplicate_secret(request).await.map_err(failed)?.secret.unwrap_or_default()).print(session)
+        }
+        SecretCommand::Rollback { secret, version } => {
+            let request = v1::MovePointerRequest {
+                secret: Some(session.secret(&secret)?),
+                r#move: v1::PointerMove::Rollback.into(),
+                version,
+                ..Default::default()
+            };
+            Row::from(client.move_pointer(request).await.map_err(failed)?.secret.unwrap_or_default()).print(session)
+        }
+        SecretCommand::Delete { secret, force, yes } => {
+            session.confirm(&format!("deleting secret {secret}"), yes)?;
+            let found = client.show_secret(v1::ShowSecretRequest { secret: Some(session.secret(&secret)?) }).await.map_err(failed)?;
+            let store = v1::StoreRef { account: session.account()?, store: found.store_id };
+            let request = v1::DeleteSecretsRequest { store: Some(store), secrets: vec![found.id], force, ..Default::default() };
+            client.delete_secrets(request).await.map_err(failed)?;
+            session.out.say(&format!("deleted {secret}"));
+            Ok(())
+        }
+    }
+}
+
+fn version_row(version: &v1::SecretVersion) -> VersionRow {
+    let pointers = [(version.current, "current"), (version.previous, "previous"), (version.candidate, "candidate")];
+    let pointers = pointers.into_iter().filter_map(|(is, name)| is.then_some(name)).collect();
+    VersionRow { version: version.version, created: time(version.created_ms), pointers }
+}

@@ -1,0 +1,90 @@
+//! `status` and `whoami`.
+
+use serde::Serialize;
+use wire::v1;
+
+use super::{Session, failed, or_dash, time};
+use crate::Failure;
+
+#[derive(Serialize)]
+struct Report {
+    cluster: String,
+    node: String,
+    leader: String,
+    position: String,
+    applied_index: u64,
+    unlocked: bool,
+    feature_level: u32,
+    software: String,
+    edges: Vec<EdgeRow>,
+}
+
+#[derive(Serialize)]
+struct EdgeRow {
+    node: String,
+    node_id: u64,
+    connected: bool,
+    watermark: String,
+    lag_revisions: u64,
+    seen_ms: u64,
+}
+
+pub(super) async fn status(session: &Session) -> Result<(), Failure> {
+    let status = session.control()?.status(v1::ShowStatusRequest {}).await.map_err(failed)?;
+    let edge = |edge: v1::EdgeStatus| EdgeRow {
+        watermark: position(edge.watermark),
+        node: edge.node_name,
+        node_id: edge.node_id,
+        connected: edge.connected,
+        lag_revisions: edge.lag_revisions,
+        seen_ms: edge.seen_ms,
+    };
+    let report = Report {
+        position: position(status.position),
+        cluster: status.cluster_id,
+        node: status.node_name,
+        leader: status.leader,
+        applied_index: status.applied_index,
+        unlocked: status.unlocked,
+        feature_level: status.feature_level,
+        software: status.software,
+        edges: status.edges.into_iter().map(edge).collect(),
+    };
+    if session.out.is_json() {
+        return session.out.json(&report);
+    }
+    let fields = [
+        ("cluster", report.cluster.clone()),
+        ("control node", format!("{} ({})", report.node, if report.unlocked { "unlocked" } else { "locked" })),
+        ("leader", or_dash(&report.leader)),
+        ("position", format!("{} at log index {}", report.position, report.applied_index)),
+        ("feature level", report.feature_level.to_string()),
+    ];
+    session.out.record(&report, &fields)?;
+    session.out.line("")?;
+    session.out.rows(&["edge", "connected", "holds", "behind", "seen"], &report.edges, |edge| {
+        let connected = if edge.connected { "yes" } else { "no" };
+        vec![edge.node.clone(), connected.into(), edge.watermark.clone(), edge.lag_revisions.to_string(), time(edge.seen_ms)]
+    })
+}
+
+fn position(position: Option<v1::Position>) -> String {
+    position.map_or_else(|| "-".into(), |position| types::Position::from(position).to_string())
+}
+
+#[derive(Serialize)]
+struct Me {
+    name: String,
+    accounts: String,
+    roles: Vec<String>,
+    expires: String,
+}
+
+pub(super) async fn whoami(session: &Session) -> Result<(), Failure> {
+    let reply = session.control()?.who_am_i(v1::WhoAmIRequest {}).await.map_err(failed)?;
+    let accounts = if reply.all_accounts { "all".to_owned() } else { reply.account_ids.join(", ") };
+    let me = Me { name: reply.name, accounts, roles: reply.roles, expires: time(reply.expires_ms) };
+    let fields =
+        [("name", me.name.clone()), ("roles", me.roles.join(", ")), ("accounts", me.accounts.clone()), ("expires", me.expires.clone())];
+    session.out.record(&me, &fields)
+}

@@ -1,0 +1,547 @@
+//! The grammar: noun, then verb.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Secrets for every server: a replicated control plane, and a full encrypted copy at every edge.
+#[derive(Debug, Parser)]
+#[command(name = "cinnabar", version, propagate_version = true, subcommand_required = true, arg_required_else_help = true)]
+#[command(after_help = "Start here: `cinnabar dev` runs a whole cluster on this machine.\n\
+    Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 refused, 5 conflict, 6 unavailable (try again), 7 deadline passed.")]
+pub struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// Which cluster and credential to use; `context list` shows them
+    #[arg(short = 'c', long, global = true, env = "CINNABAR_CONTEXT", value_name = "CONTEXT")]
+    pub context: Option<String>,
+    /// The account, by id or name, if not the context's own
+    #[arg(short = 'a', long, global = true, env = "CINNABAR_ACCOUNT", value_name = "ACCOUNT")]
+    pub account: Option<String>,
+    /// How to print results
+    #[arg(long, global = true, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+    /// Print results only
+    #[arg(short = 'q', long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Say more on stderr
+    #[arg(short = 'v', long, global = true)]
+    pub verbose: bool,
+    /// Give up after this long
+    #[arg(long, global = true, default_value = "30s", value_name = "D", value_parser = humantime::parse_duration)]
+    pub timeout: Duration,
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Table,
+    /// For programs: one stable, documented JSON value.
+    Json,
+}
+
+/// The nouns.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a whole cluster in this process: one control node and two edges, on loopback
+    Dev(DevArgs),
+    /// Run a control node
+    Control(ServerArgs),
+    /// Run an edge node
+    Edge(ServerArgs),
+    /// Check or show a server's configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Print a completion script for a shell
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Measure this machine: lookups, writes, propagation
+    #[command(subcommand)]
+    Bench(BenchCommand),
+    /// Clusters and credentials this user has
+    #[command(subcommand)]
+    Context(ContextCommand),
+    /// Who the context's token is, and what it may do
+    Whoami,
+    /// The control node and every edge: position, lag, age
+    Status,
+    /// Accounts
+    #[command(subcommand)]
+    Account(AccountCommand),
+    /// Stores
+    #[command(subcommand)]
+    Store(StoreCommand),
+    /// Secrets
+    #[command(subcommand)]
+    Secret(SecretCommand),
+    /// How much of its limits an account uses
+    #[command(subcommand)]
+    Quota(QuotaCommand),
+    /// Let a consumer read a secret, or a whole store
+    Bind {
+        /// The consumer, such as worker/web
+        #[arg(value_name = "KIND/NAME")]
+        consumer: String,
+        /// The name it reads under, and the secret: VAR=STORE/NAME; VAR alone binds the secret of that name in `default`
+        #[arg(value_name = "VAR[=STORE/NAME]", required_unless_present = "store")]
+        binding: Option<String>,
+        /// Bind every secret of this store instead
+        #[arg(long, conflicts_with = "binding")]
+        store: Option<String>,
+    },
+    /// Take a binding away
+    Unbind {
+        /// The consumer, such as worker/web
+        #[arg(value_name = "KIND/NAME")]
+        consumer: String,
+        /// The binding's name
+        #[arg(value_name = "VAR", required_unless_present = "store")]
+        binding: Option<String>,
+        /// Take the binding of this store away
+        #[arg(long, conflicts_with = "binding")]
+        store: Option<String>,
+    },
+    /// Bindings
+    #[command(subcommand)]
+    Binding(BindingCommand),
+    /// Who reads: workers, containers, gateways
+    #[command(subcommand)]
+    Consumer(ConsumerCommand),
+    /// Look a secret up at an edge, as the consumer does
+    Get(LookupArgs),
+    /// Print each new version of a binding as it arrives at an edge
+    Watch(LookupArgs),
+}
+
+/// `dev`
+#[derive(Debug, Args)]
+pub struct DevArgs {
+    /// Where the cluster keeps its data
+    #[arg(long, default_value = ".cinnabar/dev", value_name = "DIR")]
+    pub data: PathBuf,
+    /// How many edges
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=100))]
+    pub edges: u16,
+    /// Prove that it works, then exit; the default without a terminal
+    #[arg(long)]
+    pub once: bool,
+    /// Serve until a signal comes, with or without a terminal
+    #[arg(long, conflicts_with = "once")]
+    pub serve: bool,
+    /// Only write keys, certificates and configuration files into the data folder, for `control` and `edge`
+    #[arg(long, conflicts_with_all = ["once", "serve"])]
+    pub prepare: bool,
+}
+
+/// `control` and `edge`
+#[derive(Debug, Args)]
+pub struct ServerArgs {
+    /// The server's TOML file
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+/// `config`
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Say whether a file is a valid configuration, and if not, where and why
+    Check {
+        /// The file
+        file: PathBuf,
+        /// Which server it is for; guessed from `role` when left out
+        #[arg(long, value_parser = ["control", "edge"])]
+        role: Option<String>,
+    },
+    /// Print what is in force: the file's settings over the defaults
+    Show {
+        /// The file
+        file: PathBuf,
+        /// Which server it is for; guessed from `role` when left out
+        #[arg(long, value_parser = ["control", "edge"])]
+        role: Option<String>,
+    },
+}
+
+/// `bench`
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// Lookups at one edge, through its UNIX socket
+    Lookup(BenchLookup),
+    /// Writes to one control node, durable
+    Write(BenchWrite),
+    /// From commit to readable and to durable at the edges
+    Propagate(BenchPropagate),
+}
+
+/// `bench lookup`
+#[derive(Debug, Args)]
+pub struct BenchLookup {
+    /// How many callers at once
+    #[arg(long, default_value = "1,64", value_delimiter = ',', value_name = "N")]
+    pub callers: Vec<u32>,
+    /// Secrets in the store
+    #[arg(long, default_value_t = 1000, value_name = "N")]
+    pub secrets: u32,
+    /// Bytes of each value
+    #[arg(long, default_value_t = 64, value_name = "BYTES")]
+    pub value_bytes: u32,
+    /// Time for each measurement
+    #[arg(long, default_value = "5s", value_name = "D", value_parser = humantime::parse_duration)]
+    pub duration: Duration,
+}
+
+/// `bench write`
+#[derive(Debug, Args)]
+pub struct BenchWrite {
+    /// How many writers at once
+    #[arg(long, default_value = "1,64,256", value_delimiter = ',', value_name = "N")]
+    pub writers: Vec<u32>,
+    /// Bytes of each value
+    #[arg(long, default_value_t = 256, value_name = "BYTES")]
+    pub value_bytes: u32,
+    /// Time for each measurement
+    #[arg(long, default_value = "5s", value_name = "D", value_parser = humantime::parse_duration)]
+    pub duration: Duration,
+}
+
+/// `bench propagate`
+#[derive(Debug, Args)]
+pub struct BenchPropagate {
+    /// How many edges
+    #[arg(long, default_value = "2,100", value_delimiter = ',', value_name = "N")]
+    pub edges: Vec<u16>,
+    /// Secrets in the store
+    #[arg(long, default_value_t = 1000, value_name = "N")]
+    pub secrets: u32,
+    /// Writes measured
+    #[arg(long, default_value_t = 200, value_name = "N")]
+    pub writes: u32,
+}
+
+/// `context`
+#[derive(Debug, Subcommand)]
+pub enum ContextCommand {
+    /// All contexts; the one in force is marked
+    List,
+    /// Make a context the one in force
+    Use {
+        /// Its name
+        name: String,
+    },
+    /// Add a context, or replace one; the token is read from stdin or a hidden prompt
+    Add {
+        /// Its name
+        name: String,
+        /// The control node, as HOST:PORT
+        #[arg(long, value_name = "HOST:PORT")]
+        control: String,
+        /// The cluster's CA certificate
+        #[arg(long, value_name = "FILE")]
+        ca: PathBuf,
+    },
+    /// Remove a context and its token
+    Remove {
+        /// Its name
+        name: String,
+    },
+}
+
+/// `account`
+#[derive(Debug, Subcommand)]
+pub enum AccountCommand {
+    /// Create an account
+    Create {
+        /// Its name
+        name: String,
+    },
+    /// All accounts this token may see
+    List,
+    /// One account
+    Show {
+        /// By id or name; the context's own when left out
+        account: Option<String>,
+    },
+}
+
+/// `store`
+#[derive(Debug, Subcommand)]
+pub enum StoreCommand {
+    /// Create a store
+    Create {
+        /// Its name, unique in the account
+        name: String,
+    },
+    /// The account's stores
+    List,
+    /// One store
+    Show {
+        /// By id or name
+        store: String,
+    },
+    /// Delete a store
+    Delete {
+        /// By id or name
+        store: String,
+        /// Also when it holds secrets, and also when they are bound
+        #[arg(long)]
+        force: bool,
+        /// Don't ask
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// `secret`
+#[derive(Debug, Subcommand)]
+pub enum SecretCommand {
+    /// Create a secret; its value comes from stdin, a file or a hidden prompt
+    Create {
+        /// STORE/NAME
+        #[arg(value_name = "STORE/NAME")]
+        secret: String,
+        /// Where it may be used; may be repeated
+        #[arg(long = "scope", default_value = "workers", value_delimiter = ',')]
+        scopes: Vec<String>,
+        /// Free text
+        #[arg(long, default_value = "")]
+        comment: String,
+        /// Read the value from this file; `-` is stdin
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+        /// Keep a trailing newline
+        #[arg(long)]
+        raw: bool,
+        /// Wait until it is live at every edge
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Give a secret a new value
+    Set {
+        /// STORE/NAME or an id
+        #[arg(value_name = "STORE/NAME")]
+        secret: String,
+        /// Only if the current version is this one
+        #[arg(long, value_name = "VERSION")]
+        cas: Option<u64>,
+        /// Read the value from this file; `-` is stdin
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+        /// Keep a trailing newline
+        #[arg(long)]
+        raw: bool,
+        /// Wait until it is live at every edge
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Change scopes or comment; never touches the value
+    Edit {
+        /// STORE/NAME or an id
+        #[arg(value_name = "STORE/NAME")]
+        secret: String,
+        /// The new scopes, all of them; may be repeated
+        #[arg(long = "scope", value_delimiter = ',', required_unless_present = "comment")]
+        scopes: Vec<String>,
+        /// The new comment; empty clears it
+        #[arg(long)]
+        comment: Option<String>,
+    },
+    /// The secrets of a store
+    List {
+        /// The store, by id or name
+        store: String,
+    },
+    /// One secret's metadata
+    Show {
+        /// STORE/NAME or an id
+        #[arg(value_name = "STORE/NAME")]
+        secret: String,
+    },
+    /// The versions of a secret's value
+    Versions {
+        /// STORE/NAME or an id
+        #[arg(value_name = "STORE/NAME")]
+        secret: String,
+    },
+    /// Copy a secret's value under a new name in the same store
+    Copy {
+        /// STORE/NAME or an id of the source
+        #[arg(value_name = "STORE/NAME")]
+        source: String,
+        /// STORE/NAME of the copy
+        #[arg(value_name = "STORE/NEW-NAME")]
+        target: String,
+        /// The copy's scopes; the source's when left out
+        #[arg(long = "scope", value_delimiter = ',')]
+        scopes: Vec<String>,
+    },
+    /// Make an earlier version the current one again
+    Rollback {
+        /// STORE/NAME or an id
+        #[arg(value_name = "STORE/NAME")]
+        secret: String,
+        /// The version
+        version: u64,
+    },
+    /// Delete a secret
+    Delete {
+        /// STORE/NAME or an id
+        #[arg(value_name = "STORE/NAME")]
+        secret: String,
+        /// Also when consumers are bound to it
+        #[arg(long)]
+        force: bool,
+        /// Don't ask
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// `quota`
+#[derive(Debug, Subcommand)]
+pub enum QuotaCommand {
+    /// Limits and use
+    Show,
+    /// Change the account's limits
+    Set {
+        /// Secrets in the account
+        #[arg(long)]
+        secrets: Option<u32>,
+        /// Stores in the account
+        #[arg(long)]
+        stores: Option<u32>,
+        /// Bytes of a value
+        #[arg(long)]
+        value_bytes: Option<u32>,
+    },
+}
+
+/// `binding`
+#[derive(Debug, Subcommand)]
+pub enum BindingCommand {
+    /// The bindings of the account, or of one consumer
+    List {
+        /// The consumer, such as worker/web
+        #[arg(value_name = "KIND/NAME")]
+        consumer: Option<String>,
+    },
+}
+
+/// `consumer`
+#[derive(Debug, Subcommand)]
+pub enum ConsumerCommand {
+    /// Create a consumer
+    Create {
+        /// Such as worker/web
+        #[arg(value_name = "KIND/NAME")]
+        consumer: String,
+    },
+    /// The account's consumers
+    List,
+    /// Delete a consumer with its bindings and tokens
+    Delete {
+        /// Such as worker/web
+        #[arg(value_name = "KIND/NAME")]
+        consumer: String,
+        /// Don't ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Tokens, by which a consumer shows who it is
+    #[command(subcommand)]
+    Token(ConsumerTokenCommand),
+}
+
+/// `consumer token`
+#[derive(Debug, Subcommand)]
+pub enum ConsumerTokenCommand {
+    /// Create a token; it is printed once
+    Create {
+        /// Such as worker/web
+        #[arg(value_name = "KIND/NAME")]
+        consumer: String,
+        /// Until when it is valid, counted from now; for ever when left out
+        #[arg(long, value_name = "D", value_parser = humantime::parse_duration)]
+        expires_in: Option<Duration>,
+    },
+    /// Replace a token by a new one, which is printed once
+    Roll {
+        /// Such as worker/web
+        #[arg(value_name = "KIND/NAME")]
+        consumer: String,
+        /// The token's id
+        token: String,
+    },
+    /// Revoke a token
+    Revoke {
+        /// Such as worker/web
+        #[arg(value_name = "KIND/NAME")]
+        consumer: String,
+        /// The token's id
+        token: String,
+    },
+    /// A consumer's tokens, by their ids
+    List {
+        /// Such as worker/web
+        #[arg(value_name = "KIND/NAME")]
+        consumer: String,
+    },
+}
+
+/// `get` and `watch`
+#[derive(Debug, Clone, Args)]
+pub struct LookupArgs {
+    /// The consumer, such as worker/web
+    #[arg(value_name = "KIND/NAME")]
+    pub consumer: String,
+    /// The binding's name
+    #[arg(value_name = "VAR")]
+    pub binding: String,
+    /// The secret's name, when the binding is to a store
+    #[arg(long, value_name = "NAME")]
+    pub secret: Option<String>,
+    /// Which edge of the context; the first when left out
+    #[arg(long, value_name = "EDGE")]
+    pub edge: Option<String>,
+    /// Only from a state at least here, such as 1.42
+    #[arg(long, value_name = "POSITION")]
+    pub min_position: Option<String>,
+    /// Only from a state at most this old
+    #[arg(long, value_name = "D", value_parser = humantime::parse_duration)]
+    pub max_age: Option<Duration>,
+    /// Read the consumer's token from this file; without it the socket's peer user decides
+    #[arg(long, value_name = "FILE", env = "CINNABAR_CONSUMER_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Print the value alone, without a newline after it
+    #[arg(long)]
+    pub raw: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn grammar_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn secret_values_have_no_argument() {
+        let refused = Cli::try_parse_from(["cinnabar", "secret", "create", "default/A", "--value", "x"]);
+        assert!(refused.is_err());
+    }
+}

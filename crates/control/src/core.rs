@@ -1,0 +1,108 @@
+//! What every operation works with: the log, the keys, the clock.
+
+use std::sync::Arc;
+
+use consensus::Consensus;
+use feed::{Liveness, Publisher};
+use runtime::TokioSpawn;
+use seal::KeyRing;
+use seams::{Clock, Entropy};
+use state::{Command, CommandBody, FEATURE_LEVEL_MAX, Principal, Reply, RequestKey, State, record::NodeRole};
+use types::{ClusterId, KeyDomain, NodeId, NodeName, Position};
+use wire::{ErrorKind, PublicError};
+
+use crate::{call::Call, caller::Caller, error, recent::Recent};
+
+/// The parts of a control node that operations share.
+pub(crate) struct Core {
+    pub(crate) cluster: ClusterId,
+    pub(crate) node: NodeId,
+    pub(crate) name: NodeName,
+    pub(crate) domain: KeyDomain,
+    pub(crate) consensus: Consensus,
+    pub(crate) ring: Arc<KeyRing>,
+    pub(crate) publisher: Arc<Publisher>,
+    pub(crate) recent: Arc<Recent>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) tasks: Arc<TokioSpawn>,
+}
+
+impl Core {
+    /// Identifies the caller and runs `find` on a state that is new enough to claim absence. The local state is tried first:
+    /// what it holds was committed. Only what it does not hold is asked of the newest state, which a node without a majority
+    /// refuses to know.
+    pub(crate) async fn find<T>(&self, call: &Call, find: impl Fn(&State, &Caller) -> Result<T, PublicError>) -> Result<T, PublicError> {
+        let on = |state: &State| find(state, &Caller::identify(state, call, self.clock.wall())?);
+        match on(&self.consensus.local()) {
+            Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::Unauthenticated | ErrorKind::Denied) => {
+                on(&self.newest().await?)
+            }
+            found => found,
+        }
+    }
+
+    /// Identifies the caller and runs `read` on the newest state: what metadata is answered from.
+    pub(crate) async fn read<T>(
+        &self,
+        call: &Call,
+        read: impl FnOnce(&State, &Caller) -> Result<T, PublicError>,
+    ) -> Result<T, PublicError> {
+        // Without a credential nothing is asked of the log.
+        if call.token.is_none() && call.node.is_none() {
+            return Err(Caller::unknown());
+        }
+        let state = self.newest().await?;
+        read(&state, &Caller::identify(&state, call, self.clock.wall())?)
+    }
+
+    async fn newest(&self) -> Result<State, PublicError> {
+        self.consensus.linearizable().await.map_err(error::not_read)
+    }
+
+    /// Proposes a command in the caller's name and waits for what `apply` says.
+    pub(crate) async fn propose(
+        &self,
+        call: &Call,
+        principal: Principal,
+        request: Option<RequestKey>,
+        body: CommandBody,
+    ) -> Result<Reply, PublicError> {
+        let command = Command {
+            level: self.consensus.local().settings().map_err(error::damaged)?.map_or(FEATURE_LEVEL_MAX, |settings| settings.feature_level),
+            principal,
+            stamp: self.clock.wall(),
+            request,
+            origin: call.origin.clone(),
+            body,
+        };
+        self.consensus.propose(command).await.map_err(error::not_proposed)
+    }
+
+    /// On how many of the edges that count `position` is live now.
+    pub(crate) fn live(&self, position: Position) -> Liveness {
+        let state = self.consensus.local();
+        self.publisher.acks().live(position, |node| counts(&state, node))
+    }
+
+    /// Waits until `position` is live on every edge that counts. Safe to cancel.
+    pub(crate) async fn wait_live(&self, position: Position) -> Liveness {
+        let state = self.consensus.local();
+        self.publisher.acks().wait_live(position, |node| counts(&state, node)).await
+    }
+
+    /// The names of edges that do not hold `position` yet.
+    pub(crate) fn behind(&self, position: Position, most: usize) -> Vec<String> {
+        let state = self.consensus.local();
+        let rows = self.publisher.acks().rows().into_iter();
+        let behind = rows.filter(|row| counts(&state, row.node) && row.durable.is_none_or(|durable| durable < position));
+        let name = |node| state.node(node).ok().flatten().map_or_else(|| node.to_string(), |record| record.name.to_string());
+        behind.map(|row| name(row.node)).take(most).collect()
+    }
+}
+
+/// Whether a node is one of those that a receipt waits for: enrolled, unrevoked, no voter. Which of them were seen lately, the
+/// acknowledgements know.
+fn counts(state: &State, node: NodeId) -> bool {
+    state.node(node).ok().flatten().is_some_and(|record| record.revoked.is_none() && record.role == NodeRole::Edge)
+}

@@ -1,0 +1,33 @@
+//! What a control node is started with.
+
+use std::sync::Arc;
+
+use runtime::{config::ControlConfig, telemetry::Metrics};
+use seams::{Clock, Disk, Entropy};
+
+/// What a control node is started with. The process's own affairs (logging, the recorder of metrics, signals) are its `main`'s.
+pub struct ControlOptions {
+    /// The checked configuration. Ports of 0 are chosen by the system; [`crate::Control::address`] tells them.
+    pub config: ControlConfig,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness: ids, keys, nonces.
+    pub entropy: Arc<dyn Entropy>,
+    /// The disk of log and snapshot files. The table opens its own files.
+    pub disk: Arc<dyn Disk>,
+    /// What `/metrics` shows.
+    pub metrics: Metrics,
+}
+
+impl ControlOptions {
+    /// On this machine's clock, randomness and disk.
+    pub fn new(config: ControlConfig, metrics: Metrics) -> Self {
+        Self {
+            config,
+            clock: Arc::new(runtime::RealClock::new()),
+            entropy: Arc::new(runtime::OsEntropy),
+            disk: Arc::new(runtime::RealDisk),
+            metrics,
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! The gRPC services: parse the message, call the one operation, show what came back. No rule lives here.
+
+mod accounts;
+mod bindings;
+mod consumers;
+mod feed;
+mod receipts;
+mod secrets;
+mod status;
+mod stores;
+
+use std::sync::Arc;
+
+use state::Key;
+use wire::{ErrorKind, PublicError, parse::PageTarget};
+
+use crate::core::Core;
+
+/// One implementation of every service.
+#[derive(Clone)]
+pub(crate) struct Services(pub(crate) Arc<Core>);
+
+pub(crate) use feed::FeedService;
+
+/// Where a page begins: the key after which it starts, from the token that the page before gave out.
+fn after(page: &PageTarget) -> Result<Option<Key>, PublicError> {
+    let Some(token) = &page.token else { return Ok(None) };
+    let bad = || PublicError::new(ErrorKind::InvalidArgument, "field `page.token`: not a token that a page before this one gave out");
+    let bytes: Option<Vec<u8>> = (token.len() % 2 == 0 && token.is_ascii())
+        .then(|| (0..token.len()).step_by(2).map(|at| u8::from_str_radix(&token[at..at + 2], 16).ok()).collect())
+        .flatten();
+    let key = Key::from_bytes(bytes.ok_or_else(bad)?.into());
+    key.decode().map(|_| Some(key)).map_err(|_| bad())
+}
+
+/// The token of the page after.
+fn next(key: Option<Key>) -> String {
+    key.map(|key| key.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect()).unwrap_or_default()
+}
+
+/// What a message must hold.
+fn parsed<T, M>(field: &str, message: Option<M>) -> Result<T, PublicError>
+where
+    T: TryFrom<M, Error = wire::parse::FieldError>,
+{
+    let message = wire::parse::required(field, message)?;
+    T::try_from(message).map_err(|error| error.under(field).into())
+}

@@ -1,0 +1,91 @@
+//! `Status`: what the node is, and who the caller is.
+
+use tonic::{Request, Response, Status, async_trait};
+use types::{LogIndex, UnixMillis};
+use wire::{PublicError, v1};
+
+use super::Services;
+use crate::{
+    call::serve,
+    caller::{Caller, Who},
+    core::Core,
+    error::damaged,
+};
+
+fn edges(core: &Core) -> Result<Vec<v1::EdgeStatus>, PublicError> {
+    let state = core.consensus.local();
+    let head = state.position();
+    let now = core.clock.wall();
+    let row = |row: feed::AckRow| {
+        let name = state.node(row.node).map_err(damaged)?.map(|record| record.name.to_string()).unwrap_or_default();
+        let lag = row.durable.map_or(head.revision.get(), |durable| head.revision.get().saturating_sub(durable.revision.get()));
+        let seen = now.get().saturating_sub(u64::try_from(row.unseen_for.as_millis()).unwrap_or(u64::MAX));
+        Ok(v1::EdgeStatus {
+            node_id: row.node.get(),
+            node_name: name,
+            connected: row.connected,
+            watermark: row.durable.map(Into::into),
+            lag_revisions: lag,
+            seen_ms: seen,
+        })
+    };
+    core.publisher.acks().rows().into_iter().map(row).collect()
+}
+
+#[async_trait]
+impl v1::status_server::Status for Services {
+    async fn show(&self, request: Request<v1::ShowStatusRequest>) -> Result<Response<v1::NodeStatus>, Status> {
+        serve(&self.0, "status.show", request, async |core, call, _| {
+            // The node's own view, so that it can be asked also without a majority.
+            let state = core.consensus.local();
+            Caller::identify(&state, &call, core.clock.wall())?;
+            let raft = core.consensus.status();
+            let leader = raft.leader.and_then(|leader| state.node(leader).ok().flatten()).map(|record| record.name.to_string());
+            Ok(v1::NodeStatus {
+                cluster_id: core.cluster.to_string(),
+                node_id: core.node.get(),
+                node_name: core.name.to_string(),
+                role: v1::NodeRole::Control.into(),
+                position: Some(state.position().into()),
+                chain_hash: state.chain_hash().to_string(),
+                applied_index: raft.applied.map_or(0, LogIndex::get),
+                leader: leader.unwrap_or_default(),
+                unlocked: !core.ring.is_locked(),
+                feature_level: state.settings().map_err(damaged)?.map_or(0, |settings| settings.feature_level.get()),
+                edges: edges(&core)?,
+                age_ms: None,
+                connected: true,
+                problems: if core.ring.is_locked() {
+                    vec!["the node is locked: it serves metadata and the feed, but seals no value".to_owned()]
+                } else {
+                    Vec::new()
+                },
+                software: concat!("cinnabar ", env!("CARGO_PKG_VERSION")).to_owned(),
+            })
+        })
+        .await
+    }
+
+    async fn who_am_i(&self, request: Request<v1::WhoAmIRequest>) -> Result<Response<v1::WhoAmIReply>, Status> {
+        serve(&self.0, "status.who_am_i", request, async |core, call, _| {
+            core.read(&call, |_, caller| {
+                let accounts: Option<Vec<String>> =
+                    caller.grants().iter().map(|grant| grant.scope.account().map(|account| account.to_string())).collect();
+                let (name, kind, expires) = match caller.who() {
+                    Who::Operator { name, expires, .. } => (name.to_string(), v1::PrincipalKind::Operator, *expires),
+                    Who::Node(node) => (format!("node {node}"), v1::PrincipalKind::Node, None),
+                };
+                Ok(v1::WhoAmIReply {
+                    name,
+                    kind: kind.into(),
+                    all_accounts: accounts.is_none(),
+                    account_ids: accounts.unwrap_or_default(),
+                    roles: caller.grants().iter().map(|grant| grant.role.name().to_owned()).collect(),
+                    expires_ms: expires.map_or(0, UnixMillis::get),
+                })
+            })
+            .await
+        })
+        .await
+    }
+}

@@ -1,0 +1,99 @@
+//! From records to the messages that show them. Never a value: no message here has a place for one.
+
+use state::{
+    State,
+    record::{AccountRecord, BindingRecord, BindingTarget, ConsumerRecord, SecretRecord, StoreRecord},
+};
+use types::{AccountId, BindingName, ConsumerRef, SecretId, StoreId, Version};
+use wire::{PublicError, v1};
+
+use crate::{core::Core, error::damaged};
+
+/// An account.
+pub(crate) fn account(id: AccountId, record: &AccountRecord) -> v1::Account {
+    v1::Account { id: id.to_string(), name: record.name.to_string(), created_ms: record.created.get() }
+}
+
+/// A store.
+pub(crate) fn store(id: StoreId, record: &StoreRecord) -> v1::Store {
+    v1::Store {
+        id: id.to_string(),
+        account_id: record.account.to_string(),
+        name: record.name.to_string(),
+        created_ms: record.created.get(),
+        modified_ms: record.modified.get(),
+    }
+}
+
+/// A secret's metadata, with the status that it has now: pending until every edge seen lately holds its newest change.
+pub(crate) fn secret(core: &Core, state: &State, id: SecretId, record: &SecretRecord) -> Result<v1::Secret, PublicError> {
+    let store = state.store_even_deleting(record.store).map_err(damaged)?;
+    let live = core.live(core.recent.changed_at(id));
+    let status = if live.complete() { v1::SecretStatus::Active } else { v1::SecretStatus::Pending };
+    Ok(v1::Secret {
+        id: id.to_string(),
+        store_id: record.store.to_string(),
+        name: record.name.to_string(),
+        scopes: record.scopes.iter().map(|scope| scope.name().to_owned()).collect(),
+        comment: record.comment.as_str().to_owned(),
+        created_ms: record.created.get(),
+        modified_ms: record.modified.get(),
+        status: status.into(),
+        current_version: record.current.get(),
+        previous_version: record.previous.map_or(0, Version::get),
+        candidate_version: record.candidate.map_or(0, Version::get),
+        store_name: store.map(|store| store.name.to_string()).unwrap_or_default(),
+    })
+}
+
+/// A secret's versions, newest first.
+pub(crate) fn versions(record: &SecretRecord) -> Vec<v1::SecretVersion> {
+    let one = |entry: &state::record::VersionEntry| v1::SecretVersion {
+        version: entry.version.get(),
+        created_ms: entry.created.get(),
+        current: record.current == entry.version,
+        previous: record.previous == Some(entry.version),
+        candidate: record.candidate == Some(entry.version),
+    };
+    record.versions.iter().rev().map(one).collect()
+}
+
+/// A consumer.
+pub(crate) fn consumer(consumer: &ConsumerRef, record: &ConsumerRecord) -> v1::Consumer {
+    v1::Consumer {
+        account_id: consumer.account.to_string(),
+        kind: v1::ConsumerKind::from(consumer.kind).into(),
+        name: consumer.name.to_string(),
+        created_ms: record.created.get(),
+    }
+}
+
+/// A binding, with whether its target is still there.
+pub(crate) fn binding(
+    state: &State,
+    consumer: &ConsumerRef,
+    name: &BindingName,
+    record: &BindingRecord,
+) -> Result<v1::Binding, PublicError> {
+    let store_id = record.target.store();
+    let store = state.store(store_id).map_err(damaged)?;
+    let (secret_id, secret_name, gone) = match &record.target {
+        BindingTarget::Secret { secret, name, .. } => {
+            let found = state.secret(store_id, *secret).map_err(damaged)?;
+            (secret.to_string(), name.to_string(), found.is_none())
+        }
+        BindingTarget::Store { .. } => (String::new(), String::new(), store.is_none()),
+    };
+    Ok(v1::Binding {
+        account_id: consumer.account.to_string(),
+        consumer_kind: v1::ConsumerKind::from(consumer.kind).into(),
+        consumer_name: consumer.name.to_string(),
+        name: name.to_string(),
+        store_id: store_id.to_string(),
+        store_name: store.map(|store| store.name.to_string()).unwrap_or_default(),
+        secret_id,
+        secret_name,
+        created_ms: record.created.get(),
+        target_deleted: gone,
+    })
+}
