@@ -1,0 +1,123 @@
+//! What can go wrong, and what the caller should do about it.
+
+use state::Refusal;
+use types::NodeId;
+
+/// Why the voter stopped, as the first cause was seen. Shown to operators; holds no secret bytes.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct StopReason(pub(crate) String);
+
+/// The answer to a proposal that brought no reply.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ProposeError {
+    /// `apply` judged the command and refused it. Final: part of the replicated outcome.
+    #[error("refused: {}", .0.message)]
+    Refused(Refusal),
+    /// Another voter leads. Nothing was proposed; try there.
+    #[error("this voter does not lead{}", leader_text(leader))]
+    NotLeader {
+        /// The leader and its address, when known.
+        leader: Option<(NodeId, String)>,
+    },
+    /// Nothing was proposed: no leader within the deadline, or too many proposals in flight. Try again here, a little later.
+    #[error("not proposed: {reason}; try again")]
+    Unavailable {
+        /// What is missing.
+        reason: String,
+    },
+    /// The command was proposed and may or may not be applied. Ask again with the same request id: it returns the first reply.
+    #[error("outcome not known: {reason}; send the same request id again")]
+    Unknown {
+        /// Why it is not known.
+        reason: String,
+    },
+    /// The command is larger than an entry may be. Nothing was proposed.
+    #[error("a command of {bytes} bytes is over the limit of {max}; split it")]
+    TooLarge {
+        /// Its encoded length.
+        bytes: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// The voter has stopped or is stopping. Try another one.
+    #[error("this voter has stopped: {0}")]
+    Stopped(StopReason),
+}
+
+/// The answer to a read that cannot be shown to be the newest.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ReadError {
+    /// Another voter leads; try there.
+    #[error("this voter does not lead{}", leader_text(leader))]
+    NotLeader {
+        /// The leader and its address, when known.
+        leader: Option<(NodeId, String)>,
+    },
+    /// No majority confirmed within the deadline that this voter still leads.
+    #[error("cannot read the newest state: {reason}; try again")]
+    Unavailable {
+        /// What is missing.
+        reason: String,
+    },
+    /// The voter has stopped or is stopping. Try another one.
+    #[error("this voter has stopped: {0}")]
+    Stopped(StopReason),
+}
+
+/// Why a voter did not start. None of these is healed by trying again.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The Raft log cannot be opened. A damaged log is never cut silently: the voter is to be replaced from its peers.
+    #[error("cannot open the Raft log in {folder}; if it is damaged, replace this voter from its peers under a new identity")]
+    Log {
+        /// Where it is.
+        folder: String,
+        /// The cause.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Neither the table nor a snapshot file gives a state that the log continues.
+    #[error("cannot recover the state: {detail}; replace this voter from its peers, or restore a backup")]
+    State {
+        /// What was found.
+        detail: String,
+    },
+    /// The snapshot folder cannot be used.
+    #[error("cannot use the snapshot folder {folder}")]
+    Snapshot {
+        /// Where it is.
+        folder: String,
+        /// The cause.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Something of the options is out of range.
+    #[error("bad consensus options: {detail}")]
+    Options {
+        /// Which and why.
+        detail: String,
+    },
+    /// The log holds what this voter cannot replay, or the Raft core did not start.
+    #[error("the voter did not start: {0}")]
+    Stopped(StopReason),
+}
+
+fn leader_text(leader: &Option<(NodeId, String)>) -> String {
+    match leader {
+        Some((node, address)) => format!("; node {node} at {address} does"),
+        None => "; no leader is known".to_owned(),
+    }
+}
+
+/// An error and its causes, in one line.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,173 @@
+//! Calls between voters: openraft's requests as bytes, on any [`PeerTransport`].
+//!
+//! Each request and each answer is one form of `format`. An entry travels as its log record, so a follower appends the very
+//! bytes that the leader has. A snapshot travels as its file, in chunks, each answered with the bytes received so far.
+//!
+//! **Invariants**
+//! 1. No answer is never taken for one: a call that fails, hangs past its deadline or answers nonsense is an error, for
+//!    pre-vote too, where openraft's default would grant and let an isolated voter raise its term.
+//! 2. A received snapshot file is verified before Raft hears of it.
+
+mod calls;
+mod server;
+
+use std::{future::Future, marker::PhantomData, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use openraft::{
+    OptionalSend, RaftNetworkFactory, RaftNetworkV2,
+    async_runtime::Select2,
+    errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable},
+    network::RPCOption,
+    raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, VoteRequest, VoteResponse},
+};
+pub(crate) use server::Server;
+use types::NodeId;
+
+use crate::{
+    Runtime,
+    offload::Offload,
+    peer::{PeerError, PeerRpc, PeerTransport},
+    raft::{Snapshot, SnapshotMeta, Types, Vote},
+    snapshot::{SnapshotFile, Snapshots},
+};
+
+/// Bytes of a snapshot file in one call: small enough to be cut by a deadline, large enough to fill a pipe.
+const CHUNK_BYTES: usize = 512 << 10;
+
+/// Makes a connection to each peer.
+pub(crate) struct Peers<R> {
+    pub(crate) transport: Arc<dyn PeerTransport>,
+    pub(crate) snapshots: Arc<Snapshots>,
+    pub(crate) offload: Offload<R>,
+}
+
+impl<R: Runtime> RaftNetworkFactory<Types<R>> for Peers<R> {
+    type Network = Peer<R>;
+
+    async fn new_client(&mut self, target: u64, node: &openraft::BasicNode) -> Peer<R> {
+        Peer {
+            to: NodeId::new(target),
+            address: node.addr.clone(),
+            transport: self.transport.clone(),
+            snapshots: self.snapshots.clone(),
+            offload: self.offload,
+            runtime: PhantomData,
+        }
+    }
+}
+
+/// One peer.
+pub(crate) struct Peer<R> {
+    to: NodeId,
+    address: String,
+    transport: Arc<dyn PeerTransport>,
+    snapshots: Arc<Snapshots>,
+    offload: Offload<R>,
+    runtime: PhantomData<fn() -> R>,
+}
+
+fn rpc_error<R: Runtime>(error: PeerError) -> RPCError<Types<R>> {
+    match error {
+        PeerError::Unreachable { .. } => RPCError::Unreachable(Unreachable::new(&error)),
+        PeerError::Failed { .. } | PeerError::Malformed { .. } | PeerError::Stopped => RPCError::Network(NetworkError::new(&error)),
+    }
+}
+
+impl<R: Runtime> Peer<R> {
+    /// The deadline holds even if the transport forgets it: a call that hangs would stop replication to this peer for good.
+    async fn call(&self, rpc: PeerRpc, request: Bytes, deadline: Duration) -> Result<Bytes, PeerError> {
+        let call = self.transport.call(self.to, &self.address, rpc, request, deadline);
+        R::timeout(deadline, call)
+            .await
+            .unwrap_or_else(|_| Err(PeerError::Failed { to: self.to, reason: format!("no answer within {deadline:?}") }))
+    }
+
+    async fn exchange<T>(
+        &self,
+        rpc: PeerRpc,
+        request: Bytes,
+        deadline: Duration,
+        decode: impl FnOnce(Bytes) -> Result<T, crate::format::FormatError>,
+    ) -> Result<T, PeerError> {
+        let answer = self.call(rpc, request, deadline).await?;
+        decode(answer).map_err(|error| PeerError::Failed { to: self.to, reason: error.to_string() })
+    }
+
+    /// Sends the file chunk by chunk. The last answer is the peer's vote, once it has installed the file.
+    async fn send_file(&self, vote: &Vote, meta: &SnapshotMeta, file: &SnapshotFile, deadline: Duration) -> Result<Vote, PeerError> {
+        let read_failed =
+            |error: std::io::Error| PeerError::Failed { to: self.to, reason: format!("cannot read the snapshot file: {error}") };
+        let length = file.bytes;
+        let mut offset = 0;
+        loop {
+            let (snapshots, opened) = (self.snapshots.clone(), file.clone());
+            let wanted = (length - offset).min(CHUNK_BYTES as u64) as usize;
+            let bytes = self.offload.run(move || snapshots.read(&opened, offset, wanted)).await.map_err(read_failed)?;
+            let last = offset + wanted as u64 == length;
+            let request = calls::SnapshotChunk { vote: *vote, meta: meta.clone(), length, offset, bytes };
+            let answer = self.exchange(PeerRpc::Snapshot, request.encode(), deadline, calls::SnapshotAnswer::decode).await?;
+            if answer.vote > *vote {
+                return Ok(answer.vote);
+            }
+            match answer.received {
+                received if last && received == length => return Ok(answer.vote),
+                // The peer lost what it had (it restarted, or another leader sent a file): begin again from there.
+                received if received <= length && received != offset => offset = received,
+                received => {
+                    return Err(PeerError::Failed {
+                        to: self.to,
+                        reason: format!("the peer holds {received} of {length} bytes and does not go on"),
+                    });
+                }
+            }
+        }
+    }
+}
+
+impl<R: Runtime> RaftNetworkV2<Types<R>> for Peer<R> {
+    type SnapshotData = SnapshotFile;
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<Types<R>>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<Types<R>>, RPCError<Types<R>>> {
+        let request = calls::encode_append(&rpc);
+        self.exchange(PeerRpc::Append, request, option.hard_ttl(), calls::decode_append_answer).await.map_err(rpc_error)
+    }
+
+    async fn vote(&mut self, rpc: VoteRequest<Types<R>>, option: RPCOption) -> Result<VoteResponse<Types<R>>, RPCError<Types<R>>> {
+        let request = calls::encode_vote_request(&rpc);
+        self.exchange(PeerRpc::Vote, request, option.hard_ttl(), calls::decode_vote_answer).await.map_err(rpc_error)
+    }
+
+    async fn pre_vote(&mut self, rpc: VoteRequest<Types<R>>, option: RPCOption) -> Result<VoteResponse<Types<R>>, RPCError<Types<R>>> {
+        let request = calls::encode_vote_request(&rpc);
+        self.exchange(PeerRpc::PreVote, request, option.hard_ttl(), calls::decode_vote_answer).await.map_err(rpc_error)
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        option: RPCOption,
+    ) -> Result<SnapshotResponse<Types<R>>, StreamingError<Types<R>>> {
+        let sent = self.send_file(&vote, &snapshot.meta, &snapshot.snapshot, option.hard_ttl());
+        match R::select2(cancel, sent).await {
+            Select2::First(closed) => Err(StreamingError::Closed(closed)),
+            Select2::Second(Ok(vote)) => Ok(SnapshotResponse::new(vote)),
+            Select2::Second(Err(error)) => Err(rpc_error::<R>(error).into()),
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<Types<R>>,
+        option: RPCOption,
+    ) -> Result<openraft::raft::TransferLeaderResponse<Types<R>>, RPCError<Types<R>>> {
+        let bytes = calls::encode_transfer(&request);
+        self.exchange(PeerRpc::Transfer, bytes, option.hard_ttl(), calls::decode_transfer_answer).await.map_err(rpc_error)
+    }
+}

@@ -1,0 +1,90 @@
+//! The network between voters, as bytes: what the transport carries and the simulation delays, drops and cuts.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use types::NodeId;
+
+/// The kinds of call between voters. The transport routes all of them alike; a separate connection for
+/// [`PeerRpc::Snapshot`] keeps a large transfer from delaying heartbeats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PeerRpc {
+    /// Entries, or a heartbeat when there are none.
+    Append,
+    /// A request for a vote.
+    Vote,
+    /// A question whether a vote would be granted.
+    PreVote,
+    /// A chunk of a snapshot file.
+    Snapshot,
+    /// Leadership is offered.
+    Transfer,
+}
+
+/// Why a call brought no answer. Never taken for a grant or for an acknowledgement.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum PeerError {
+    /// No connection: the call did not arrive. The next one waits longer.
+    #[error("node {to} cannot be reached: {reason}")]
+    Unreachable {
+        /// Who was called.
+        to: NodeId,
+        /// What the transport says.
+        reason: String,
+    },
+    /// The call may have arrived; the answer did not.
+    #[error("call to node {to} failed: {reason}")]
+    Failed {
+        /// Who was called.
+        to: NodeId,
+        /// What the transport or the peer says.
+        reason: String,
+    },
+    /// The bytes are not a request of this protocol.
+    #[error("a malformed {rpc:?} request: {detail}")]
+    Malformed {
+        /// The kind of call.
+        rpc: PeerRpc,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// The voter that was asked has stopped.
+    #[error("the voter has stopped")]
+    Stopped,
+}
+
+/// Calls other voters. The receiving side gives the bytes to [`Consensus::handle`](crate::Consensus::handle) and sends back
+/// what that returns, after it has checked by the connection that the caller is a voter.
+pub trait PeerTransport: Send + Sync + 'static {
+    /// Sends `request` and waits for the answer, at most `deadline`: a call that hangs would hold up replication, so it is
+    /// also cut from outside. Dropping the future gives the call up.
+    ///
+    /// # Errors
+    /// [`PeerError::Unreachable`] or [`PeerError::Failed`]; a peer's own refusal to handle the call counts as failed.
+    fn call(
+        &self,
+        to: NodeId,
+        address: &str,
+        rpc: PeerRpc,
+        request: Bytes,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<Bytes, PeerError>>;
+}
+
+/// The transport of a voter that is alone: it never has anybody to call.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Unconnected;
+
+impl PeerTransport for Unconnected {
+    fn call(
+        &self,
+        to: NodeId,
+        _address: &str,
+        _rpc: PeerRpc,
+        _request: Bytes,
+        _deadline: Duration,
+    ) -> BoxFuture<'static, Result<Bytes, PeerError>> {
+        Box::pin(async move { Err(PeerError::Unreachable { to, reason: "this voter has no transport to peers".to_owned() }) })
+    }
+}

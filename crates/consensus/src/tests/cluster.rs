@@ -1,0 +1,266 @@
+//! Three voters in one thread under a seed: elections, cuts, crashes, and one history.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use openraft_rt_sim::{SimInstant, SimRuntime};
+use seams::{Entropy, sim::SimEntropy};
+use types::NodeId;
+
+use super::{
+    commands::{account_id, create_account_once, init},
+    rig::{Heard, Rig, SimClock, simulate},
+};
+use crate::{Consensus, PeerError, PeerRpc, PeerTransport, ProposeError, ReadError, Runtime, lock};
+
+/// A network that delays, loses and cuts one way.
+struct Net {
+    entropy: SimEntropy,
+    voters: Mutex<BTreeMap<NodeId, Consensus>>,
+    cut: Mutex<BTreeSet<(NodeId, NodeId)>>,
+    loss_percent: u64,
+    calls: Mutex<u64>,
+}
+
+/// One voter's view of the network.
+struct Port {
+    net: Arc<Net>,
+    from: NodeId,
+}
+
+impl PeerTransport for Port {
+    fn call(
+        &self,
+        to: NodeId,
+        _address: &str,
+        rpc: PeerRpc,
+        request: Bytes,
+        _deadline: Duration,
+    ) -> BoxFuture<'static, Result<Bytes, PeerError>> {
+        let (net, from) = (self.net.clone(), self.from);
+        Box::pin(async move {
+            *lock(&net.calls) += 1;
+            net.travel(from, to).await?;
+            let peer = lock(&net.voters).get(&to).cloned().ok_or(PeerError::Unreachable { to, reason: "down".to_owned() })?;
+            let answer = peer.handle(rpc, request).await?;
+            net.travel(to, from).await.map_err(|_| PeerError::Failed { to, reason: "the answer was lost".to_owned() })?;
+            Ok(answer)
+        })
+    }
+}
+
+impl Net {
+    async fn travel(&self, from: NodeId, to: NodeId) -> Result<(), PeerError> {
+        SimRuntime::sleep(Duration::from_micros(100 + self.entropy.number() % 2_000)).await;
+        let lost = self.entropy.number() % 100 < self.loss_percent;
+        if lost || lock(&self.cut).contains(&(from, to)) {
+            Err(PeerError::Unreachable { to, reason: "cut or lost".to_owned() })
+        } else {
+            Ok(())
+        }
+    }
+
+    fn isolate(&self, node: NodeId, others: &[NodeId]) {
+        lock(&self.cut).extend(others.iter().filter(|other| **other != node).flat_map(|other| [(node, *other), (*other, node)]));
+    }
+}
+
+const VOTERS: [u64; 3] = [1, 2, 3];
+
+struct Cluster {
+    net: Arc<Net>,
+    rigs: Vec<Rig>,
+    heard: Vec<Arc<Heard>>,
+    voters: Vec<Consensus>,
+}
+
+impl Cluster {
+    async fn start(seed: u64, loss_percent: u64) -> Self {
+        let net = Arc::new(Net {
+            entropy: SimEntropy::new(seed),
+            voters: Mutex::default(),
+            cut: Mutex::default(),
+            loss_percent,
+            calls: Mutex::new(0),
+        });
+        let mut cluster = Self { net, rigs: VOTERS.map(|node| Rig::new(node, &VOTERS)).into(), heard: Vec::new(), voters: Vec::new() };
+        for index in 0..VOTERS.len() {
+            let (heard, voter) = cluster.start_voter(index).await;
+            cluster.heard.push(heard);
+            cluster.voters.push(voter);
+        }
+        cluster
+    }
+
+    async fn start_voter(&self, index: usize) -> (Arc<Heard>, Consensus) {
+        let rig = &self.rigs[index];
+        let heard = Arc::new(Heard::default());
+        let port = Port { net: self.net.clone(), from: rig.node };
+        let options = rig.options(heard.clone(), Arc::new(port), Arc::new(SimClock));
+        let voter = Consensus::start_on::<SimRuntime>(options).await.unwrap();
+        lock(&self.net.voters).insert(rig.node, voter.clone());
+        (heard, voter)
+    }
+
+    fn nodes(&self) -> Vec<NodeId> {
+        self.rigs.iter().map(|rig| rig.node).collect()
+    }
+
+    /// The voter that most others follow.
+    async fn leader(&self) -> usize {
+        loop {
+            let leaders: Vec<_> = self.voters.iter().filter_map(|voter| voter.status().leader).collect();
+            let found = self.nodes().iter().position(|node| leaders.iter().filter(|leader| *leader == node).count() >= 2);
+            match found {
+                Some(index) => return index,
+                None => SimRuntime::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    }
+
+    /// Proposes as a client does: follows the leader, and sends the same request id again when the outcome is not known.
+    async fn write(&self, number: u64) -> bool {
+        let command = if number == 0 { init(&VOTERS) } else { create_account_once(number) };
+        for attempt in 0..200 {
+            let voter = &self.voters[(number as usize + attempt) % self.voters.len()];
+            match voter.propose(command.clone()).await {
+                Ok(_) => return true,
+                Err(ProposeError::Refused(refusal)) => panic!("account {number}: {refusal}"),
+                Err(_) => SimRuntime::sleep(Duration::from_millis(50)).await,
+            }
+        }
+        false
+    }
+
+    async fn agree(&self) {
+        loop {
+            let states: Vec<_> = self.voters.iter().map(Consensus::local).collect();
+            if states.windows(2).all(|pair| pair[0].position() == pair[1].position()) {
+                assert!(
+                    states
+                        .windows(2)
+                        .all(|pair| pair[0].state_root() == pair[1].state_root() && pair[0].chain_hash() == pair[1].chain_hash())
+                );
+                return;
+            }
+            SimRuntime::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+/// Elections, an isolated leader, loss: one run, and a hash over all that was seen and when.
+fn run(seed: u64) -> u64 {
+    simulate(seed, async {
+        let mut history = History::default();
+        let cluster = Cluster::start(seed, 2).await;
+        assert!(cluster.write(0).await);
+        for number in 1..=60 {
+            if number == 20 {
+                let leader = cluster.leader().await;
+                cluster.net.isolate(cluster.nodes()[leader], &cluster.nodes());
+                history.add(leader as u64);
+            }
+            if number == 40 {
+                lock(&cluster.net.cut).clear();
+            }
+            assert!(cluster.write(number).await, "seed {seed}: no majority took account {number}");
+            history.add(number);
+        }
+        cluster.agree().await;
+        let state = cluster.voters[0].local();
+        for number in 1..=60 {
+            assert!(state.account(account_id(number)).unwrap().is_some(), "seed {seed}: account {number} was acknowledged and is gone");
+        }
+        // Whoever was told of a change set at a position was told of the same one.
+        let mut told = BTreeMap::new();
+        for (position, hash) in cluster.heard.iter().flat_map(|heard| heard.sets()) {
+            assert!(told.insert(position, hash).is_none_or(|other| other == hash), "seed {seed}: two chains");
+            history.add(position.revision.get());
+        }
+        history.add(*lock(&cluster.net.calls));
+        for byte in state.chain_hash().as_bytes() {
+            history.add(u64::from(*byte));
+        }
+        history.0
+    })
+}
+
+/// FNV-1a over numbers and the simulated times at which they were added.
+struct History(u64);
+
+impl Default for History {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl History {
+    fn add(&mut self, number: u64) {
+        let now = SimInstant::try_now().map(|now| now.elapsed_since_start().as_nanos() as u64).unwrap_or_default();
+        for byte in number.to_le_bytes().into_iter().chain(now.to_le_bytes()) {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+        }
+    }
+}
+
+#[test]
+fn cluster_keeps_what_it_acknowledged_through_cuts_and_loss() {
+    for seed in 0..6 {
+        run(seed);
+    }
+}
+
+#[test]
+fn cluster_of_the_same_seed_has_the_same_history() {
+    assert_eq!(run(11), run(11));
+    assert_ne!(run(11), run(12));
+}
+
+#[test]
+fn leader_without_majority_neither_acknowledges_nor_reads() {
+    simulate(5, async {
+        let cluster = Cluster::start(5, 0).await;
+        assert!(cluster.write(0).await);
+        let leader = cluster.leader().await;
+        let (deposed, node) = (&cluster.voters[leader], cluster.nodes()[leader]);
+        cluster.net.isolate(node, &cluster.nodes());
+        let (read, written) = futures::join!(deposed.linearizable(), deposed.propose(create_account_once(1)));
+        assert!(matches!(read, Err(ReadError::Unavailable { .. })), "{:?}", read.err());
+        let written = written.unwrap_err();
+        assert!(matches!(written, ProposeError::Unavailable { .. } | ProposeError::Unknown { .. }), "{written}");
+        // Meanwhile the other two have gone on, and their term was not disturbed.
+        assert!(cluster.write(2).await);
+        lock(&cluster.net.cut).clear();
+        cluster.agree().await;
+    });
+}
+
+#[test]
+fn voter_far_behind_gets_a_snapshot_and_follows_on() {
+    simulate(8, async {
+        let mut cluster = Cluster::start(8, 0).await;
+        assert!(cluster.write(0).await);
+        let behind = (cluster.leader().await + 1) % 3;
+        let node = cluster.nodes()[behind];
+        cluster.net.isolate(node, &cluster.nodes());
+        for number in 1..=120 {
+            assert!(cluster.write(number).await);
+        }
+        let leader = &cluster.voters[cluster.leader().await];
+        assert!(leader.status().purged > cluster.voters[behind].status().last_log, "the log that it would need is gone");
+        lock(&cluster.net.cut).clear();
+        cluster.agree().await;
+        // It stands on its own feet: after a restart too.
+        cluster.voters[behind].shutdown().await;
+        let (_, voter) = cluster.start_voter(behind).await;
+        voter.recovered().await.unwrap();
+        cluster.voters[behind] = voter;
+        assert!(cluster.write(121).await);
+        cluster.agree().await;
+    });
+}

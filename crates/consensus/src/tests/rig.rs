@@ -1,0 +1,163 @@
+//! A voter that can be killed: its disk and table outlive it, its clock is the simulated runtime's.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use futures::future::BoxFuture;
+use openraft_rt_sim::{SimInstant, SimRuntime};
+use seams::{
+    Clock,
+    sim::{SimDisk, SimEntropy},
+};
+use state::{ChangeSet, State};
+use store::LogOptions;
+use types::{Hash, NodeId, Position, UnixMillis};
+
+use crate::{
+    Applied, AuditLog, Bootstrap, Consensus, Drive, Limits, MemTables, Options, PeerTransport, Runtime, StartError, Timing, Unconnected,
+    lock,
+};
+
+/// The simulated runtime's time.
+pub(super) struct SimClock;
+
+impl Clock for SimClock {
+    fn wall(&self) -> UnixMillis {
+        UnixMillis::new(1_700_000_000_000).plus(self.monotonic())
+    }
+
+    fn monotonic(&self) -> Duration {
+        SimInstant::try_now().map(SimInstant::elapsed_since_start).unwrap_or_default()
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(SimRuntime::sleep(duration))
+    }
+}
+
+/// Everything that a voter told its listener, checked as it comes: no gap, nothing twice, nothing back.
+#[derive(Default)]
+pub(super) struct Heard {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    at: Option<Position>,
+    sets: BTreeMap<Position, Hash>,
+    ticks: Vec<UnixMillis>,
+}
+
+impl Applied for Heard {
+    fn replaced(&self, state: &State) {
+        lock(&self.inner).at = Some(state.position());
+    }
+
+    fn applied(&self, sets: &[Arc<ChangeSet>], state: &State) {
+        let mut inner = lock(&self.inner);
+        for set in sets {
+            let position = set.header.position;
+            let before = inner.at.replace(position);
+            assert!(before.is_some_and(|before| before < position), "{before:?} was followed by {position}");
+            let other = inner.sets.insert(position, set.hash);
+            assert!(other.is_none_or(|other| other == set.hash), "two change sets at {position}");
+        }
+        assert_eq!(inner.at, Some(state.position()));
+    }
+
+    fn ticked(&self, state: &State, time: UnixMillis) {
+        assert!(state.last_time() >= time);
+        lock(&self.inner).ticks.push(time);
+    }
+}
+
+impl Heard {
+    /// The change sets by position.
+    pub(super) fn sets(&self) -> BTreeMap<Position, Hash> {
+        lock(&self.inner).sets.clone()
+    }
+
+    /// The times of the ticks.
+    pub(super) fn ticks(&self) -> Vec<UnixMillis> {
+        lock(&self.inner).ticks.clone()
+    }
+}
+
+/// Small, so that logs go from segment to segment, and a simulated disk is quick.
+pub(super) const SEGMENT_BYTES: u64 = 32 << 10;
+
+/// What of a voter survives its process.
+pub(super) struct Rig {
+    pub(super) node: NodeId,
+    pub(super) disk: SimDisk,
+    pub(super) tables: MemTables,
+    pub(super) drive: Drive,
+    pub(super) limits: Limits,
+    pub(super) voters: BTreeMap<NodeId, String>,
+}
+
+impl Rig {
+    pub(super) fn new(node: u64, voters: &[u64]) -> Self {
+        Self {
+            node: NodeId::new(node),
+            disk: SimDisk::new(),
+            tables: MemTables::default(),
+            drive: Drive::Manual,
+            limits: Limits { snapshot_entries: 40, keep_entries: 10, segment_bytes: SEGMENT_BYTES, ..Limits::default() },
+            voters: voters.iter().map(|id| (NodeId::new(*id), format!("voter-{id}"))).collect(),
+        }
+    }
+
+    fn folder(&self) -> PathBuf {
+        PathBuf::from(format!("voter-{}", self.node))
+    }
+
+    /// Options of one of its logs.
+    pub(super) fn log_options(&self, name: &str) -> LogOptions {
+        LogOptions { segment_bytes: SEGMENT_BYTES, ..LogOptions::new(self.folder().join(name)) }
+    }
+
+    /// Its audit log.
+    pub(super) fn audit(&self, drive: Drive) -> AuditLog {
+        AuditLog::open_with(Arc::new(self.disk.clone()), self.log_options("audit"), drive).unwrap()
+    }
+
+    /// Options of a voter on this disk.
+    pub(super) fn options(&self, heard: Arc<dyn Applied>, transport: Arc<dyn PeerTransport>, clock: Arc<dyn Clock>) -> Options {
+        Options {
+            node: self.node,
+            disk: Arc::new(self.disk.clone()),
+            folder: self.folder(),
+            drive: self.drive,
+            tables: Some(Box::new(self.tables.clone())),
+            clock,
+            transport,
+            applied: heard,
+            audit: Arc::new(self.audit(self.drive)),
+            bootstrap: Some(Bootstrap { voters: self.voters.clone() }),
+            timing: Timing::default(),
+            limits: self.limits,
+        }
+    }
+
+    /// Starts the voter alone, in the simulated runtime.
+    pub(super) async fn start(&self, heard: Arc<dyn Applied>) -> Result<Consensus, StartError> {
+        Consensus::start_on::<SimRuntime>(self.options(heard, Arc::new(Unconnected), Arc::new(SimClock))).await
+    }
+
+    /// Power off. The runtime of the voter must be gone.
+    pub(super) fn crash(&self, seed: u64) {
+        let entropy = SimEntropy::new(seed);
+        self.disk.crash(&entropy);
+        self.tables.0.crash(&entropy);
+    }
+}
+
+/// Runs a future in a new simulated runtime. What it has left running ends with it, as in a crash.
+pub(super) fn simulate<T>(seed: u64, future: impl Future<Output = T>) -> T {
+    SimRuntime::with_seed(seed).block_on(future)
+}
