@@ -160,17 +160,17 @@ pub enum ConfigCommand {
     Check {
         /// The file
         file: PathBuf,
-        /// Which server it is for; guessed from `role` when left out
+        /// Which server it is for
         #[arg(long, value_parser = ["control", "edge"])]
-        role: Option<String>,
+        role: String,
     },
     /// Print what is in force: the file's settings over the defaults
     Show {
         /// The file
         file: PathBuf,
-        /// Which server it is for; guessed from `role` when left out
+        /// Which server it is for
         #[arg(long, value_parser = ["control", "edge"])]
-        role: Option<String>,
+        role: String,
     },
 }
 

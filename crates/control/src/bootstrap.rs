@@ -141,7 +141,7 @@ pub(crate) async fn found(core: &Core, founding: Founding<'_>) -> Result<(), Boo
         domain,
         commitment: epoch.commitment,
         envelopes: epoch.envelopes,
-        nodes: founding.nodes.iter().map(|one| one.clone()).collect(),
+        nodes: founding.nodes.to_vec(),
     };
     core.propose(&own_call(core), Principal::System, None, CommandBody::InitCluster(Box::new(init)))
         .await

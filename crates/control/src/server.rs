@@ -126,7 +126,7 @@ impl Control {
         let cluster = own_cluster(&config, &tls)?;
         let register = bootstrap::vouched_for(&config, &tls.own())?;
         let root = FileRoot::open(&*disk, &config.keys.root).map_err(key(&config.keys.root))?;
-        let signing = read_key(&config.keys.signing, |bytes| SigningKey::from_file_bytes(bytes))?;
+        let signing = read_key(&config.keys.signing, SigningKey::from_file_bytes)?;
         let signing_public = signing.public();
         let ring = Arc::new(KeyRing::with_cache(cluster, config.limits.deks_cached_max));
 

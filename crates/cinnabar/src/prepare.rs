@@ -1,0 +1,204 @@
+//! The folder of a development cluster: keys, certificates and configuration files, made once and kept.
+//!
+//! `dev` runs the cluster from the same files that `cinnabar control --config` and `cinnabar edge --config` read, so what is
+//! tried in one process can be taken apart into several.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+use feed::{Anchor, SigningKey};
+use runtime::{
+    OsEntropy, RealClock, RealDisk,
+    config::{
+        self, Checks, ConsumerPattern, ControlConfig, EdgeConfig, FileMode, LogConfig, LogFormat, PeerRule, Registered, RegisteredRole,
+    },
+    dev_pki::DevPki,
+};
+use seal::{FileRoot, NodeKeyPair};
+use seams::{Clock, Disk, Entropy, OpenMode};
+use state::record::{MemberKey, SignerSetRecord};
+use types::{AccountId, ClusterId, NodeId};
+
+/// The voter's number; edges count from [`FIRST_EDGE`].
+const CONTROL: NodeId = NodeId::new(1);
+/// Ports between the usual ones of an edge and those of the next.
+const PORTS_PER_EDGE: u16 = 10;
+/// The first edge's number.
+const FIRST_EDGE: u64 = 101;
+
+/// A prepared cluster: where its files are.
+pub(crate) struct Prepared {
+    /// Of the cluster.
+    pub(crate) cluster: ClusterId,
+    /// The account that the development context uses.
+    pub(crate) account: AccountId,
+    /// The control node's configuration file.
+    pub(crate) control: PathBuf,
+    /// The edges' configuration files.
+    pub(crate) edges: Vec<PathBuf>,
+    /// The CA certificate.
+    pub(crate) ca: PathBuf,
+    /// Where the first operator's token lies once the cluster was founded.
+    pub(crate) operator_token: PathBuf,
+}
+
+/// Makes what is missing in `folder`, and renews certificates that end soon.
+pub(crate) fn prepare(folder: &Path, edges: u16) -> Result<Prepared> {
+    let (disk, entropy, clock) = (RealDisk, OsEntropy, RealClock::new());
+    disk.create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    // Configuration files hold absolute paths: a server may be started from anywhere.
+    let folder = folder.canonicalize().with_context(|| format!("cannot find {}", folder.display()))?;
+    let cluster = ClusterId::from_bytes(kept_id(&folder.join("cluster"), &entropy)?);
+    let account = AccountId::from_bytes(kept_id(&folder.join("account"), &entropy)?);
+    let keys = folder.join("keys");
+    disk.create_dir_all(&keys)?;
+    let pki = DevPki::ensure(&folder.join("tls"), cluster, clock.wall())?;
+
+    let root = keys.join("root.key");
+    if !root.exists() {
+        FileRoot::create(&disk, &entropy, &root)?;
+    }
+    let signing = keys.join("signing.key");
+    let signing_key =
+        kept_key(&signing, || Ok(SigningKey::generate(&entropy).to_file_bytes()), |bytes| Ok(SigningKey::from_file_bytes(bytes)?))?;
+    let signers = keys.join("signers");
+    let first_set = SignerSetRecord {
+        version: 1,
+        threshold: 1,
+        keys: vec![MemberKey { node: CONTROL, key: signing_key.public() }],
+        signatures: Vec::new(),
+    };
+    write_if_changed(&signers, &format!("{}\n", Anchor::of(cluster, &first_set).first_signer_set))?;
+
+    let control_file = folder.join("control.toml");
+    let operator_token = keys.join("operator.token");
+    let known: Option<ControlConfig> = control_file.exists().then(|| config::load(&control_file)).transpose()?;
+    let mut control = known.unwrap_or_else(|| ControlConfig { log: quiet_log(), ..ControlConfig::default() });
+    control.node.id = CONTROL;
+    control.node.cluster = Some(cluster);
+    control.node.data_dir = folder.join("control-1");
+    control.tls = pki.node(CONTROL)?;
+    control.keys.root = root;
+    control.keys.signing = signing;
+    control.keys.node = keys.join("control-1.node.key");
+    control.cluster.operator_token = operator_token.clone();
+    node_key(&control.keys.node, &entropy)?;
+    if !control_file.exists() {
+        control.listen.grpc = free_port(control.listen.grpc)?;
+        control.listen.health = free_port(control.listen.health)?;
+    }
+
+    let mut edge_files = Vec::new();
+    control.register.clear();
+    for number in 0..edges {
+        let (file, row) = prepare_edge(&folder, &pki, &control, &signers, account, number, &entropy)?;
+        control.register.push(row);
+        edge_files.push(file);
+    }
+    write_config(&control_file, &control)?;
+    Ok(Prepared { cluster, account, control: control_file, edges: edge_files, ca: pki.ca(), operator_token })
+}
+
+fn prepare_edge(
+    folder: &Path,
+    pki: &DevPki,
+    control: &ControlConfig,
+    signers: &Path,
+    account: AccountId,
+    number: u16,
+    entropy: &dyn Entropy,
+) -> Result<(PathBuf, Registered)> {
+    let id = NodeId::new(FIRST_EDGE + u64::from(number));
+    let name = format!("edge-{}", number + 1);
+    let file = folder.join(format!("{name}.toml"));
+    let known: Option<EdgeConfig> = file.exists().then(|| config::load(&file)).transpose()?;
+    let mut edge = known.unwrap_or_else(|| EdgeConfig { log: quiet_log(), ..EdgeConfig::default() });
+    if !file.exists() {
+        let nth = |usual: SocketAddr| SocketAddr::new(usual.ip(), usual.port() + number * PORTS_PER_EDGE);
+        edge.listen.grpc = free_port(nth(edge.listen.grpc))?;
+        edge.listen.health = free_port(nth(edge.listen.health))?;
+    }
+    edge.node.id = id;
+    edge.node.name = name.parse()?;
+    edge.node.cluster = control.node.cluster;
+    edge.node.data_dir = folder.join(&name);
+    edge.control.endpoints = vec![control.listen.grpc.into()];
+    edge.control.nodes = [control.node.id].into();
+    edge.listen.unix.path = folder.join(format!("{name}.sock"));
+    edge.listen.unix.mode = FileMode::new(0o600);
+    edge.tls = pki.node(id)?;
+    edge.keys.node = folder.join("keys").join(format!("{name}.node.key"));
+    edge.keys.signers = signers.to_owned();
+    // DEVELOPMENT: this machine's user may read as every consumer of the account.
+    edge.peer = vec![PeerRule { uid: rustix::process::getuid().as_raw(), account, consumers: vec![ConsumerPattern::Any] }];
+    let pair = node_key(&edge.keys.node, entropy)?;
+    let public = folder.join("keys").join(format!("{name}.node.pub"));
+    if !public.exists() {
+        std::fs::write(&public, pair.public().encode()).with_context(|| format!("cannot write {}", public.display()))?;
+    }
+    write_config(&file, &edge)?;
+    let row =
+        Registered { id, name: name.parse()?, role: RegisteredRole::Edge, certificate: edge.tls.cert.clone(), envelope_key: Some(public) };
+    Ok((file, row))
+}
+
+fn quiet_log() -> LogConfig {
+    LogConfig { format: LogFormat::Pretty, filter: "warn".to_owned() }
+}
+
+/// An id that is chosen once and kept in a file.
+fn kept_id(path: &Path, entropy: &dyn Entropy) -> Result<[u8; 16]> {
+    if let Ok(text) = std::fs::read_to_string(path) {
+        let id: ClusterId =
+            text.trim().parse().with_context(|| format!("{} is damaged: move the folder away to begin anew", path.display()))?;
+        return Ok(*id.as_bytes());
+    }
+    let id = ClusterId::from_bytes(entropy.id());
+    std::fs::write(path, format!("{id}\n")).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(*id.as_bytes())
+}
+
+fn kept_key<T>(
+    path: &Path,
+    make: impl FnOnce() -> Result<zeroize::Zeroizing<Vec<u8>>>,
+    read: impl FnOnce(&[u8]) -> Result<T>,
+) -> Result<T> {
+    if !path.exists() {
+        runtime::write_secret_file(path, &make()?)?;
+    }
+    let bytes = zeroize::Zeroizing::new(runtime::read_secret_file(path)?);
+    read(&bytes).with_context(|| format!("{} is damaged: move the folder away to begin anew", path.display()))
+}
+
+fn node_key(path: &Path, entropy: &dyn Entropy) -> Result<NodeKeyPair> {
+    kept_key(path, || Ok(NodeKeyPair::generate(entropy)?.to_file_bytes()), |bytes| Ok(NodeKeyPair::from_file_bytes(bytes)?))
+}
+
+/// The usual port if it is free, else one that the system chooses. It is kept in the configuration file.
+fn free_port(usual: SocketAddr) -> Result<SocketAddr> {
+    let try_port = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).and_then(|listener| listener.local_addr());
+    // In a test, several clusters are prepared at once, and the usual ports would be fought over.
+    let port = if std::env::var_os("CINNABAR_ANY_PORT").is_some() { 0 } else { usual.port() };
+    try_port(port).or_else(|_| try_port(0)).context("no free port on loopback")
+}
+
+fn write_config<C: Checks>(path: &Path, config: &C) -> Result<()> {
+    config.check().map_err(|(key, message)| anyhow::anyhow!("{key}: {message}"))?;
+    write_if_changed(path, &config::render(config)?)
+}
+
+fn write_if_changed(path: &Path, text: &str) -> Result<()> {
+    let wanted = || format!("cannot write {}", path.display());
+    if std::fs::read_to_string(path).is_ok_and(|present| present == text) {
+        return Ok(());
+    }
+    let disk = RealDisk;
+    if path.exists() {
+        disk.remove_file(path).with_context(wanted)?;
+    }
+    let file = disk.open(path, OpenMode::CreateNew).with_context(wanted)?;
+    file.write_all_at(text.as_bytes(), 0).and_then(|()| file.sync_data()).with_context(wanted)
+}
