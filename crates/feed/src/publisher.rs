@@ -117,6 +117,8 @@ pub(crate) struct Wake {
     pub(crate) keys: u64,
     /// Counts changes of the node registry: streams look whether their node is revoked.
     pub(crate) nodes: u64,
+    /// Counts ticks: envelopes can be added without a change that edges would see.
+    pub(crate) ticks: u64,
 }
 
 struct Inner {
@@ -189,12 +191,14 @@ impl Publisher {
         inner.state = state.clone();
         inner.tick = None;
         drop(inner);
-        self.wake.send_modify(|wake| *wake = Wake { version: wake.version + 1, keys: wake.keys + 1, nodes: wake.nodes + 1 });
+        self.woke(1, 1, 0);
     }
 
     /// Change sets were applied, and `state` follows the last of them. Never waits for a stream.
     pub fn applied(&self, sets: &[Arc<ChangeSet>], state: &State) {
         if sets.is_empty() {
+            // Control-only records changed, key envelopes perhaps; no edge has to hear of it at once.
+            self.lock().state = state.clone();
             return;
         }
         let touches = |keyspaces: &[Keyspace]| {
@@ -212,7 +216,7 @@ impl Publisher {
         }
         metrics::gauge!("cinnabar_feed_window_bytes").set(inner.window.bytes() as f64);
         drop(inner);
-        self.wake.send_modify(|wake| *wake = Wake { version: wake.version + 1, keys: wake.keys + keys, nodes: wake.nodes + nodes });
+        self.woke(keys, nodes, 0);
     }
 
     /// A tick of `time` was applied, and `state` follows it. When this node's clock is further off than a second, the tick is
@@ -227,11 +231,12 @@ impl Publisher {
         }
         let point = seal_point(state.propagated());
         let mut inner = self.lock();
+        inner.state = state.clone();
         if inner.tick.is_none_or(|(_, before)| before < time) {
             inner.tick = Some((point, time));
         }
         drop(inner);
-        self.wake.send_modify(|wake| wake.version += 1);
+        self.woke(0, 0, 1);
     }
 
     /// How far this node's chain goes.
@@ -261,6 +266,12 @@ impl Publisher {
 
     pub(crate) fn woken(&self) -> watch::Receiver<Wake> {
         self.wake.subscribe()
+    }
+
+    fn woke(&self, keys: u64, nodes: u64, ticks: u64) {
+        self.wake.send_modify(|wake| {
+            *wake = Wake { version: wake.version + 1, keys: wake.keys + keys, nodes: wake.nodes + nodes, ticks: wake.ticks + ticks };
+        });
     }
 
     pub(crate) fn state(&self) -> State {

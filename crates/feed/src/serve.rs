@@ -206,14 +206,16 @@ async fn stream_down(sender: &mut Sender, publisher: &Arc<Publisher>, session: &
     let mut held = greeting.held;
     let mut resume = greeting.resume;
     let mut last_checkpoint = UnixMillis::new(0);
+    let mut last_envelopes = Vec::new();
     loop {
         let wake = *woken.borrow_and_update();
         if wake.nodes != handed.nodes {
             admit(publisher, session.node)?;
         }
-        if wake.keys != handed.keys {
+        if (wake.keys, wake.ticks) != (handed.keys, handed.ticks) {
             let envelopes = publisher.parts.handover.envelopes(&publisher.state(), session.node);
-            if !envelopes.is_empty() {
+            if envelopes != last_envelopes {
+                last_envelopes.clone_from(&envelopes);
                 sender.send(down(Message::Envelopes(proto::Envelopes { envelopes }))).await?;
             }
         }

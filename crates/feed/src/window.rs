@@ -110,6 +110,10 @@ impl Window {
             }
             sets = rest;
         }
+        if tip.position.generation != self.tip.position.generation {
+            // Another generation's revisions name other change sets.
+            self.marks.clear();
+        }
         for set in sets {
             let position = set.header.position;
             if set.header.previous != self.tip.chain_hash {
@@ -239,7 +243,8 @@ impl Window {
     }
 
     fn mark(&mut self, position: Position, hash: Hash) {
-        if position.revision.get().is_multiple_of(self.limits.mark_every.max(1)) {
+        let revision = position.revision.get();
+        if revision > 0 && revision.is_multiple_of(self.limits.mark_every.max(1)) {
             self.marks.insert(position.revision, hash);
         }
     }

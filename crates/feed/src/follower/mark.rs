@@ -186,7 +186,7 @@ mod tests {
             time: UnixMillis::new(revision * 10),
             wall: UnixMillis::new(revision * 11),
             hold: (revision % 2 == 1).then(|| UnixMillis::new(revision * 12)),
-            checkpoint: (revision % 2 == 0).then(|| Bytes::from(vec![revision as u8; 180])),
+            checkpoint: revision.is_multiple_of(2).then(|| Bytes::from(vec![revision as u8; 180])),
         }
     }
 

@@ -48,7 +48,6 @@ impl Core {
         let snapshots = SnapshotFolder::open(parts.disk.clone(), folder.join("snapshots"))
             .map_err(|source| FeedError::Snapshot { operation: "opening the folder", source: Box::new(source) })?;
         let (table, in_table) = open_table(&options, &mut parts);
-        let usable = table.is_some();
         let mut core = Self {
             held: nothing(&options),
             log: opened.log,
@@ -69,23 +68,24 @@ impl Core {
             options,
             parts,
         };
-        let whole = core.recover(in_table.clone(), opened.whole)?;
+        let whole = core.recover(&in_table, opened.whole, found == Found::Damaged)?;
         core.remember(&found, whole)?;
-        core.align(in_table, usable);
+        core.align(in_table);
         core.restore_checkpoint();
+        let wall_before = core.mark.wall;
         core.show(false)?;
-        core.announce();
+        core.announce(wall_before);
         Ok(core)
     }
 
     /// From the best base through the log. True when the log reaches from the base to everything that was ever shown.
-    fn recover(&mut self, in_table: Option<Held>, log_whole: bool) -> Result<bool, FeedError> {
+    fn recover(&mut self, in_table: &InTable, log_whole: bool, mark_lost: bool) -> Result<bool, FeedError> {
         let first = self.reader.first_index();
         // A table that lies before the log's beginning cannot be gone on from; a snapshot file may be newer.
         let connects = |held: &Held| held.state.position().revision.get() + 1 >= first;
-        let base = match in_table.filter(connects) {
-            Some(held) => Some(held),
-            None => self.newest_snapshot()?,
+        let base = match in_table {
+            InTable::Proven(held) if connects(held) => Some(Held::clone(held)),
+            _ => self.newest_snapshot()?,
         };
         self.held = base.unwrap_or_else(|| nothing(&self.options));
         let base = self.held.state.position();
@@ -103,7 +103,8 @@ impl Core {
         if whole && self.reader.next_index() > end {
             self.truncate_from(end)?;
         } else if self.reader.next_index() != end || !whole {
-            whole &= self.reader.next_index() > self.mark.position.revision.get();
+            // Without a mark nobody knows whether this log ends early because it never held more.
+            whole &= !mark_lost && self.reaches_mark(self.reader.next_index());
             if self.held.seal.is_some() {
                 self.write_snapshot()?;
             }
@@ -112,7 +113,12 @@ impl Core {
             }
             self.restart_log()?;
         }
-        Ok(whole && end > self.mark.position.revision.get())
+        Ok(whole && self.reaches_mark(end))
+    }
+
+    /// Whether what ends before `index` holds at least what was durable when the mark was written.
+    fn reaches_mark(&self, index: u64) -> bool {
+        self.mark.position == Position::default() || index > self.mark.position.revision.get()
     }
 
     /// Applies the log's entries behind what is held, batch by batch.
@@ -161,15 +167,19 @@ impl Core {
     }
 
     /// Brings the table to what is held.
-    fn align(&mut self, in_table: Option<Held>, usable: bool) {
+    fn align(&mut self, in_table: InTable) {
+        let at = self.held.state.position();
         match in_table {
-            Some(table) if table.state.position() == self.held.state.position() => {}
-            Some(table) if table.state.position() < self.held.state.position() => {
+            InTable::Proven(table) if table.state.position() == at => {}
+            InTable::Proven(table) if table.state.position() < at => {
                 self.table.replace(&table.state, &self.held, &mut *self.parts.tables);
             }
-            // Ahead of what is held cannot be, or it was chosen; damaged or unfinished: fill a new one.
-            _ if usable && (in_table.is_some() || self.held.seal.is_some()) => self.table.rebuild(&self.held, &mut *self.parts.tables),
-            _ => {}
+            InTable::Empty if self.held.seal.is_some() => {
+                self.table.replace(&Propagated::empty(), &self.held, &mut *self.parts.tables);
+            }
+            InTable::Empty => {}
+            // One ahead of what is held lay before the log's beginning, and so did every snapshot file.
+            InTable::Proven(_) | InTable::Unfinished => self.table.rebuild(&self.held, &mut *self.parts.tables),
         }
     }
 
@@ -188,12 +198,12 @@ impl Core {
         }
     }
 
-    fn announce(&self) {
+    fn announce(&self, wall_before: UnixMillis) {
         if let (Some(position), Some(checkpoint)) = (self.published, &self.checkpoint) {
             let seen = CheckpointSeen {
                 position: checkpoint.statement.position.min(position),
                 time: checkpoint.statement.time,
-                restored_wall: Some(self.mark.wall),
+                restored_wall: Some(wall_before),
             };
             self.parts.publish.checkpoint(seen);
         }
@@ -244,7 +254,7 @@ impl Core {
     /// Work that writes a snapshot file of what is held; it may run beside the core. None while nothing is held.
     pub fn snapshot_job(&self) -> Option<SnapshotJob> {
         let seal = self.held.seal.as_ref()?.encode();
-        Some(SnapshotJob { folder: self.snapshots.clone(), state: self.held.state.clone(), seal })
+        Some(SnapshotJob { disk: self.parts.disk.clone(), folder: self.snapshots.clone(), state: self.held.state.clone(), seal })
     }
 
     /// As [`Core::snapshot_job`], for the snapshot that is due: the log's growth counts from here on.
@@ -289,6 +299,7 @@ impl Core {
 
 /// Writes one snapshot file and reads it back.
 pub struct SnapshotJob {
+    disk: Arc<dyn Disk>,
     folder: SnapshotFolder,
     state: Propagated,
     seal: Bytes,
@@ -303,17 +314,27 @@ impl SnapshotJob {
         let failed = |operation| move |source| FeedError::Snapshot { operation, source: Box::new(source) };
         let position = self.state.position();
         let order = u128::from(position.generation.get()) << 64 | u128::from(position.revision.get());
-        let present = self.folder.orders().map_err(failed("listing"))?;
-        if !present.contains(&order) {
-            let meta = table::encode_head(&self.state, &self.seal);
-            let mut writer = self.folder.create(order, &meta).map_err(failed("creating"))?;
-            for (key, value) in self.state.records() {
-                writer.put(key.as_bytes(), value).map_err(failed("writing"))?;
-            }
-            writer.finish().map_err(failed("writing"))?;
+        let present = self.folder.orders().map_err(failed("listing"))?.contains(&order);
+        if present && self.verify(order).is_err() {
+            // A damaged file of this very position: it is of no use, and in the way.
+            self.disk
+                .remove_file(&self.folder.path(order))
+                .map_err(|source| FeedError::Disk { operation: "removing a damaged snapshot file", source })?;
+        } else if present {
+            return Ok(position);
         }
-        self.folder.read(order).and_then(store::SnapshotReader::verify).map_err(failed("verifying"))?;
+        let meta = table::encode_head(&self.state, &self.seal);
+        let mut writer = self.folder.create(order, &meta).map_err(failed("creating"))?;
+        for (key, value) in self.state.records() {
+            writer.put(key.as_bytes(), value).map_err(failed("writing"))?;
+        }
+        writer.finish().map_err(failed("writing"))?;
+        self.verify(order).map_err(failed("verifying"))?;
         Ok(position)
+    }
+
+    fn verify(&self, order: u128) -> Result<(), store::SnapshotError> {
+        self.folder.read(order).and_then(store::SnapshotReader::verify).map(drop)
     }
 }
 
@@ -328,13 +349,21 @@ fn proven(options: &CoreOptions, head: ChainHead, seal: &Bytes, records: Vec<(Ke
     Ok(Held { state: verified.state, trust: verified.trust, seal: Some(verified.seal) })
 }
 
+/// What the table had to offer at start.
+enum InTable {
+    Empty,
+    Unfinished,
+    Proven(Box<Held>),
+}
+
 /// The table, and what it proves. A damaged one is set aside.
-fn open_table(options: &CoreOptions, parts: &mut CoreParts) -> (Option<Box<dyn Table>>, Option<Held>) {
+fn open_table(options: &CoreOptions, parts: &mut CoreParts) -> (Option<Box<dyn Table>>, InTable) {
     let opened = parts.tables.open().and_then(|table| Ok((table::load(&*table)?, table)));
     let why = match opened {
-        Ok((None, table)) => return (Some(table), None),
-        Ok((Some(loaded), table)) => match proven(options, loaded.head, &loaded.seal, loaded.records) {
-            Ok(held) => return (Some(table), Some(held)),
+        Ok((table::Found::Empty, table)) => return (Some(table), InTable::Empty),
+        Ok((table::Found::Unfinished, table)) => return (Some(table), InTable::Unfinished),
+        Ok((table::Found::Copy { head, seal, records }, table)) => match proven(options, head, &seal, records) {
+            Ok(held) => return (Some(table), InTable::Proven(Box::new(held))),
             Err(fault) => {
                 metrics::counter!("cinnabar_feed_refused_total", "fault" => fault.name()).increment(1);
                 FeedError::from(fault)
@@ -350,7 +379,7 @@ fn open_table(options: &CoreOptions, parts: &mut CoreParts) -> (Option<Box<dyn T
     let reset = parts.tables.reset();
     let reset =
         reset.inspect_err(|error| tracing::error!(error = error as &dyn std::error::Error, "no new table can be opened: running without"));
-    (reset.ok(), None)
+    (reset.ok(), InTable::Empty)
 }
 
 struct OpenedLog {

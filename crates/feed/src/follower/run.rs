@@ -95,6 +95,8 @@ pub struct FollowerStatus {
     pub peer: Option<String>,
     /// Why the last stream ended, with its causes.
     pub last_error: Option<String>,
+    /// The kind of refusal with which the last stream ended, by name; none when it ended otherwise.
+    pub refused: Option<&'static str>,
     /// The name of the last fault that cost a stream.
     pub last_fault: Option<&'static str>,
     /// How many streams were dropped for a fault.
@@ -362,6 +364,7 @@ impl Follower {
             status.peer = None;
             status.sync = if status.published.is_some() { SyncState::Alone } else { SyncState::NotSynced };
             status.last_error = Some(chain);
+            status.refused = if let FeedError::Refused { kind, .. } = error { Some(*kind) } else { None };
             if let Some(fault) = fault {
                 status.last_fault = Some(fault.name());
                 status.faults += 1;

@@ -22,14 +22,17 @@ const RECORD: u8 = 1;
 const REWRITE_BYTES: usize = 4 << 20;
 
 /// What was found in a table.
-pub(super) struct Loaded {
-    pub(super) head: ChainHead,
-    pub(super) seal: Bytes,
-    pub(super) records: Vec<(Key, Bytes)>,
+pub(super) enum Found {
+    /// Nothing.
+    Empty,
+    /// Records without a head: a rewrite was not finished.
+    Unfinished,
+    /// A copy; whether it is whole and true, its seal tells.
+    Copy { head: ChainHead, seal: Bytes, records: Vec<(Key, Bytes)> },
 }
 
-/// Reads a whole table; none when it was not finished or never begun.
-pub(super) fn load(table: &dyn Table) -> Result<Option<Loaded>, TableError> {
+/// Reads a whole table.
+pub(super) fn load(table: &dyn Table) -> Result<Found, TableError> {
     let mut found = None;
     let mut records = Vec::new();
     let damaged = |detail: String| TableError::Damaged { operation: "load", detail };
@@ -46,7 +49,11 @@ pub(super) fn load(table: &dyn Table) -> Result<Option<Loaded>, TableError> {
         }
         Ok(())
     })?;
-    Ok(found.map(|(head, seal)| Loaded { head, seal, records }))
+    Ok(match found {
+        Some((head, seal)) => Found::Copy { head, seal, records },
+        None if records.is_empty() => Found::Empty,
+        None => Found::Unfinished,
+    })
 }
 
 /// The table and its writer; none after it failed and could not be replaced.

@@ -1,0 +1,495 @@
+//! Whole streams: a publisher's side and a follower's loop with links in memory between them, on a clock that is set by hand.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use feed::{
+    Core, FeedError, Follower, FollowerOptions, FollowerParts, FollowerStatus, Handover, Inline, Liveness, NoKeys, ServeEnd, SyncState,
+};
+use futures::FutureExt;
+use seams::{Link, sim::SimEntropy};
+use state::{Change, State, TypedKey, record::NodeRecord};
+use tokio::{sync::watch, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+use types::{Hash, NodeId, Position, UnixMillis};
+use wire::internal::{
+    Ack, Envelope, FeedPosition, Hello, RefusedKind, SnapshotResume, SubscribeDown, SubscribeUp, subscribe_down::Message,
+    subscribe_up::Message as Up,
+};
+
+use crate::harness::{CLUSTER, Dialer, EDGE, Edge, Line, Plane, at, batch, checkpoint, line, options, other_key, put, served};
+
+/// A follower that runs, and what it takes to steer it.
+struct Running {
+    dialer: Dialer,
+    status: watch::Receiver<FollowerStatus>,
+    stop: CancellationToken,
+    task: JoinHandle<Result<(), FeedError>>,
+}
+
+fn start(plane: &Plane, core: Core, node: NodeId) -> Running {
+    let dialer = Dialer::default();
+    let parts = FollowerParts {
+        dial: Arc::new(dialer.clone()),
+        clock: plane.clock.clone(),
+        entropy: Arc::new(SimEntropy::new(node.get())),
+        offload: Arc::new(Inline),
+        keys: Arc::new(NoKeys),
+    };
+    let follower = Follower::new(core, FollowerOptions::new(CLUSTER, node), parts);
+    let (status, stop) = (follower.status(), CancellationToken::new());
+    let task = tokio::spawn(follower.run(stop.clone()));
+    Running { dialer, status, stop, task }
+}
+
+impl Running {
+    async fn until(&mut self, what: &str, done: impl Fn(&FollowerStatus) -> bool) -> FollowerStatus {
+        let waited = tokio::time::timeout(Duration::from_secs(20), self.status.wait_for(done)).await;
+        waited.unwrap_or_else(|_| panic!("never: {what}; {:?}", self.task)).unwrap().clone()
+    }
+
+    async fn reaches(&mut self, position: Position) {
+        self.until("the position", |status| status.published >= Some(position)).await;
+    }
+
+    async fn end(self) {
+        self.stop.cancel();
+        self.task.await.unwrap().unwrap();
+    }
+}
+
+/// Lets all tasks run until none can without time passing.
+async fn settle() {
+    for _ in 0..200 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Lets time pass in small steps while tasks run, until the follower has dialled and reached the position.
+async fn pass_until(plane: &Plane, running: &mut Running, what: &str, done: impl Fn(&FollowerStatus) -> bool) -> FollowerStatus {
+    for _ in 0..600 {
+        settle().await;
+        if let Some(Ok(status)) = running.status.wait_for(&done).now_or_never() {
+            return status.clone();
+        }
+        plane.clock.advance(Duration::from_millis(50));
+    }
+    panic!("never: {what}; {:?}", running.status.borrow())
+}
+
+#[tokio::test]
+async fn follower_gets_the_tail_as_it_is_written_and_receipts_count_it() {
+    let mut plane = Plane::new();
+    let edge = Edge::new(&plane.clock);
+    let mut running = start(&plane, edge.open(), EDGE);
+    let (link, _serving) = served(&plane.publisher, EDGE, 4);
+    running.dialer.add(link);
+    pass_until(&plane, &mut running, "the beginning", |status| status.published == Some(at(1))).await;
+    for _ in 0..10 {
+        plane.write(3);
+        running.reaches(plane.position()).await;
+    }
+    let live = plane.publisher.acks().wait_live(plane.position(), |_| true);
+    let live = tokio::time::timeout(Duration::from_secs(20), live).await.unwrap();
+    assert_eq!(live, Liveness { live: 1, of: 1 });
+    assert_eq!(running.status.borrow().sync, SyncState::Following);
+    assert_eq!(edge.seen.checkpoint(), None, "no tick, no checkpoint");
+    plane.tick();
+    let time = plane.checkpoint(0).statement.position;
+    running.until("a checkpoint", |status| status.checkpoint.is_some()).await;
+    assert_eq!(edge.seen.checkpoint().map(|seen| seen.position), Some(time));
+    running.end().await;
+}
+
+#[tokio::test]
+async fn follower_with_an_empty_disk_bootstraps_while_writes_go_on() {
+    let mut plane = Plane::new();
+    plane.write(60);
+    let edge = Edge::new(&plane.clock);
+    let mut running = start(&plane, edge.open(), EDGE);
+    // One message at a time, and a write between any two: the snapshot takes many revisions.
+    let (link, _serving) = served(&plane.publisher, EDGE, 1);
+    running.dialer.add(link);
+    for _ in 0..300 {
+        plane.write(1);
+        tokio::task::yield_now().await;
+    }
+    running.reaches(plane.position()).await;
+    assert_eq!(edge.seen.root().map(|root| root.state.state_root()), Some(plane.propagated().state_root()));
+    running.end().await;
+}
+
+#[tokio::test]
+async fn follower_is_served_by_another_node_after_the_first_is_gone() {
+    let mut plane = Plane::new();
+    let edge = Edge::new(&plane.clock);
+    let mut running = start(&plane, edge.open(), EDGE);
+    let (link, first) = served(&plane.publisher, EDGE, 4);
+    running.dialer.add(link);
+    pass_until(&plane, &mut running, "the first", |status| status.published == Some(at(1))).await;
+    first.abort();
+    running.until("alone", |status| status.sync == SyncState::Alone).await;
+    plane.write(5);
+    assert_eq!(edge.seen.position(), Some(at(1)), "the last good state is served meanwhile");
+    // A node that has restarted: its window is empty, and the edge is behind it.
+    plane.restart(options());
+    let (link, _second) = served(&plane.publisher, EDGE, 4);
+    running.dialer.add(link);
+    pass_until(&plane, &mut running, "the second", |status| status.published == Some(at(6))).await;
+    plane.write(1);
+    running.reaches(at(7)).await;
+    running.end().await;
+}
+
+#[tokio::test]
+async fn follower_drops_a_stream_that_brings_nothing_new() {
+    let plane = Plane::new();
+    let edge = Edge::new(&plane.clock);
+    let mut running = start(&plane, edge.open(), EDGE);
+    let (link, mut ends): (_, Line<SubscribeDown, SubscribeUp>) = line(4);
+    running.dialer.add(link);
+    settle().await;
+    assert!(matches!(ends.receiver.recv().await.and_then(|up| up.message), Some(Up::Hello(_))));
+    plane.clock.advance(Duration::from_secs(5));
+    settle().await;
+    // A checkpoint is refused before anything is held, so a batch shows the life.
+    ends.sender.send(batch(&plane.sets, Some(&plane.seal()))).await.unwrap();
+    running.reaches(at(1)).await;
+    plane.clock.advance(Duration::from_secs(6));
+    settle().await;
+    assert_eq!(running.status.borrow().peer.as_deref(), Some("memory"), "ten seconds count from the last news");
+    // The same checkpoint again and again is no news.
+    let old = plane.checkpoint(1);
+    for _ in 0..8 {
+        ends.sender.send(checkpoint(&old)).await.unwrap();
+        plane.clock.advance(Duration::from_secs(3));
+        settle().await;
+        if running.status.borrow().peer.is_none() {
+            break;
+        }
+    }
+    let status = running.until("dropped", |status| status.peer.is_none() && status.last_error.is_some()).await;
+    assert!(status.last_error.unwrap().contains("nothing came from memory"));
+    running.end().await;
+}
+
+#[tokio::test]
+async fn follower_names_a_forged_batch_drops_the_stream_and_is_healed_by_the_next() {
+    let mut plane = Plane::new();
+    let edge = Edge::new(&plane.clock);
+    let mut running = start(&plane, edge.open(), EDGE);
+    let (link, mut ends): (_, Line<SubscribeDown, SubscribeUp>) = line(4);
+    running.dialer.add(link);
+    settle().await;
+    let forged = other_key().sign(plane.seal().statement, crate::harness::CONTROL, 1);
+    ends.sender.send(batch(&plane.sets, Some(&forged))).await.unwrap();
+    let status = running.until("the fault", |status| status.faults == 1).await;
+    assert_eq!((status.last_fault, status.published, status.sync), (Some("bad_signature"), None, SyncState::NotSynced));
+    assert!(matches!(ends.receiver.recv().await.and_then(|up| up.message), Some(Up::Hello(_))));
+    assert!(ends.receiver.recv().await.is_none(), "the stream is dropped");
+    plane.write(2);
+    let (link, _serving) = served(&plane.publisher, EDGE, 4);
+    running.dialer.add(link);
+    pass_until(&plane, &mut running, "healed", |status| status.published == Some(at(3))).await;
+    running.end().await;
+}
+
+#[tokio::test]
+async fn subscriber_that_does_not_read_slows_nobody_and_falls_to_a_snapshot() {
+    let mut plane = Plane::new();
+    plane.write(5);
+    let (quick_edge, slow_edge) = (Edge::new(&plane.clock), Edge::new(&plane.clock));
+    let mut quick = start(&plane, quick_edge.open(), NodeId::new(8));
+    let (link, _quick) = served(&plane.publisher, NodeId::new(8), 4);
+    quick.dialer.add(link);
+    let (mut slow, _slow) = served(&plane.publisher, EDGE, 2);
+    slow.sender.send(hello(Some((at(5), plane.history[5].chain_hash())))).await.unwrap();
+    settle().await;
+    // Far beyond the window of 16 while the slow one reads nothing at all.
+    for _ in 0..100 {
+        plane.write(1);
+        settle().await;
+    }
+    quick.until("the quick one", |status| status.published == Some(at(106))).await;
+    // Now it reads: what was sent before, then a snapshot, then the tail.
+    let mut core = slow_edge.open();
+    core.handle(vec![batch(
+        &plane.sets[..5],
+        Some(&crate::harness::signing_key().sign(plane.history[5].seal_statement(CLUSTER), crate::harness::CONTROL, 1)),
+    )])
+    .unwrap();
+    let mut snapshots = 0;
+    while core.published() < Some(at(106)) {
+        let message = tokio::time::timeout(Duration::from_secs(20), slow.receiver.recv()).await.unwrap().unwrap();
+        snapshots += usize::from(matches!(message.message, Some(Message::SnapshotBegin(_))));
+        core.handle(vec![message]).unwrap();
+    }
+    assert_eq!(snapshots, 1);
+    assert_eq!(slow_edge.seen.root().map(|root| root.state.state_root()), Some(plane.propagated().state_root()));
+    quick.end().await;
+}
+
+#[tokio::test]
+async fn subscribers_at_the_same_point_get_the_same_bytes() {
+    let mut plane = Plane::new();
+    let mut links = Vec::new();
+    for node in 20..23 {
+        let (mut link, serving) = served(&plane.publisher, NodeId::new(node), 8);
+        link.sender.send(named_hello(node, None)).await.unwrap();
+        links.push((link, serving));
+    }
+    settle().await;
+    plane.write(1);
+    let mut seen = Vec::new();
+    for (link, _) in &mut links {
+        let mut batches = Vec::new();
+        while batches.len() < 2 {
+            if let Some(Message::Batch(batch)) = link.receiver.recv().await.unwrap().message {
+                batches.push(batch);
+            }
+        }
+        seen.push(batches);
+    }
+    let bytes = |batch: &wire::internal::Batch| (batch.seal_encoded.as_ptr(), batch.change_sets_encoded[0].as_ptr());
+    for other in &seen[1..] {
+        assert_eq!(bytes(&other[1]), bytes(&seen[0][1]), "the very same memory, not a copy");
+    }
+}
+
+fn hello(held: Option<(Position, Hash)>) -> SubscribeUp {
+    named_hello(EDGE.get(), held)
+}
+
+fn named_hello(node: u64, held: Option<(Position, Hash)>) -> SubscribeUp {
+    let hello = Hello {
+        cluster: Bytes::copy_from_slice(CLUSTER.as_bytes()),
+        node,
+        position: held.map(|(position, _)| out(position)),
+        chain_hash: held.map(|(_, hash)| Bytes::copy_from_slice(hash.as_bytes())).unwrap_or_default(),
+        feature_level: 1,
+        ..Hello::default()
+    };
+    SubscribeUp { message: Some(Up::Hello(hello)) }
+}
+
+fn out(position: Position) -> FeedPosition {
+    FeedPosition { generation: position.generation.get(), revision: position.revision.get() }
+}
+
+fn ack(position: Position, hash: Hash) -> SubscribeUp {
+    let ack =
+        Ack { position: Some(out(position)), chain_hash: Bytes::copy_from_slice(hash.as_bytes()), feature_level: 1, ..Ack::default() };
+    SubscribeUp { message: Some(Up::Ack(ack)) }
+}
+
+/// Reads until the refusal.
+async fn refusal(link: &mut Link<SubscribeUp, SubscribeDown>) -> RefusedKind {
+    loop {
+        let message = tokio::time::timeout(Duration::from_secs(20), link.receiver.recv()).await.unwrap().unwrap();
+        if let Some(Message::Refused(refused)) = message.message {
+            return refused.kind();
+        }
+    }
+}
+
+#[tokio::test]
+async fn subscription_that_cannot_be_served_is_refused_by_its_own_kind() {
+    let mut plane = Plane::new();
+    plane.write(9);
+    let hash = |revision: usize| plane.history[revision].chain_hash();
+    let wrong = Hash::from_bytes([5; 32]);
+    let change = |change: fn(&mut Hello)| {
+        let mut up = hello(None);
+        if let Some(Up::Hello(hello)) = &mut up.message {
+            change(hello);
+        }
+        up
+    };
+    let other_generation = Position::new(types::Generation::new(4), types::Revision::new(3));
+    let cases = [
+        ("no hello first", ack(at(1), wrong), RefusedKind::Protocol),
+        ("an empty message", SubscribeUp { message: None }, RefusedKind::Protocol),
+        ("another cluster", change(|hello| hello.cluster = Bytes::from_static(&[1; 16])), RefusedKind::WrongCluster),
+        ("another node than the connection's", named_hello(99, None), RefusedKind::NotRegistered),
+        ("another chain", change(|hello| hello.chain = 3), RefusedKind::UnknownChain),
+        ("an old binary", change(|hello| hello.feature_level = 0), RefusedKind::FeatureLevel),
+        (
+            "a hash cut off",
+            change(|hello| (hello.position, hello.chain_hash) = (Some(out(at(1))), Bytes::from_static(b"x"))),
+            RefusedKind::Protocol,
+        ),
+        ("ahead", hello(Some((at(50), wrong))), RefusedKind::Behind),
+        ("a fork at the tip", hello(Some((at(10), wrong))), RefusedKind::Fork),
+        ("a fork below", hello(Some((at(4), wrong))), RefusedKind::Fork),
+        ("another generation", hello(Some((other_generation, hash(3)))), RefusedKind::Fork),
+    ];
+    for (case, up, kind) in cases {
+        let (mut link, serving) = served(&plane.publisher, EDGE, 4);
+        link.sender.send(up).await.unwrap();
+        assert_eq!(refusal(&mut link).await, kind, "{case}");
+        assert!(matches!(serving.await.unwrap(), ServeEnd::Refused { .. }), "{case}");
+        assert_eq!(plane.publisher.subscribers(), 0, "{case}");
+    }
+}
+
+#[tokio::test]
+async fn subscriber_is_cut_when_revoked_doubled_or_lying() {
+    let mut plane = Plane::new();
+    plane.write(3);
+    let held = Some((at(2), plane.history[2].chain_hash()));
+
+    let (mut old, _) = served(&plane.publisher, EDGE, 8);
+    old.sender.send(hello(held)).await.unwrap();
+    settle().await;
+    let (mut new, serving) = served(&plane.publisher, EDGE, 8);
+    new.sender.send(hello(held)).await.unwrap();
+    assert_eq!(refusal(&mut old).await, RefusedKind::Duplicate, "the newer stream counts");
+
+    let (mut lying, _) = served(&plane.publisher, NodeId::new(31), 8);
+    lying.sender.send(named_hello(31, held)).await.unwrap();
+    lying.sender.send(ack(at(400), Hash::ZERO)).await.unwrap();
+    assert_eq!(refusal(&mut lying).await, RefusedKind::Protocol, "it acknowledges what was never sent");
+
+    let (mut forked, _) = served(&plane.publisher, NodeId::new(32), 8);
+    forked.sender.send(named_hello(32, held)).await.unwrap();
+    forked.sender.send(ack(at(3), Hash::from_bytes([1; 32]))).await.unwrap();
+    assert_eq!(refusal(&mut forked).await, RefusedKind::Fork);
+
+    let key = TypedKey::Node { node: EDGE }.encode();
+    let mut record = NodeRecord::decode(plane.propagated().get(&key).unwrap()).unwrap();
+    record.revoked = Some(UnixMillis::new(1));
+    plane.commit(vec![Change { key, value: Some(record.encode()) }]);
+    assert_eq!(refusal(&mut new).await, RefusedKind::Revoked);
+    assert!(matches!(serving.await.unwrap(), ServeEnd::Refused { kind: RefusedKind::Revoked, .. }));
+    let (mut again, _) = served(&plane.publisher, EDGE, 8);
+    again.sender.send(hello(held)).await.unwrap();
+    assert_eq!(refusal(&mut again).await, RefusedKind::Revoked, "and it does not come in again");
+}
+
+#[tokio::test]
+async fn subscriber_that_says_nothing_or_takes_nothing_is_given_up() {
+    let mut plane = Plane::new();
+    plane.write(3);
+    let (mut silent, _) = served(&plane.publisher, EDGE, 8);
+    settle().await;
+    plane.clock.advance(Duration::from_secs(11));
+    assert_eq!(refusal(&mut silent).await, RefusedKind::TooSlow);
+
+    let (mut full, serving) = served(&plane.publisher, EDGE, 1);
+    full.sender.send(hello(None)).await.unwrap();
+    settle().await;
+    plane.clock.advance(Duration::from_secs(61));
+    settle().await;
+    plane.clock.advance(Duration::from_secs(61));
+    assert!(matches!(serving.await.unwrap(), ServeEnd::Refused { kind: RefusedKind::TooSlow, .. }));
+}
+
+#[tokio::test]
+async fn streams_beyond_the_bound_are_refused_and_a_place_is_free_again_afterwards() {
+    let mut small = options();
+    small.subscribers_max = 1;
+    let plane = Plane::with(small);
+    let (mut first, serving) = served(&plane.publisher, EDGE, 8);
+    first.sender.send(hello(None)).await.unwrap();
+    settle().await;
+    let (mut second, _) = served(&plane.publisher, NodeId::new(40), 8);
+    assert_eq!(refusal(&mut second).await, RefusedKind::Busy);
+    drop(first);
+    assert!(matches!(serving.await.unwrap(), ServeEnd::Closed(_)));
+    let (mut third, _) = served(&plane.publisher, NodeId::new(40), 8);
+    third.sender.send(named_hello(40, None)).await.unwrap();
+    assert!(matches!(third.receiver.recv().await.unwrap().message, Some(Message::Welcome(_))));
+}
+
+#[tokio::test]
+async fn snapshot_is_resumed_over_another_stream_at_the_chunk_that_is_missing() {
+    let mut plane = Plane::new();
+    plane.write(60);
+    let edge = Edge::new(&plane.clock);
+    let mut core = edge.open();
+    let (mut link, serving) = served(&plane.publisher, EDGE, 1);
+    link.sender.send(hello(None)).await.unwrap();
+    while core.resume().is_none_or(|resume| resume.next_chunk < 2) {
+        core.handle(vec![link.receiver.recv().await.unwrap()]).unwrap();
+    }
+    drop(link);
+    serving.await.unwrap();
+    core.disconnected();
+    plane.write(2);
+    let resume = core.resume().unwrap();
+    let (mut link, _serving) = served(&plane.publisher, EDGE, 4);
+    let mut up = hello(None);
+    if let Some(Up::Hello(hello)) = &mut up.message {
+        hello.resume = Some(SnapshotResume { ..resume });
+    }
+    link.sender.send(up).await.unwrap();
+    let mut begins = Vec::new();
+    while core.published() < Some(plane.position()) {
+        let message = tokio::time::timeout(Duration::from_secs(20), link.receiver.recv()).await.unwrap().unwrap();
+        if let Some(Message::SnapshotBegin(begin)) = &message.message {
+            begins.push(begin.first_chunk);
+        }
+        core.handle(vec![message]).unwrap();
+    }
+    assert_eq!(begins, [2]);
+}
+
+#[tokio::test]
+async fn checkpoint_is_signed_only_for_a_tick_near_this_nodes_clock() {
+    let mut plane = Plane::new();
+    let (mut link, _serving) = served(&plane.publisher, EDGE, 8);
+    link.sender.send(hello(None)).await.unwrap();
+    settle().await;
+    use seams::Clock;
+    let now = plane.clock.wall().get();
+    for far in [now - 1001, now + 1001] {
+        plane.publisher.ticked(&plane.state, UnixMillis::new(far));
+    }
+    plane.write(1);
+    settle().await;
+    plane.publisher.ticked(&plane.state, UnixMillis::new(now - 999));
+    let mut checkpoints = Vec::new();
+    let mut core = Edge::new(&plane.clock).open();
+    while checkpoints.is_empty() {
+        let message = link.receiver.recv().await.unwrap();
+        if let Some(Message::Checkpoint(_)) = &message.message {
+            checkpoints.push(message.clone());
+        }
+        core.handle(vec![message]).unwrap();
+    }
+    assert_eq!(core.checkpoint_time(), Some(UnixMillis::new(now - 999)));
+}
+
+/// Hands every node an envelope whose epoch is the number of the state's position.
+struct ByPosition;
+
+impl Handover for ByPosition {
+    fn envelopes(&self, state: &State, node: NodeId) -> Vec<Envelope> {
+        let epoch = state.position().revision.get() as u32 / 100;
+        vec![Envelope { domain: node.to_string(), epoch, envelope: Bytes::from_static(b"sealed") }]
+    }
+}
+
+#[tokio::test]
+async fn envelopes_are_handed_over_on_subscribing_and_when_they_change() {
+    let mut plane = Plane::new();
+    plane.hand_over(Arc::new(ByPosition));
+    let (mut link, _serving) = served(&plane.publisher, EDGE, 64);
+    link.sender.send(hello(Some((at(1), plane.history[1].chain_hash())))).await.unwrap();
+    let mut epochs = Vec::new();
+    settle().await;
+    plane.tick();
+    settle().await;
+    for _ in 0..10 {
+        plane.commit_run((0..10).map(|number| vec![put(number, "x")]).collect());
+        settle().await;
+    }
+    plane.tick();
+    settle().await;
+    while let Some(Ok(message)) = link.receiver.recv().now_or_never() {
+        if let Some(Message::Envelopes(envelopes)) = message.message {
+            epochs.extend(envelopes.envelopes.into_iter().map(|envelope| (envelope.domain, envelope.epoch)));
+        }
+    }
+    assert_eq!(epochs, [("7".to_string(), 0), ("7".to_string(), 1)]);
+}
