@@ -63,7 +63,7 @@ impl SendHalf<SubscribeUp> for Up {
 /// The receiving half, which first waits for the call to be answered. Both states are kept across a cancelled receive.
 enum Down {
     Opening(BoxFuture<'static, Result<Streaming<SubscribeDown>, Status>>),
-    Open(Streaming<SubscribeDown>),
+    Open(Box<Streaming<SubscribeDown>>),
 }
 
 impl RecvHalf<SubscribeDown> for Down {
@@ -71,7 +71,7 @@ impl RecvHalf<SubscribeDown> for Down {
         Box::pin(async move {
             loop {
                 match self {
-                    Self::Opening(opening) => *self = Self::Open(opening.await.map_err(|status| closed(&status))?),
+                    Self::Opening(opening) => *self = Self::Open(Box::new(opening.await.map_err(|status| closed(&status))?)),
                     Self::Open(stream) => {
                         let message = stream.message().await.map_err(|status| closed(&status))?;
                         return message.ok_or_else(|| LinkClosed { reason: "the server ended the stream".to_owned() });

@@ -3,7 +3,7 @@
 //! Both gRPC doors offer the same services. A layer turns what the transport proved ([`Peer`]) into [`lookup::Connection`]; tokens are
 //! looked at by the services. Health answers everybody; reflection is left to control nodes.
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, time::Duration};
 
 use futures::Stream;
 use runtime::{
@@ -32,6 +32,10 @@ use crate::EdgeError;
 /// Flow-control windows: 1 MiB a stream, 4 MiB a connection, so that a pipelined stream is not held up by round trips.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+/// A silent connection is probed after this time, so that watches of clients that are gone give up their places.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
+/// A probe that is not answered in this time ends the connection.
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Bound sockets that nobody serves yet.
 pub(crate) struct Doors {
@@ -102,6 +106,8 @@ fn serve<C>(
         .max_concurrent_streams(limits.streams_max)
         .timeout(limits.request_timeout)
         .max_connection_age(limits.connection_age_max)
+        .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .layer(MapRequestLayer::new(with_connection))

@@ -67,8 +67,8 @@ impl Edge {
     /// [`EdgeError`]: a key, certificate or address of the configuration cannot be used, or the data folder cannot.
     pub async fn start(options: EdgeOptions) -> Result<Self, EdgeError> {
         let EdgeOptions { config, clock, entropy, disk, metrics } = options;
-        let cluster = cluster_of(&config)?;
         let server_tls = ServerTls::load(&config.tls, ClientCertificates::Optional)?;
+        let cluster = cluster_of(&config, &server_tls)?;
         let expect = Expect::Nodes { cluster: Some(cluster), nodes: config.control.nodes.clone() };
         let client_tls = ClientTls::load(&config.tls, expect)?;
         let anchor = load_anchor(&config.keys.signers, cluster)?;
@@ -164,7 +164,8 @@ async fn routes(config: &EdgeConfig, lookup: &Arc<Lookup>, source: &Arc<StatusSo
     let options = ServiceOptions {
         watches_max: config.limits.watches_max,
         stream_waiting_max: config.limits.lookups_pipelined_max,
-        patience_max: config.connections.request_timeout,
+        // The lookup answers by itself before the door cuts the call.
+        patience_max: config.connections.request_timeout / 10 * 9,
         ..ServiceOptions::default()
     };
     let service = Service::new(Arc::clone(lookup), authenticator.clone(), config.node.name.clone(), options, tasks.token().child_token());
@@ -192,10 +193,9 @@ fn peer_rules(config: &EdgeConfig) -> PeerRules {
 }
 
 /// The cluster that the certificate names, which must be the configured one, for the configured node.
-fn cluster_of(config: &EdgeConfig) -> Result<ClusterId, EdgeError> {
-    let own = ServerTls::load(&config.tls, ClientCertificates::Optional)?.own();
+fn cluster_of(config: &EdgeConfig, tls: &ServerTls) -> Result<ClusterId, EdgeError> {
     let node: NodeId = config.node.id;
-    let cluster = match own.identity {
+    let cluster = match tls.own().identity {
         PeerIdentity::Node { cluster, node: named } if named == node => cluster,
         _ => return Err(EdgeError::Certificate { path: config.tls.cert.clone(), node }),
     };

@@ -12,7 +12,7 @@ use feed::{Core, CoreOptions, CoreParts, FeedError, Follower, FollowerOptions, F
 use seams::{Clock, Dial, Disk, Entropy};
 use tokio::{runtime::Handle, sync::watch};
 use tokio_util::sync::CancellationToken;
-use wire::internal::{SubscribeDown, SubscribeUp};
+use wire::internal::{RefusedKind, SubscribeDown, SubscribeUp};
 
 use crate::{glue::Glue, keys::EdgeKeys, table::SledTables};
 
@@ -86,13 +86,25 @@ impl Following {
         Ok(follower)
     }
 
-    /// Follows until `stop` is cancelled.
+    /// Follows until `stop` is cancelled. Only the follower's own loop is watched for a revocation: a relay, which may lie, is none of
+    /// the nodes whose certificates are accepted here.
     pub(crate) async fn run(self, first: Follower, stop: CancellationToken) {
         let mut follower = Some(first);
         let mut pause = REOPEN_MIN;
         while !stop.is_cancelled() {
             let ended = match follower.take() {
-                Some(follower) => follower.run(stop.clone()).await,
+                Some(follower) => {
+                    let refused = self.until_revoked(follower.status());
+                    let mut running = std::pin::pin!(follower.run(stop.clone()));
+                    tokio::select! {
+                        biased;
+                        ended = &mut running => ended,
+                        () = refused => {
+                            self.glue.revoked("a control node refuses this node as revoked");
+                            running.await
+                        }
+                    }
+                }
                 None => match self.open().await {
                     Ok(opened) => {
                         follower = Some(opened);
@@ -113,6 +125,18 @@ impl Following {
                 () = self.clock.sleep(pause) => {}
             }
             pause = (pause * 2).min(REOPEN_MAX);
+        }
+    }
+}
+
+impl Following {
+    /// Completes when a control node has refused this node as revoked. The chain says so too, but a revoked node is cut off before it
+    /// hears it (P7).
+    async fn until_revoked(&self, mut status: watch::Receiver<FollowerStatus>) {
+        let revoked = |status: &FollowerStatus| status.refused == Some(RefusedKind::Revoked.as_str_name());
+        if status.wait_for(revoked).await.is_err() {
+            // The follower has ended, and its end is what counts.
+            std::future::pending::<()>().await;
         }
     }
 }

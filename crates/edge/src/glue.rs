@@ -16,16 +16,25 @@ pub(crate) struct Glue {
     pub(crate) keys: Arc<EdgeKeys>,
 }
 
+impl Glue {
+    /// Serves nothing more and drops the keys. After a restart the next hearing of it, by chain or by refusal, does it again.
+    pub(crate) fn revoked(&self, by: &'static str) {
+        if !self.serving.is_revoked() {
+            tracing::error!(node = %self.node, by, "this node has been revoked: it serves nothing more and drops its keys");
+        }
+        self.serving.revoke();
+        self.serving.keys().lock();
+    }
+}
+
 impl Publish for Glue {
     fn publish(&self, root: Arc<Root>) {
         // Keys first: a reader of the new root finds the epoch that the root announces.
         self.keys.follow(&root.state);
         match root.state.node(self.node) {
             Ok(Some(record)) if record.revoked.is_some() => {
-                // The chain itself says so, and the root stays on disk: it holds after a restart too.
-                tracing::error!(node = %self.node, position = %root.state.position(), "this node has been revoked: it serves nothing more and drops its keys");
-                self.serving.revoke();
-                self.serving.keys().lock();
+                // The root stays on disk, so it holds after a restart too.
+                self.revoked("the chain says so");
             }
             Ok(_) => {}
             Err(error) => tracing::error!(%error, "this node's record cannot be read: this copy is damaged"),

@@ -273,3 +273,6 @@ fn read(disk: &dyn Disk, path: &Path) -> io::Result<Bytes> {
     file.read_exact_at(&mut bytes, 0)?;
     Ok(bytes.into())
 }
+
+#[cfg(test)]
+mod tests;

@@ -85,10 +85,11 @@ impl Lookup {
         Ok((caller.consumer(state, self.serving.now())?, caller.expires(state)?))
     }
 
-    /// Waits for at most `patience` until readers see the position that `freshness` demands. Says nothing: the lookup that follows does.
+    /// Waits for at most `patience` until readers see the position that `freshness` demands, when it demands one. Says nothing: the
+    /// lookup that follows does.
     pub async fn ready(&self, freshness: FreshnessTarget, patience: Duration) {
         if let Some(position) = freshness.min_position {
-            self.serving.reached(position, patience).await;
+            self.serving.answers(position, patience).await;
         }
     }
 

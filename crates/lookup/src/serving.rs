@@ -88,9 +88,14 @@ impl Serving {
 
     /// Counts age from `checkpoint` on. An older one than the last is ignored.
     pub fn checkpoint(&self, checkpoint: Checkpoint) {
-        let older = self.checkpoint.load().as_ref().is_some_and(|last| last.time() > checkpoint.time());
-        if !older {
-            self.checkpoint.store(Some(Arc::new(checkpoint)));
+        if self.checkpoint.load().as_ref().is_some_and(|last| last.time() > checkpoint.time()) {
+            return;
+        }
+        let stale = !self.fresh_enough();
+        self.checkpoint.store(Some(Arc::new(checkpoint)));
+        if stale {
+            // Lookups that wait, and watches, look again: what was too old is not any more.
+            self.position.send_modify(|_| {});
         }
     }
 
@@ -147,10 +152,25 @@ impl Serving {
 
     /// Waits until readers see `wanted` or more, for at most `patience`. Whether they do.
     pub async fn reached(&self, wanted: Position, patience: Duration) -> bool {
+        self.waited(patience, |seen| seen.is_some_and(|seen| seen >= wanted)).await
+    }
+
+    /// Whether a lookup that demands `wanted` would be answered: readers see it, and what they see is not too old for the cluster.
+    pub(crate) fn answers_at(&self, wanted: Position) -> bool {
+        self.position().is_some_and(|seen| seen >= wanted) && self.fresh_enough()
+    }
+
+    /// Waits until a lookup that demands `wanted` would be answered, for at most `patience`. An edge that has just synced knows its
+    /// age only when the next checkpoint comes, within a second.
+    pub(crate) async fn answers(&self, wanted: Position, patience: Duration) -> bool {
+        self.waited(patience, |seen| seen.is_some_and(|seen| seen >= wanted) && self.fresh_enough()).await
+    }
+
+    async fn waited(&self, patience: Duration, until: impl Fn(Option<Position>) -> bool) -> bool {
         let mut position = self.position.subscribe();
         tokio::select! {
             biased;
-            seen = position.wait_for(|seen| seen.is_some_and(|seen| seen >= wanted)) => seen.is_ok(),
+            seen = position.wait_for(|seen| until(*seen)) => seen.is_ok(),
             () = self.clock.sleep(patience) => false,
         }
     }

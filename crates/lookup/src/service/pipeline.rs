@@ -84,7 +84,7 @@ impl Pipeline {
             Err(error) => return Some((tag, Err(error))),
         };
         let lookup = &self.service.lookup;
-        if freshness.min_position.is_none_or(|position| lookup.serving().position().is_some_and(|seen| seen >= position)) {
+        if freshness.min_position.is_none_or(|position| lookup.serving().answers_at(position)) {
             return Some((tag, lookup.get(&caller, &wanted, freshness)));
         }
         let (lookup, patience) = (lookup.clone(), self.service.options.patience);

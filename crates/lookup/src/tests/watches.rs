@@ -107,3 +107,23 @@ async fn reached_waits_for_the_position_and_gives_up_in_time() {
     }
     assert!(!waiting.await.unwrap());
 }
+
+#[tokio::test]
+async fn lookup_that_waits_for_a_position_also_waits_for_the_first_checkpoint() {
+    let mut world = World::new();
+    let root = world.root();
+    let serving = std::sync::Arc::new(crate::Serving::new(world.clock.clone(), world.serving.keys().clone()));
+    let lookup = std::sync::Arc::new(crate::Lookup::new(serving.clone(), crate::Served::new(1).into(), &"edge-1".parse().unwrap()));
+    let freshness = crate::FreshnessTarget { min_position: Some(at(2)), max_age: None };
+    let waiting = tokio::spawn({
+        let lookup = lookup.clone();
+        async move { lookup.ready(freshness, Duration::from_secs(5)).await }
+    });
+    tokio::task::yield_now().await;
+    serving.publish(root);
+    tokio::task::yield_now().await;
+    assert!(!waiting.is_finished(), "the age is not known yet");
+    serving.checkpoint(crate::Checkpoint::received(START, &*world.clock));
+    waiting.await.unwrap();
+    assert!(lookup.get(&certified("worker/web"), &wanted("API_KEY"), freshness).is_ok());
+}

@@ -1,0 +1,127 @@
+use std::{
+    io,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use plane::{Plane, options};
+use runtime::RealDisk;
+use seams::{Disk, DiskFile, OpenMode};
+use wire::ErrorKind;
+
+use crate::{
+    plane,
+    serve::{PATIENCE, get, read, until, until_status},
+};
+
+/// The real disk, which can be full.
+#[derive(Clone, Default)]
+struct FullDisk(Arc<AtomicBool>);
+
+struct FullFile(Box<dyn DiskFile>, Arc<AtomicBool>);
+
+fn room(full: &AtomicBool) -> io::Result<()> {
+    if full.load(Ordering::Acquire) { Err(io::Error::from(io::ErrorKind::StorageFull)) } else { Ok(()) }
+}
+
+impl Disk for FullDisk {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn DiskFile>> {
+        if mode == OpenMode::CreateNew {
+            room(&self.0)?;
+        }
+        Ok(Box::new(FullFile(RealDisk.open(path, mode)?, self.0.clone())))
+    }
+
+    fn list(&self, folder: &Path) -> io::Result<Vec<String>> {
+        RealDisk.list(folder)
+    }
+
+    fn create_dir_all(&self, folder: &Path) -> io::Result<()> {
+        RealDisk.create_dir_all(folder)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove_file(path)
+    }
+
+    fn sync_dir(&self, folder: &Path) -> io::Result<()> {
+        RealDisk.sync_dir(folder)
+    }
+}
+
+impl DiskFile for FullFile {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.0.read_exact_at(buffer, offset)
+    }
+
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        room(&self.1)?;
+        self.0.write_all_at(bytes, offset)
+    }
+
+    fn set_len(&self, bytes: u64) -> io::Result<()> {
+        room(&self.1)?;
+        self.0.set_len(bytes)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn edge_with_a_full_disk_serves_on_says_so_and_follows_when_there_is_room() {
+    let mut plane = Plane::start().await;
+    let disk = FullDisk::default();
+    let mut with_disk = options(plane.config(Vec::new()));
+    with_disk.disk = Arc::new(disk.clone());
+    let edge = edge::Edge::start(with_disk).await.unwrap();
+    plane.write("GREETING", "hello");
+    let position = plane.bind("API_KEY", "GREETING");
+    plane.tick();
+    read(&edge, get(&plane, "API_KEY", Some(position), None)).await.unwrap();
+
+    disk.0.store(true, Ordering::Release);
+    let later = plane.write("GREETING", "later");
+    until_status(&edge, |status| status.problems.iter().any(|problem| problem.starts_with("not following: "))).await;
+    let found = read(&edge, get(&plane, "API_KEY", None, None)).await.unwrap();
+    assert_eq!((found.value.as_slice(), found.position), (&b"hello"[..], Some(position.into())), "what is not durable is not shown");
+    // It is still ready: what it has is far within the bound on age.
+    until(&edge, "/readyz", "HTTP/1.1 200").await;
+
+    disk.0.store(false, Ordering::Release);
+    plane.tick();
+    assert_eq!(read(&edge, get(&plane, "API_KEY", Some(later), None)).await.unwrap().value, b"later");
+    assert!(edge.status().problems.is_empty(), "{:?}", edge.status().problems);
+    edge.shutdown(PATIENCE).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn edge_that_is_revoked_serves_nothing_more_and_again_after_a_restart() {
+    let mut plane = Plane::start().await;
+    let edge = plane.edge().await;
+    plane.write("GREETING", "hello");
+    let position = plane.bind("API_KEY", "GREETING");
+    plane.tick();
+    read(&edge, get(&plane, "API_KEY", Some(position), None)).await.unwrap();
+    plane.revoke();
+    until_status(&edge, |status| !status.serving).await;
+    assert_eq!(read(&edge, get(&plane, "API_KEY", None, None)).await, Err(ErrorKind::Unavailable));
+    assert!(edge.serving().keys().is_locked());
+    edge.shutdown(PATIENCE).await.unwrap();
+    let edge = plane.edge().await;
+    until_status(&edge, |status| !status.serving).await;
+    assert_eq!(read(&edge, get(&plane, "API_KEY", None, None)).await, Err(ErrorKind::Unavailable));
+    edge.shutdown(PATIENCE).await.unwrap();
+}
