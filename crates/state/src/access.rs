@@ -112,6 +112,11 @@ impl RoleSet {
         Self(bits)
     }
 
+    /// Whether the set holds nothing.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
     /// Whether the set holds `role`.
     pub const fn contains(self, role: Role) -> bool {
         self.0 & 1 << role as u8 != 0

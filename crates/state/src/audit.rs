@@ -20,14 +20,14 @@ pub enum AuditPrincipal {
         /// The holder's name.
         name: PrincipalName,
     },
-    /// A node.
+    /// A node, as the command says; whether the registry has it shows in the outcome.
     Node {
         /// Its id.
         node: NodeId,
     },
     /// The bootstrap.
     System,
-    /// A token that the state does not know, or a node that it does not.
+    /// The holder of a token that the state does not know.
     Unknown,
 }
 

@@ -4,8 +4,8 @@ use types::TokenId;
 
 use super::{Halt, Identity, View};
 use crate::{
-    AuditEntry, AuditOutcome, AuditPrincipal, AuditTarget, Command, CommandBody, Origin, Refusal, Reply, TypedKey,
-    record::{AuditHeadRecord, BoundTo},
+    AuditEntry, AuditOutcome, AuditPrincipal, AuditTarget, Command, CommandBody, Origin, Principal, Refusal, Reply, TypedKey,
+    record::{AuditHeadRecord, BoundTo, OperatorTokenRecord},
 };
 
 /// The most bytes of an origin's text that an entry keeps.
@@ -27,9 +27,9 @@ pub(super) fn record(
         previous: head.hash,
         index: view.index,
         time: view.time,
-        principal: principal(identity),
+        principal: principal(view, identity, command)?,
         action: command.body.kind(),
-        target: target(&command.body),
+        target: AuditTarget { value_modified: result.is_ok() && modifies_value(&command.body), ..target(&command.body) },
         outcome: match result {
             Ok(reply) => AuditOutcome::Done { position: reply.position },
             Err(refusal) => AuditOutcome::Refused { kind: refusal.kind, message: refusal.message.clone() },
@@ -41,13 +41,20 @@ pub(super) fn record(
     Ok(Some(entry))
 }
 
-fn principal(identity: Option<&Identity>) -> AuditPrincipal {
-    match identity {
-        Some(Identity::Operator(token)) => AuditPrincipal::Operator { token: token.token_id, name: token.name.clone() },
-        Some(Identity::Node(node)) => AuditPrincipal::Node { node: *node },
-        Some(Identity::System) => AuditPrincipal::System,
-        None => AuditPrincipal::Unknown,
-    }
+/// Who it was, be it one who was not let in: a token that has expired is still someone's.
+fn principal(view: &View<'_>, identity: Option<&Identity>, command: &Command) -> Result<AuditPrincipal, Halt> {
+    let operator = |token: &OperatorTokenRecord| AuditPrincipal::Operator { token: token.token_id, name: token.name.clone() };
+    Ok(match (identity, command.principal) {
+        (Some(Identity::Operator(token)), _) => operator(token),
+        (Some(Identity::Node(node)), _) => AuditPrincipal::Node { node: *node },
+        (None, Principal::Node { node }) => AuditPrincipal::Node { node },
+        (Some(Identity::System), _) | (None, Principal::System) => AuditPrincipal::System,
+        (None, Principal::Operator { token }) => view.state.operator_by_token(token)?.as_ref().map_or(AuditPrincipal::Unknown, operator),
+    })
+}
+
+fn modifies_value(body: &CommandBody) -> bool {
+    matches!(body, CommandBody::CreateSecrets { .. } | CommandBody::SetValue { .. } | CommandBody::DuplicateSecret { .. })
 }
 
 fn short(text: &str) -> String {
@@ -64,13 +71,9 @@ fn target(body: &CommandBody) -> AuditTarget {
         CommandBody::CreateStore { account, store, .. } | CommandBody::DeleteStore { account, store, .. } => {
             AuditTarget { account: Some(*account), store: Some(*store), ..none }
         }
-        CommandBody::CreateSecrets { account, store, items, .. } => AuditTarget {
-            account: Some(*account),
-            store: Some(*store),
-            secrets: items.iter().map(|item| item.id).collect(),
-            value_modified: true,
-            ..none
-        },
+        CommandBody::CreateSecrets { account, store, items, .. } => {
+            AuditTarget { account: Some(*account), store: Some(*store), secrets: items.iter().map(|item| item.id).collect(), ..none }
+        }
         CommandBody::SetValue { account, store, secret, .. } => {
             AuditTarget { account: Some(*account), store: Some(*store), secrets: vec![*secret], value_modified: true, ..none }
         }
@@ -82,14 +85,9 @@ fn target(body: &CommandBody) -> AuditTarget {
         CommandBody::DeleteSecrets { account, store, secrets, .. } => {
             AuditTarget { account: Some(*account), store: Some(*store), secrets: secrets.clone(), ..none }
         }
-        CommandBody::DuplicateSecret { account, store, source, item, .. } => AuditTarget {
-            account: Some(*account),
-            store: Some(*store),
-            secrets: vec![item.id],
-            duplicated_from: Some(*source),
-            value_modified: true,
-            ..none
-        },
+        CommandBody::DuplicateSecret { account, store, source, item, .. } => {
+            AuditTarget { account: Some(*account), store: Some(*store), secrets: vec![item.id], duplicated_from: Some(*source), ..none }
+        }
         CommandBody::CreateConsumer { consumer } | CommandBody::DeleteConsumer { consumer } => {
             AuditTarget { account: Some(consumer.account), consumer: Some(consumer.clone()), ..none }
         }

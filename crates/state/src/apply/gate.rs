@@ -2,9 +2,9 @@
 
 use types::{FeatureLevel, NodeId, UnixMillis};
 
-use super::{Halt, Judged, View, refuse, settle};
+use super::{Halt, Judged, Stop, View, operators, refuse, settle};
 use crate::{
-    Command, CommandBody, GrantScope, Operation, Principal, Refusal, RefusalKind, State, TypedKey,
+    Command, CommandBody, FEATURE_LEVEL_MAX, GrantScope, Operation, Principal, Refusal, RefusalKind, State, TypedKey,
     record::{BindingRecord, NodeRole, OperatorTokenRecord, RequestOwner},
 };
 
@@ -79,6 +79,9 @@ pub(super) fn permit(identity: &Identity, operation: Operation, target: GrantSco
                 GrantScope::Store(_, store) if token.grants.iter().all(|grant| !grant.scope.covers(target)) => {
                     refuse(RefusalKind::NotFound, format!("no store {store}"))
                 }
+                _ if operation.roles().is_empty() => {
+                    refuse(RefusalKind::Denied, format!("{} may not {}; control nodes do that by themselves", token.name, operation.name()))
+                }
                 _ => {
                     let message = format!(
                         "{} may not {} here; a Super Administrator can grant it (`cinnabar role grant`)",
@@ -99,13 +102,14 @@ fn reaches_into(grant: GrantScope, account: GrantScope) -> bool {
 
 /// Whether the principal may do all that a command needs.
 pub(super) fn permit_body(view: &View<'_>, identity: &Identity, body: &CommandBody) -> Judged<()> {
-    if let CommandBody::InitCluster(_) = body {
-        return match identity {
-            Identity::System => Ok(()),
-            _ => refuse(RefusalKind::Denied, "only the bootstrap sets up a cluster"),
-        };
+    let permitted = needs(view, body)?.into_iter().try_for_each(|(operation, target)| permit(identity, operation, target));
+    match (body, permitted) {
+        (CommandBody::InitCluster(_), _) if matches!(identity, Identity::System) => Ok(()),
+        (CommandBody::InitCluster(_), _) => refuse(RefusalKind::Denied, "only the bootstrap sets up a cluster"),
+        // A token beyond one's reach is as unknown as one that never was.
+        (CommandBody::RevokeOperatorToken { token }, Err(Stop::Refused(_))) => operators::no_token(*token),
+        (_, permitted) => permitted,
     }
-    needs(view, body)?.into_iter().try_for_each(|(operation, target)| permit(identity, operation, target))
 }
 
 /// What a command needs: operations and their reach.
@@ -174,6 +178,13 @@ pub(crate) fn authorize_body(
     body: &CommandBody,
     now: UnixMillis,
 ) -> Result<Result<(), Refusal>, Halt> {
+    if let CommandBody::RaiseFeatureLevel { to, .. } = body
+        && *to > FEATURE_LEVEL_MAX
+    {
+        // In the log it would stop this node, and every other of this build.
+        let message = format!("this build knows feature levels up to {FEATURE_LEVEL_MAX}, not {to}; update all nodes first");
+        return Ok(Err(Refusal::new(RefusalKind::Level, message)));
+    }
     let view = View::new(state, state.applied_index(), now);
     settle(identify(state, principal, now).and_then(|identity| permit_body(&view, &identity, body)))
 }

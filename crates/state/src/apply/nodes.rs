@@ -119,6 +119,10 @@ pub(super) fn revoke(view: &mut View<'_>, node: NodeId, epochs: &[NewEpoch]) -> 
     if record.revoked.is_some() {
         return refuse(RefusalKind::Precondition, format!("node {node} is revoked already"));
     }
+    if record.role == NodeRole::Control && control_nodes(view)?.iter().all(|other| *other == node) {
+        let message = format!("node {node} is the last control node; without one the cluster cannot go on");
+        return refuse(RefusalKind::Precondition, message);
+    }
     let domains: BTreeSet<_> = epochs.iter().map(|epoch| &epoch.domain).collect();
     if domains.len() != epochs.len() {
         return refuse(RefusalKind::InvalidArgument, "a revocation brings one new epoch for each key domain");
@@ -219,15 +223,24 @@ pub(super) fn raise_level(view: &mut View<'_>, to: FeatureLevel, supported_by: &
         let message = format!("feature level {} is in force; levels rise by one, not to {to}", settings.feature_level);
         return refuse(RefusalKind::Precondition, message);
     }
-    let nodes = Prefix::keyspace(Keyspace::Node);
-    for (key, _) in view.state.scan(&nodes) {
-        let Ok(TypedKey::Node { node }) = key.decode() else { continue };
-        let counts = view.state.node(node)?.is_some_and(|record| record.role == NodeRole::Control && record.revoked.is_none());
-        if counts && !supported_by.contains(&node) {
-            return refuse(RefusalKind::Precondition, format!("control node {node} has not reported that it supports level {to}"));
-        }
+    if let Some(node) = control_nodes(view)?.into_iter().find(|node| !supported_by.contains(node)) {
+        return refuse(RefusalKind::Precondition, format!("control node {node} has not reported that it supports level {to}"));
     }
     settings.feature_level = to;
     view.put(TypedKey::Settings, &settings);
     Ok(ReplyBody::LevelRaised)
+}
+
+/// The control nodes in good standing.
+fn control_nodes(view: &View<'_>) -> Judged<Vec<NodeId>> {
+    let all = Prefix::keyspace(Keyspace::Node);
+    let mut found = Vec::new();
+    for (key, _) in view.state.scan(&all) {
+        if let Ok(TypedKey::Node { node }) = key.decode()
+            && view.state.node(node)?.is_some_and(|record| record.role == NodeRole::Control && record.revoked.is_none())
+        {
+            found.push(node);
+        }
+    }
+    Ok(found)
 }

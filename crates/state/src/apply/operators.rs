@@ -63,7 +63,7 @@ pub(super) fn in_future(view: &View<'_>, expires: Option<UnixMillis>) -> Judged<
 
 pub(super) fn revoke(view: &mut View<'_>, token: TokenId) -> Judged<ReplyBody> {
     let hash: Option<[u8; 32]> = view.read(TypedKey::OperatorTokenId { token })?;
-    let Some(hash) = hash else { return refuse(RefusalKind::NotFound, format!("no token {token}")) };
+    let Some(hash) = hash else { return no_token(token) };
     if is_last_administrator(view, token)? {
         let message = "this is the last token of a Super Administrator of the cluster; make another one first";
         return refuse(RefusalKind::Precondition, message);
@@ -74,6 +74,11 @@ pub(super) fn revoke(view: &mut View<'_>, token: TokenId) -> Judged<ReplyBody> {
     view.delete(TypedKey::OperatorToken { hash });
     view.delete(TypedKey::OperatorTokenId { token });
     Ok(ReplyBody::OperatorTokenRevoked)
+}
+
+/// The answer for a token that is not there, or not for this principal.
+pub(super) fn no_token<T>(token: TokenId) -> Judged<T> {
+    refuse(RefusalKind::NotFound, format!("no token {token}"))
 }
 
 /// Whether nobody could administer the cluster without this token.

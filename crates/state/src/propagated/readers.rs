@@ -92,6 +92,18 @@ impl Propagated {
         }
     }
 
+    /// The Ed25519 key by which `signer` signs now: a member of the set in force, and not revoked as a node.
+    ///
+    /// # Errors
+    /// [`ReadError`] if a record does not decode.
+    pub fn signer_key(&self, signer: NodeId) -> Result<Option<[u8; 32]>, ReadError> {
+        let key = self.signer_set()?.and_then(|set| set.key_of(signer).copied());
+        match self.node(signer)? {
+            Some(node) if node.revoked.is_none() => Ok(key),
+            _ => Ok(None),
+        }
+    }
+
     /// The KEK epoch of a domain that new data keys are wrapped under.
     ///
     /// # Errors

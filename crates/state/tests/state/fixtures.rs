@@ -1,0 +1,150 @@
+//! A log of feature level 1, kept as bytes, with the hashes that it must give for ever.
+//!
+//! `UPDATE_GOLDENFILES=1` writes the log anew from the calls below; do so only before a first release, or to add a level.
+
+use std::{fmt::Write as _, path::Path};
+
+use state::{Command, CommandBody, Grant, GrantScope, KekStep, PointerMove, Principal, Role, Stage, State, record::BoundTo};
+use types::{ConsumerRef, Hash, KekEpoch, KeyDomain, LogIndex, NodeId, Version};
+
+use super::world::{
+    World, account, dek, envelope, hash, new_dek, new_node, new_secret, operator, request, scopes, sealed, secret, store, token,
+};
+
+/// One of nearly every kind of command.
+fn make() -> Vec<Command> {
+    let mut world = World::new();
+    let (acme, main) = (account("acme"), store("main"));
+    let web = ConsumerRef::parse(acme, "worker/web").unwrap();
+    let value = |world: &mut World, length| sealed(world.value_id(), world.current_dek(acme).unwrap_or(dek("k1")), length);
+    world.root(CommandBody::CreateAccount { account: acme, name: "Acme Ltd".parse().unwrap() });
+    world.root(CommandBody::CreateStore { account: acme, store: main, name: "main".parse().unwrap() });
+    let first = value(&mut world, 6);
+    let items = vec![new_secret("API_KEY", "workers,access", first)];
+    let new = new_dek(dek("k1"), KekEpoch::new(1), None);
+    world.root(CommandBody::CreateSecrets { account: acme, store: main, items, new_dek: Some(new) });
+    for (seconds, stage) in [(1, Stage::Current), (2, Stage::Candidate), (400, Stage::Current)] {
+        world.clock += seconds * 1000;
+        let (value, expect) = (value(&mut world, 1000), None);
+        let set = CommandBody::SetValue {
+            account: acme,
+            store: main,
+            secret: secret("API_KEY"),
+            value,
+            expect,
+            stage,
+            scopes: Some(scopes("workers")),
+            comment: Some("staged".parse::<String>().unwrap().try_into().unwrap()),
+            new_dek: None,
+        };
+        world.apply(operator("root"), Some(request(&format!("r{seconds}"), "content")), set.clone());
+        world.apply(operator("root"), Some(request(&format!("r{seconds}"), "content")), set);
+    }
+    for to in [PointerMove::Promote, PointerMove::Revert, PointerMove::Rollback { to: Version::new(1) }, PointerMove::Promote] {
+        world.root(CommandBody::MovePointer { account: acme, store: main, secret: secret("API_KEY"), to, expect: None });
+    }
+    let grants = vec![Grant { role: Role::Deployer, scope: GrantScope::Store(acme, main) }];
+    world.root(CommandBody::CreateOperatorToken {
+        token: token("ci"),
+        hash: hash("ci"),
+        name: "ci".parse().unwrap(),
+        grants,
+        expires: None,
+    });
+    world.root(CommandBody::CreateConsumer { consumer: web.clone() });
+    world.root(CommandBody::CreateConsumerToken { consumer: web.clone(), token: token("t1"), hash: hash("t1"), expires: None });
+    let bind =
+        |name: &str, target| CommandBody::Bind { consumer: web.clone(), name: name.parse().unwrap(), store: main, target, replace: false };
+    world.apply(operator("ci"), None, bind("KEY", BoundTo::Secret(secret("API_KEY"))));
+    world.apply(operator("ci"), None, bind("ALL", BoundTo::Store(main)));
+    world.apply(operator("ci"), None, CommandBody::DeleteStore { account: acme, store: main, force: true });
+    let duplicate = value(&mut world, 6);
+    world.root(CommandBody::DuplicateSecret {
+        account: acme,
+        store: main,
+        source: secret("API_KEY"),
+        source_version: Version::new(1),
+        item: new_secret("COPY", "containers", duplicate),
+        new_dek: None,
+    });
+    let domain = KeyDomain::global();
+    let announce = KekStep::Announce { commitment: [2; 32], envelopes: vec![envelope(1), envelope(2)] };
+    for step in [announce, KekStep::Activate] {
+        world.root(CommandBody::KekEpoch { domain: domain.clone(), epoch: KekEpoch::new(2), step });
+    }
+    let replaces = world.current_dek(acme);
+    world.root(CommandBody::MintDek { account: acme, dek: new_dek(dek("k2"), KekEpoch::new(2), replaces), grace: true });
+    world.root(CommandBody::RegisterNode { node: new_node(3, "relay-1", state::record::NodeRole::Relay) });
+    world.root(CommandBody::RevokeNode { node: NodeId::new(3), epochs: Vec::new() });
+    let stale = value(&mut world, 6);
+    world.root(CommandBody::CreateSecrets { account: acme, store: main, items: vec![new_secret("LATE", "workers", stale)], new_dek: None });
+    world.root(CommandBody::DeleteSecrets { account: acme, store: main, secrets: vec![secret("API_KEY")], force: true });
+    world.root(CommandBody::Unbind { consumer: web.clone(), name: "KEY".parse().unwrap() });
+    world.root(CommandBody::DeleteStore { account: acme, store: main, force: true });
+    world.root(CommandBody::RevokeOperatorToken { token: token("ci") });
+    world.clock += 90_000_000;
+    world.apply(Principal::Node { node: NodeId::new(1) }, None, CommandBody::Tick);
+    world.log
+}
+
+fn encode(log: &[Command]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for command in log {
+        let command = command.encode();
+        bytes.extend_from_slice(&(command.len() as u32).to_be_bytes());
+        bytes.extend_from_slice(&command);
+    }
+    bytes
+}
+
+fn decode(mut bytes: &[u8]) -> Vec<Command> {
+    let mut log = Vec::new();
+    while let Some((length, rest)) = bytes.split_first_chunk() {
+        let (command, rest) = rest.split_at(u32::from_be_bytes(*length) as usize);
+        log.push(Command::decode(command).unwrap());
+        bytes = rest;
+    }
+    log
+}
+
+/// What the log gives: every answer, and the hashes at the end.
+fn outcome(log: &[Command]) -> String {
+    let (mut state, mut text) = (State::empty(), String::new());
+    for (command, index) in log.iter().zip(1..) {
+        let applied = state.apply(LogIndex::new(index), command).unwrap();
+        let result = match applied.result {
+            Ok(reply) => format!("{} at {}", reply.position, reply.time.get()),
+            Err(refusal) => format!("{}: {}", refusal.kind, refusal.message),
+        };
+        writeln!(text, "{index} {} {result}", command.body.kind()).unwrap();
+    }
+    let records = state.records().fold(Hash::ZERO, |hash, (key, value)| {
+        let change = state::Change { key, value: Some(value) };
+        let both: Vec<u8> = hash.as_bytes().iter().chain(change.leaf().as_bytes()).copied().collect();
+        state::AuditEntry::hash_of(&both)
+    });
+    writeln!(text, "position {}", state.position()).unwrap();
+    writeln!(text, "chain {}", state.chain_hash()).unwrap();
+    writeln!(text, "root {}", state.state_root()).unwrap();
+    writeln!(text, "audit {}", state.audit_head().unwrap().hash).unwrap();
+    writeln!(text, "records {records}").unwrap();
+    text
+}
+
+#[test]
+fn log_of_level_1_keeps_its_hashes() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let (log, expected) = (folder.join("level-1.log"), folder.join("level-1.txt"));
+    if std::env::var_os("UPDATE_GOLDENFILES").is_some() {
+        std::fs::create_dir_all(&folder).unwrap();
+        let made = make();
+        std::fs::write(&log, encode(&made)).unwrap();
+        std::fs::write(&expected, outcome(&made)).unwrap();
+    }
+    let stored = std::fs::read(&log).unwrap();
+    let commands = decode(&stored);
+    assert_eq!(outcome(&commands), std::fs::read_to_string(&expected).unwrap());
+    // What is written today is what was written then.
+    assert_eq!(encode(&commands), stored);
+    assert_eq!(encode(&make()), stored);
+}

@@ -1,0 +1,211 @@
+//! What must not be taken: forged change sets, logs that this build cannot follow, damaged copies.
+
+use bytes::Bytes;
+use state::{
+    ChainError, Change, ChangeSet, CommandBody, Halt, Key, LoadError, Principal, Propagated, RefusalKind, State, TypedKey,
+    record::{SettingsRecord, StoreRecord},
+};
+use types::{ChainId, FeatureLevel, Generation, Hash, LogIndex, NodeId, Position, Revision, UnixMillis};
+
+use super::world::{World, account, dek, id, new_dek, new_secret, operator, sealed, store};
+
+/// A world with an account and a store, and a follower that lacks the last set.
+fn chain() -> (World, Propagated) {
+    let mut world = World::new();
+    world.root(CommandBody::CreateAccount { account: account("acme"), name: "x".parse().unwrap() });
+    let follower = world.follower.clone();
+    world.root(CommandBody::CreateStore { account: account("acme"), store: store("main"), name: "main".parse().unwrap() });
+    (world, follower)
+}
+
+fn record() -> Bytes {
+    let record = StoreRecord {
+        account: account("acme"),
+        name: "x".parse().unwrap(),
+        created: UnixMillis::new(0),
+        modified: UnixMillis::new(0),
+        deleting: false,
+    };
+    record.encode()
+}
+
+fn put(key: TypedKey, value: Bytes) -> Change {
+    Change { key: key.encode(), value: Some(value) }
+}
+
+/// The set that would follow, with these changes.
+fn next(follower: &Propagated, changes: Vec<Change>) -> ChangeSet {
+    let position = Position::new(follower.generation(), follower.position().revision.next().unwrap());
+    ChangeSet::new(ChainId::new(0), position, UnixMillis::new(0), follower.chain_hash(), changes)
+}
+
+/// What is forged, how, and what it must be called.
+type Case = (&'static str, ChangeSet, fn(&ChainError) -> bool);
+
+#[test]
+fn accept_refuses_each_kind_of_forgery_by_name_and_whole() {
+    let (world, follower) = chain();
+    let good = world.sets.last().unwrap().as_ref().clone();
+    let claims = |change: &dyn Fn(&mut ChangeSet)| {
+        let mut set = good.clone();
+        change(&mut set);
+        set
+    };
+    // A claim with a hash to match, as someone would make it who can hash but not sign.
+    let rehashed = |change: &dyn Fn(&mut ChangeSet)| {
+        let set = claims(change);
+        ChangeSet::from_claims(set.header, set.changes.clone(), set.header.hash())
+    };
+    let a = put(TypedKey::Store { store: store("a") }, record());
+    let b = put(TypedKey::Store { store: store("b") }, record());
+    let settings =
+        SettingsRecord { feature_level: FeatureLevel::new(2), ..SettingsRecord::defaults(types::ClusterId::from_bytes(id("cluster"))) };
+    let cases: Vec<Case> = vec![
+        ("a repeat", world.sets[1].as_ref().clone(), |e| matches!(e, ChainError::Repeat { .. })),
+        ("the first again", world.sets[0].as_ref().clone(), |e| matches!(e, ChainError::Repeat { .. })),
+        ("a gap", rehashed(&|set| set.header.position.revision = Revision::new(4)), |e| matches!(e, ChainError::Gap { .. })),
+        ("another chain", rehashed(&|set| set.header.chain = ChainId::new(1)), |e| matches!(e, ChainError::Chain { .. })),
+        ("a later generation", rehashed(&|set| set.header.position.generation = Generation::new(2)), |e| {
+            matches!(e, ChainError::Generation { .. })
+        }),
+        ("a fork", rehashed(&|set| set.header.previous = Hash::from_bytes([1; 32])), |e| matches!(e, ChainError::Previous { .. })),
+        ("another time", claims(&|set| set.header.time = UnixMillis::new(9)), |e| matches!(e, ChainError::OwnHash { .. })),
+        ("another hash", claims(&|set| set.hash = Hash::from_bytes([1; 32])), |e| matches!(e, ChainError::OwnHash { .. })),
+        ("a changed value", claims(&|set| set.changes[0].value = Some(record())), |e| matches!(e, ChainError::ChangesRoot { .. })),
+        ("a lacking change", claims(&|set| drop(set.changes.pop())), |e| matches!(e, ChainError::ChangesRoot { .. })),
+        ("another count", rehashed(&|set| set.header.count += 1), |e| matches!(e, ChainError::ChangesRoot { .. })),
+        ("wrong order", next(&follower, vec![b.clone(), a.clone()]), |e| matches!(e, ChainError::Order { .. })),
+        ("a key twice", next(&follower, vec![a.clone(), a.clone()]), |e| matches!(e, ChainError::Order { .. })),
+        ("control only", next(&follower, vec![a.clone(), put(TypedKey::Totals, record())]), |e| {
+            matches!(e, ChainError::ControlOnly { keyspace: 0x8c, .. })
+        }),
+        (
+            "an unknown control-only key",
+            next(&follower, vec![Change { key: Key::from_bytes(Bytes::from_static(&[0xff])), value: None }]),
+            |e| matches!(e, ChainError::ControlOnly { .. }),
+        ),
+        ("an unknown key", next(&follower, vec![Change { key: Key::from_bytes(Bytes::from_static(&[0x7f])), value: None }]), |e| {
+            matches!(e, ChainError::Key { .. })
+        }),
+        ("a long record", next(&follower, vec![put(TypedKey::Store { store: store("a") }, vec![1; 96 * 1024].into())]), |e| {
+            matches!(e, ChainError::Oversize { .. })
+        }),
+        ("a newer level", next(&follower, vec![put(TypedKey::Settings, settings.encode())]), |e| matches!(e, ChainError::Level { .. })),
+        ("broken settings", next(&follower, vec![put(TypedKey::Settings, Bytes::from_static(&[1]))]), |e| {
+            matches!(e, ChainError::Settings { .. })
+        }),
+    ];
+    for (what, set, expected) in cases {
+        let mut follower = follower.clone();
+        let before = (follower.head(), follower.state_root(), follower.len());
+        let error = follower.accept(&set).expect_err(what);
+        assert!(expected(&error), "{what}: {error:?}");
+        assert_eq!((follower.head(), follower.state_root(), follower.len()), before, "{what}");
+        follower.accept(&good).unwrap();
+        assert_eq!(follower.state_root(), world.state.state_root());
+    }
+}
+
+#[test]
+fn accept_of_too_many_changes_or_bytes_is_refused() {
+    let follower = chain().1;
+    let many = |count: u32, bytes: usize| {
+        let change = |n: u32| put(TypedKey::SignerSet { version: n }, vec![1; bytes].into());
+        next(&follower, (0..count).map(change).collect())
+    };
+    for set in [many(4097, 1), many(90, 95_000)] {
+        let error = follower.clone().accept(&set).unwrap_err();
+        assert!(matches!(error, ChainError::Oversize { .. }), "{error}");
+    }
+    follower.clone().accept(&many(4096, 1)).unwrap();
+}
+
+#[test]
+fn accept_from_empty_takes_the_first_set_of_any_generation() {
+    let world = World::new();
+    let mut set = world.sets[0].as_ref().clone();
+    set.header.position.generation = Generation::new(7);
+    let set = ChangeSet::from_claims(set.header, set.changes.clone(), set.header.hash());
+    let mut follower = Propagated::empty();
+    follower.accept(&set).unwrap();
+    assert_eq!(follower.position().to_string(), "7.1");
+    // Not a later one: that would leave out what came before.
+    assert!(matches!(Propagated::empty().accept(&chain().0.sets[1]), Err(ChainError::Gap { .. })));
+}
+
+#[test]
+fn apply_of_a_newer_level_halts_and_changes_nothing() {
+    let mut world = World::new();
+    let before: Vec<_> = world.state.records().collect();
+    let index = LogIndex::new(2);
+    let mut newer = world.command(operator("root"), None, CommandBody::Tick);
+    newer.level = FeatureLevel::new(2);
+    assert_eq!(world.state.apply(index, &newer).unwrap_err(), Halt::Level { index, level: FeatureLevel::new(2) });
+    let to = FeatureLevel::new(2);
+    let raise = world.command(operator("root"), None, CommandBody::RaiseFeatureLevel { to, supported_by: vec![NodeId::new(1)] });
+    assert_eq!(world.state.apply(index, &raise).unwrap_err(), Halt::Level { index, level: to });
+    assert!(world.state.records().eq(before));
+}
+
+#[test]
+fn apply_out_of_order_halts() {
+    let mut world = World::new();
+    let tick = world.command(Principal::System, None, CommandBody::Tick);
+    for index in [0, 1] {
+        let index = LogIndex::new(index);
+        assert_eq!(world.state.apply(index, &tick).unwrap_err(), Halt::Order { index, applied: LogIndex::new(1) });
+    }
+    // Indexes have gaps: entries of the log that are no commands.
+    world.state.apply(LogIndex::new(9), &tick).unwrap();
+    assert_eq!(world.state.applied_index(), LogIndex::new(9));
+}
+
+#[test]
+fn apply_on_a_damaged_record_halts() {
+    let (world, _) = chain();
+    let damaged = TypedKey::Usage { account: account("acme") }.encode();
+    let records = world.state.records().map(|(key, value)| if key == damaged { (key, Bytes::from_static(&[1, 0])) } else { (key, value) });
+    let mut state = State::from_records(records).unwrap();
+    let create = CommandBody::CreateStore { account: account("acme"), store: store("b"), name: "b".parse().unwrap() };
+    let command = world.command(operator("root"), None, create);
+    let halt = state.apply(LogIndex::new(100), &command).unwrap_err();
+    assert!(matches!(halt, Halt::Damaged(_)), "{halt:?}");
+}
+
+#[test]
+fn apply_of_more_than_a_change_set_holds_is_refused_whole() {
+    let mut world = chain().0;
+    world.root(CommandBody::MintDek { account: account("acme"), dek: new_dek(dek("k"), types::KekEpoch::new(1), None), grace: true });
+    let quota = state::limits::Quota { secrets: 10_000, ..Default::default() };
+    world.root(CommandBody::SetQuota { account: account("acme"), quota: Some(quota) });
+    let (before, root) = (world.state.position(), world.state.state_root());
+    // In the log this would not fit one command either; apply does not rely on that.
+    let items: Vec<_> = (0..130).map(|n| new_secret(&format!("S{n}"), "workers", sealed(world.value_id(), dek("k"), 65_536))).collect();
+    let create = CommandBody::CreateSecrets { account: account("acme"), store: store("main"), items, new_dek: None };
+    let command = world.command(operator("root"), None, create);
+    let applied = world.state.apply(LogIndex::new(100), &command).unwrap();
+    let refusal = applied.result.unwrap_err();
+    assert_eq!(refusal.kind, RefusalKind::TooLarge, "{refusal}");
+    assert_eq!((world.state.position(), world.state.state_root()), (before, root));
+    assert_eq!(world.state.usage(account("acme")).unwrap().secrets, 0);
+}
+
+#[test]
+fn load_of_records_that_are_no_state_is_refused() {
+    let (world, _) = chain();
+    let head = TypedKey::Head.encode();
+    let without = |left_out: &Key| State::from_records(world.state.records().filter(|(key, _)| key != left_out));
+    assert!(matches!(without(&head), Err(LoadError::NoHead { .. })));
+    assert!(matches!(without(&TypedKey::Store { store: store("main") }.encode()), Err(LoadError::Root { .. })));
+    // A record moved under another key does not have the root either.
+    let moved = world.state.records().map(|(key, value)| {
+        let from = TypedKey::Store { store: store("main") }.encode();
+        if key == from { (TypedKey::Store { store: store("gone") }.encode(), value) } else { (key, value) }
+    });
+    assert!(matches!(State::from_records(moved), Err(LoadError::Root { .. })));
+    let unknown = (Key::from_bytes(Bytes::from_static(&[0x70, 1])), Bytes::new());
+    assert!(matches!(State::from_records(world.state.records().chain([unknown])), Err(LoadError::Key(_))));
+    let torn = world.state.records().map(|(key, value)| if key == head { (key, value.slice(..5)) } else { (key, value) });
+    assert!(matches!(State::from_records(torn), Err(LoadError::Head(_))));
+    assert_eq!(State::from_records([]).unwrap().applied_index(), LogIndex::new(0));
+}
