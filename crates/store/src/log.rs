@@ -97,7 +97,7 @@ use std::{
 
 pub use error::LogError;
 pub use reader::LogReader;
-pub use recover::Cut;
+pub use recover::{Cut, Recovered};
 pub use segments::{Located, Operation, SegmentLog};
 pub use writer::LogWriter;
 

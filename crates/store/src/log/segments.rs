@@ -364,6 +364,12 @@ impl SegmentLog {
         Ok(())
     }
 
+    /// The numbers of the oldest and the newest segment; 0 when there is none.
+    pub(super) fn numbers(&self) -> (u64, u64) {
+        let number = |segment: Option<&Segment>| segment.map_or(0, |segment| segment.number);
+        (number(self.segments.front()), number(self.segments.back()))
+    }
+
     /// The open segments by number, for readers.
     pub(super) fn files(&self) -> impl Iterator<Item = (u64, &PathBuf, &Arc<dyn DiskFile>)> {
         self.segments.iter().map(|segment| (segment.number, &segment.path, &segment.file))

@@ -73,8 +73,13 @@ impl View {
         self.slots[slot.number()].clone()
     }
 
-    pub(super) fn set_files(&mut self, files: impl Iterator<Item = (u64, ReadFile)>) {
-        self.files = files.collect();
+    /// Takes over the segment files; `first` and `last` are the numbers of the oldest and the newest, so that a group that
+    /// changed none of them costs nothing.
+    pub(super) fn set_files(&mut self, (first, last): (u64, u64), files: impl Iterator<Item = (u64, ReadFile)>) {
+        let held = |entry: Option<(&u64, &ReadFile)>| entry.map_or(0, |(number, _)| *number);
+        if (held(self.files.first_key_value()), held(self.files.last_key_value())) != (first, last) {
+            self.files = files.collect();
+        }
     }
 
     /// Whether an operation may follow what is visible. `false`: it would change nothing.

@@ -108,7 +108,7 @@ impl Shared {
                         rest = others;
                     }
                 }
-                inner.view.set_files(read_files(&log));
+                inner.view.set_files(log.numbers(), read_files(&log));
             }
             Err(error) => {
                 inner.failed = Some(error.clone());
@@ -200,7 +200,7 @@ impl LogWriter {
         let (log, mut recovered) = SegmentLog::open(disk, &options)?;
         let cut = recovered.cut.take();
         let mut view = View::new(recovered, options.cache_bytes_max);
-        view.set_files(read_files(&log));
+        view.set_files(log.numbers(), read_files(&log));
         let inner = Inner { view, queue: VecDeque::new(), next_id: 1, log: Some(Box::new(log)), failed: None, closing: false };
         let shared = Arc::new(Shared {
             inner: Mutex::new(inner),
