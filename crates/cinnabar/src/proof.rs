@@ -31,7 +31,7 @@ pub(crate) async fn prove(cluster: &Cluster, clock: &dyn Clock, mut say: impl Fn
 
     let started = clock.monotonic();
     let (version, position) = write(&operator, &account).await.context("the write failed")?;
-    say(format!("✓ wrote {SECRET} v{version:<13} durable at revision {:<6} {}", position.revision, took(clock, started)));
+    say(step(&format!("wrote {SECRET} v{version}"), &format!("durable at revision {}", position.revision), &took(clock, started)));
 
     let live = operator.wait_live(position, LIVE_WITHIN).await.context("waiting for the edges failed")?;
     ensure!(
@@ -41,7 +41,7 @@ pub(crate) async fn prove(cluster: &Cluster, clock: &dyn Clock, mut say: impl Fn
         live.edges_known,
         live.behind.join(", ")
     );
-    say(format!("✓ live on {}/{} edges {:35} {}", live.edges_live, live.edges_known, "", took(clock, started)));
+    say(step(&format!("live on {}/{} edges", live.edges_live, live.edges_known), "since the write was sent", &took(clock, started)));
 
     bind(&operator, &account).await?;
     let head = cluster.control.position();
@@ -70,9 +70,14 @@ pub(crate) async fn prove(cluster: &Cluster, clock: &dyn Clock, mut say: impl Fn
         }
         read_at.push(name);
     }
-    say(format!("✓ {READER} read it at {:<30} {}   age {oldest} ms", some_of(&read_at), human_us(slowest.as_secs_f64() * 1e6)));
-    say(format!("✓ {STRANGER} refused: not bound"));
+    say(step(&format!("{READER} read it at {}", some_of(&read_at)), &format!("age {oldest} ms"), &human_us(slowest.as_secs_f64() * 1e6)));
+    say(step(&format!("{STRANGER} refused"), "not bound", ""));
     Ok(())
+}
+
+/// One step of the proof, in columns.
+fn step(what: &str, detail: &str, measured: &str) -> String {
+    format!("✓ {what:<32} {detail:<28} {measured:>9}").trim_end().to_owned()
 }
 
 fn some_of(names: &[String]) -> String {

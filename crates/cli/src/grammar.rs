@@ -1,8 +1,12 @@
 //! The grammar: noun, then verb.
 
+mod bench;
+
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use bench::{BenchCommand, BenchCommon, BenchLookup, BenchPropagate, BenchWrite};
 
 /// Secrets for every server: a replicated control plane, and a full encrypted copy at every edge.
 #[derive(Debug, Parser)]
@@ -174,62 +178,6 @@ pub enum ConfigCommand {
     },
 }
 
-/// `bench`
-#[derive(Debug, Subcommand)]
-pub enum BenchCommand {
-    /// Lookups at one edge, through its UNIX socket
-    Lookup(BenchLookup),
-    /// Writes to one control node, durable
-    Write(BenchWrite),
-    /// From commit to readable and to durable at the edges
-    Propagate(BenchPropagate),
-}
-
-/// `bench lookup`
-#[derive(Debug, Args)]
-pub struct BenchLookup {
-    /// How many callers at once
-    #[arg(long, default_value = "1,64", value_delimiter = ',', value_name = "N")]
-    pub callers: Vec<u32>,
-    /// Secrets in the store
-    #[arg(long, default_value_t = 1000, value_name = "N")]
-    pub secrets: u32,
-    /// Bytes of each value
-    #[arg(long, default_value_t = 64, value_name = "BYTES")]
-    pub value_bytes: u32,
-    /// Time for each measurement
-    #[arg(long, default_value = "5s", value_name = "D", value_parser = humantime::parse_duration)]
-    pub duration: Duration,
-}
-
-/// `bench write`
-#[derive(Debug, Args)]
-pub struct BenchWrite {
-    /// How many writers at once
-    #[arg(long, default_value = "1,64,256", value_delimiter = ',', value_name = "N")]
-    pub writers: Vec<u32>,
-    /// Bytes of each value
-    #[arg(long, default_value_t = 256, value_name = "BYTES")]
-    pub value_bytes: u32,
-    /// Time for each measurement
-    #[arg(long, default_value = "5s", value_name = "D", value_parser = humantime::parse_duration)]
-    pub duration: Duration,
-}
-
-/// `bench propagate`
-#[derive(Debug, Args)]
-pub struct BenchPropagate {
-    /// How many edges
-    #[arg(long, default_value = "2,100", value_delimiter = ',', value_name = "N")]
-    pub edges: Vec<u16>,
-    /// Secrets in the store
-    #[arg(long, default_value_t = 1000, value_name = "N")]
-    pub secrets: u32,
-    /// Writes measured
-    #[arg(long, default_value_t = 200, value_name = "N")]
-    pub writes: u32,
-}
-
 /// `context`
 #[derive(Debug, Subcommand)]
 pub enum ContextCommand {
@@ -391,8 +339,9 @@ pub enum SecretCommand {
         /// STORE/NAME or an id
         #[arg(value_name = "STORE/NAME")]
         secret: String,
-        /// The version
-        version: u64,
+        /// The version that becomes current again
+        #[arg(value_name = "VERSION")]
+        to: u64,
     },
     /// Delete a secret
     Delete {
@@ -536,7 +485,10 @@ mod tests {
 
     #[test]
     fn grammar_is_consistent() {
-        Cli::command().debug_assert();
+        // Built, so that what is propagated to subcommands is checked too.
+        let mut command = Cli::command();
+        command.build();
+        command.debug_assert();
     }
 
     #[test]

@@ -20,7 +20,8 @@ pub use commands::run;
 pub use context::{Context, ContextError, Contexts, EdgeContext};
 pub use failure::Failure;
 pub use grammar::{
-    AccountCommand, BenchCommand, BenchLookup, BenchPropagate, BenchWrite, BindingCommand, Cli, Command, ConfigCommand, ConsumerCommand,
-    ConsumerTokenCommand, ContextCommand, DevArgs, Format, Global, LookupArgs, QuotaCommand, SecretCommand, ServerArgs, StoreCommand,
+    AccountCommand, BenchCommand, BenchCommon, BenchLookup, BenchPropagate, BenchWrite, BindingCommand, Cli, Command, ConfigCommand,
+    ConsumerCommand, ConsumerTokenCommand, ContextCommand, DevArgs, Format, Global, LookupArgs, QuotaCommand, SecretCommand, ServerArgs,
+    StoreCommand,
 };
 pub use output::Output;

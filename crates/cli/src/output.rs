@@ -45,6 +45,9 @@ impl Output {
         for row in rows {
             table.add_row(cells(row));
         }
+        if let Some(first) = table.column_mut(0) {
+            first.set_padding((0, 1));
+        }
         self.line(&table.trim_fmt())
     }
 

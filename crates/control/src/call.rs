@@ -27,7 +27,8 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    fn of<M>(core: &Core, request: &Request<M>) -> Self {
+    /// Takes from a request what it says of its sender.
+    pub(crate) fn of<M>(core: &Core, request: &Request<M>) -> Self {
         let peer = request.extensions().get::<Peer>();
         let sent = request.metadata().get(LABEL_HEADER).and_then(|label| label.to_str().ok());
         let usable = |label: &&str| {

@@ -25,6 +25,7 @@ mod housekeeping;
 mod keys;
 mod options;
 mod recent;
+mod reflection;
 mod resolve;
 mod server;
 mod services;
@@ -33,5 +34,5 @@ mod write;
 
 pub use bootstrap::BootstrapError;
 pub use keys::UnlockError;
-pub use options::ControlOptions;
+pub use options::{ControlOptions, Observer};
 pub use server::{Control, ControlError};

@@ -4,6 +4,16 @@ use std::sync::Arc;
 
 use runtime::{config::ControlConfig, telemetry::Metrics};
 use seams::{Clock, Disk, Entropy};
+use types::{NodeId, Position};
+
+/// Hears of positions at the moment something becomes of them, on the thread where it does: for measuring. Must return at once.
+pub trait Observer: Send + Sync + 'static {
+    /// Everything up to `position` is committed and applied here. Called before anything else hears of it.
+    fn applied(&self, position: Position);
+
+    /// `node` has said that it holds everything up to `position` durably.
+    fn acknowledged(&self, node: NodeId, position: Position);
+}
 
 /// What a control node is started with. The process's own affairs (logging, the recorder of metrics, signals) are its `main`'s.
 pub struct ControlOptions {
@@ -17,6 +27,8 @@ pub struct ControlOptions {
     pub disk: Arc<dyn Disk>,
     /// What `/metrics` shows.
     pub metrics: Metrics,
+    /// Who measures; nobody in production.
+    pub observer: Option<Arc<dyn Observer>>,
 }
 
 impl ControlOptions {
@@ -28,6 +40,7 @@ impl ControlOptions {
             entropy: Arc::new(runtime::OsEntropy),
             disk: Arc::new(runtime::RealDisk),
             metrics,
+            observer: None,
         }
     }
 }

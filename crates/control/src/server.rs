@@ -26,8 +26,9 @@ use crate::{
     core::Core,
     housekeeping,
     keys::{self, Envelopes, UnlockError},
-    options::ControlOptions,
+    options::{ControlOptions, Observer},
     recent::Recent,
+    reflection,
     services::{FeedService, Services},
 };
 
@@ -114,7 +115,7 @@ impl Control {
     /// # Errors
     /// [`ControlError`], naming the file, port or key that stands in the way.
     pub async fn start(options: ControlOptions) -> Result<Self, ControlError> {
-        let ControlOptions { config, clock, entropy, disk, metrics } = options;
+        let ControlOptions { config, clock, entropy, disk, metrics, observer } = options;
         let tasks = Arc::new(TokioSpawn::new(tokio::runtime::Handle::current(), CancellationToken::new()));
         let readiness = Readiness::new();
         let (replayed, unlocked, serving) = (readiness.check("log replayed"), readiness.check("keys unlocked"), readiness.check("serving"));
@@ -132,6 +133,9 @@ impl Control {
 
         let recent = Arc::new(Recent::default());
         let publisher = publisher(&config, cluster, signing, &clock);
+        if let Some(observer) = observer.clone() {
+            publisher.acks().on_acknowledged(move |node, position| observer.acknowledged(node, position));
+        }
         let data = &config.node.data_dir;
         disk.create_dir_all(data).map_err(|source| ControlError::Io { operation: "create", what: data.display().to_string(), source })?;
         let sled = SledOptions { cache_bytes: config.limits.table_cache_bytes.bytes(), ..SledOptions::default() };
@@ -144,7 +148,7 @@ impl Control {
             tables: Some(Box::new(SledTables { folder: data.join("table"), options: sled })),
             clock: clock.clone(),
             transport: Arc::new(consensus::Unconnected),
-            applied: Arc::new(Glue { publisher: publisher.clone(), recent: recent.clone() }),
+            applied: Arc::new(Glue { publisher: publisher.clone(), recent: recent.clone(), observer }),
             audit: Arc::new(audit),
             bootstrap: Some(Bootstrap::alone(config.node.id, config.listen.grpc.to_string())),
             timing: Timing::default(),
@@ -251,6 +255,7 @@ impl Control {
 struct Glue {
     publisher: Arc<Publisher>,
     recent: Arc<Recent>,
+    observer: Option<Arc<dyn Observer>>,
 }
 
 impl Applied for Glue {
@@ -260,6 +265,9 @@ impl Applied for Glue {
     }
 
     fn applied(&self, sets: &[Arc<ChangeSet>], state: &State) {
+        if let Some(observer) = self.observer.as_ref().filter(|_| !sets.is_empty()) {
+            observer.applied(state.position());
+        }
         for set in sets {
             self.recent.applied(set);
         }
@@ -300,12 +308,13 @@ async fn serve(
     connections: ReceiverStream<io::Result<TlsConnection>>,
     limits: ConnectionLimits,
     cancelled: CancellationToken,
-) -> Result<(), tonic::transport::Error> {
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let services = Services(core.clone());
     let secrets = v1::secrets_server::SecretsServer::new(services.clone()).max_decoding_message_size(REQUEST_BYTES_MAX);
-    let feed = FeedServer::new(FeedService(core))
+    let feed = FeedServer::new(FeedService(core.clone()))
         .max_decoding_message_size(FEED_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(FEED_MESSAGE_BYTES_MAX);
+    let reflection = reflection::service(core)?;
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<v1::secrets_server::SecretsServer<Services>>().await;
     tonic::transport::Server::builder()
@@ -323,8 +332,10 @@ async fn serve(
         .add_service(v1::status_server::StatusServer::new(services))
         .add_service(feed)
         .add_service(health_service)
+        .add_service(reflection)
         .serve_with_incoming_shutdown(connections, cancelled.cancelled_owned())
-        .await
+        .await?;
+    Ok(())
 }
 
 async fn listen(at: SocketAddr, what: &str) -> Result<(SocketAddr, TcpListener), ControlError> {
@@ -361,8 +372,9 @@ fn read_key<T, E: std::error::Error + Send + Sync + 'static>(
     parse(&bytes).map_err(key(path))
 }
 
-fn log_end<E: std::error::Error>(what: &str, result: Result<(), E>) {
+fn log_end(what: &str, result: Result<(), impl Into<Box<dyn std::error::Error + Send + Sync>>>) {
     if let Err(error) = result {
+        let error = error.into();
         tracing::error!(what, %error, cause = ?error.source(), "a server ended with an error");
     }
 }

@@ -1,5 +1,6 @@
 //! `secret`.
 
+use client::Client;
 use serde::Serialize;
 use wire::v1;
 
@@ -79,17 +80,15 @@ pub(super) async fn run(session: &Session, command: SecretCommand) -> Result<(),
             let request =
                 v1::CreateSecretsRequest { store: Some(v1::StoreRef { account, store }), secrets: vec![item], ..Default::default() };
             let reply = client.create_secrets(request).await.map_err(failed)?;
-            let wait_for = reply.receipt;
-            reply.secrets.into_iter().map(Row::from).try_for_each(|row| row.print(session))?;
-            if wait { session.wait_live(&client, wait_for).await } else { Ok(()) }
+            let created = reply.secrets.into_iter().next().unwrap_or_default();
+            shown_when_live(session, &client, created, wait.then_some(reply.receipt)).await
         }
         SecretCommand::Set { secret, cas, file, raw, wait } => {
             let reference = session.secret(&secret)?;
             let value = value::read(file.as_deref(), raw, &format!("new value of {secret}"))?;
             let request = v1::SetValueRequest { secret: Some(reference), value: value.to_vec(), expect_version: cas, ..Default::default() };
             let reply = client.set_value(request).await.map_err(failed)?;
-            Row::from(reply.secret.unwrap_or_default()).print(session)?;
-            if wait { session.wait_live(&client, reply.receipt).await } else { Ok(()) }
+            shown_when_live(session, &client, reply.secret.unwrap_or_default(), wait.then_some(reply.receipt)).await
         }
         SecretCommand::Edit { secret, scopes, comment } => {
             let scopes = (!scopes.is_empty()).then_some(v1::ScopeList { scopes });
@@ -137,11 +136,11 @@ pub(super) async fn run(session: &Session, command: SecretCommand) -> Result<(),
             let request = v1::DuplicateSecretRequest { source: Some(reference), name: copy.secret, scopes, ..Default::default() };
             Row::from(client.duplicate_secret(request).await.map_err(failed)?.secret.unwrap_or_default()).print(session)
         }
-        SecretCommand::Rollback { secret, version } => {
+        SecretCommand::Rollback { secret, to } => {
             let request = v1::MovePointerRequest {
                 secret: Some(session.secret(&secret)?),
                 r#move: v1::PointerMove::Rollback.into(),
-                version,
+                version: to,
                 ..Default::default()
             };
             Row::from(client.move_pointer(request).await.map_err(failed)?.secret.unwrap_or_default()).print(session)
@@ -156,6 +155,17 @@ pub(super) async fn run(session: &Session, command: SecretCommand) -> Result<(),
             Ok(())
         }
     }
+}
+
+/// Prints what was written; with a receipt to wait for, only once it is live everywhere, so that the status printed is the one
+/// waited for. What was written is printed also when the time runs out: it is written.
+async fn shown_when_live(session: &Session, client: &Client, written: v1::Secret, receipt: Option<Option<v1::Receipt>>) -> Result<(), Failure> {
+    let Some(receipt) = receipt else { return Row::from(written).print(session) };
+    let waited = session.wait_live(client, receipt).await;
+    let reference = v1::SecretRef { account: session.account()?, store: written.store_id.clone(), secret: written.id.clone() };
+    let now = client.show_secret(v1::ShowSecretRequest { secret: Some(reference) }).await.unwrap_or(written);
+    Row::from(now).print(session)?;
+    waited
 }
 
 fn version_row(version: &v1::SecretVersion) -> VersionRow {
