@@ -5,7 +5,7 @@ use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use consensus::{Applied, AuditLog, Bootstrap, Consensus, Limits, Options, SledTables, StopReason, Timing};
 use feed::{Acks, AcksOptions, Publisher, PublisherOptions, PublisherParts, SigningKey, WindowLimits};
 use runtime::{
-    TokioSpawn,
+    DataLock, DataLockError, TokioSpawn,
     config::{ConnectionLimits, ControlConfig},
     health::{self, Readiness},
     listen::{AcceptLimits, TlsConnection, accept_tls},
@@ -96,6 +96,9 @@ pub enum ControlError {
     /// Founding or registering.
     #[error("cannot bring the cluster up")]
     Bootstrap(#[from] BootstrapError),
+    /// The data folder is another process's.
+    #[error(transparent)]
+    Lock(#[from] DataLockError),
     /// Unlocking.
     #[error("cannot unlock with this root key")]
     Unlock(#[from] UnlockError),
@@ -107,6 +110,7 @@ pub struct Control {
     address: SocketAddr,
     health: SocketAddr,
     readiness: Readiness,
+    _lock: DataLock,
 }
 
 impl Control {
@@ -139,6 +143,7 @@ impl Control {
         let data = &config.node.data_dir;
         disk.create_dir_all(data).map_err(|source| ControlError::Io { operation: "create", what: data.display().to_string(), source })?;
         let sled = SledOptions { cache_bytes: config.limits.table_cache_bytes.bytes(), ..SledOptions::default() };
+        let lock = DataLock::acquire(data)?;
         let audit = AuditLog::open(disk.clone(), data.join("audit"), Drive::Thread).map_err(ControlError::Audit)?;
         let consensus = Consensus::start(Options {
             node: config.node.id,
@@ -211,7 +216,7 @@ impl Control {
         tasks.spawn("grpc", Box::pin(async move { log_end("gRPC", server.await) }));
         serving.ready();
         tracing::info!(node = %core.node, %address, %health, position = %core.consensus.local().position(), "the control node serves");
-        Ok(Self { core, address, health, readiness })
+        Ok(Self { core, address, health, readiness, _lock: lock })
     }
 
     /// Where gRPC listens.

@@ -57,6 +57,7 @@ pub struct Edge {
     checks: Arc<Checks>,
     source: Arc<StatusSource>,
     tasks: TokioSpawn,
+    _lock: runtime::DataLock,
 }
 
 impl Edge {
@@ -66,7 +67,7 @@ impl Edge {
     /// # Errors
     /// [`EdgeError`]: a key, certificate or address of the configuration cannot be used, or the data folder cannot.
     pub async fn start(options: EdgeOptions) -> Result<Self, EdgeError> {
-        let EdgeOptions { config, clock, entropy, disk, metrics } = options;
+        let EdgeOptions { config, clock, entropy, disk, metrics, observer } = options;
         let server_tls = ServerTls::load(&config.tls, ClientCertificates::Optional)?;
         let cluster = cluster_of(&config, &server_tls)?;
         let expect = Expect::Nodes { cluster: Some(cluster), nodes: config.control.nodes.clone() };
@@ -76,6 +77,7 @@ impl Edge {
         let data = &config.node.data_dir;
         disk.create_dir_all(data).map_err(failed("create the folder (node.data_dir)", data))?;
         let owner = std::fs::metadata(data).map_err(failed("look at the folder (node.data_dir)", data))?.uid();
+        let lock = runtime::DataLock::acquire(data)?;
         let doors = Doors::bind(&config).await?;
         let addresses = Addresses { unix: config.listen.unix.path.clone(), grpc: doors.grpc_address, health: doors.health_address };
 
@@ -104,7 +106,7 @@ impl Edge {
             entropy,
             disk,
             dial: Arc::new(ControlDial::new(config.control.endpoints.clone(), client_tls)),
-            glue: Arc::new(Glue { node: config.node.id, serving, keys: Arc::clone(&keys) }),
+            glue: Arc::new(Glue { node: config.node.id, serving, keys: Arc::clone(&keys), observer }),
             keys,
             table: data.join("table"),
             table_cache_bytes: config.limits.table_cache_bytes.bytes(),
@@ -117,7 +119,7 @@ impl Edge {
         let routes = routes(&config, &lookup, &source, &tasks).await;
         doors.open(routes, &config.connections, server_tls, readiness.clone(), metrics, &tasks);
         tasks.spawn("status", Box::pin(status::watch(Arc::clone(&source), Arc::clone(&checks), tasks.token().child_token())));
-        let edge = Self { addresses, lookup, readiness, checks, source, tasks };
+        let edge = Self { addresses, lookup, readiness, checks, source, tasks, _lock: lock };
         let status = edge.status();
         tracing::info!(node = %config.node.name, id = %config.node.id, position = ?status.position, age_ms = status.age_ms, grpc = %edge.addresses.grpc, health = %edge.addresses.health, "edge started");
         Ok(edge)

@@ -74,4 +74,7 @@ pub enum EdgeError {
     /// The local copy cannot even be begun.
     #[error("edge: the local copy cannot be opened")]
     Feed(#[from] FeedError),
+    /// The data folder is another process's.
+    #[error(transparent)]
+    Lock(#[from] runtime::DataLockError),
 }

@@ -5,15 +5,16 @@ use std::sync::Arc;
 use feed::{CheckpointSeen, Publish};
 use lookup::{Checkpoint, Serving};
 use state::Root;
-use types::NodeId;
+use types::{NodeId, Position};
 
-use crate::keys::EdgeKeys;
+use crate::{Observer, keys::EdgeKeys};
 
 /// Publishes what the follower hands over.
 pub(crate) struct Glue {
     pub(crate) node: NodeId,
     pub(crate) serving: Arc<Serving>,
     pub(crate) keys: Arc<EdgeKeys>,
+    pub(crate) observer: Option<Arc<dyn Observer>>,
 }
 
 impl Glue {
@@ -39,7 +40,17 @@ impl Publish for Glue {
             Ok(_) => {}
             Err(error) => tracing::error!(%error, "this node's record cannot be read: this copy is damaged"),
         }
+        let position = root.state.position();
         self.serving.publish(root);
+        if let Some(observer) = &self.observer {
+            observer.readable(position);
+        }
+    }
+
+    fn verified(&self, position: Position) {
+        if let Some(observer) = &self.observer {
+            observer.verified(position);
+        }
     }
 
     fn checkpoint(&self, seen: CheckpointSeen) {

@@ -30,5 +30,5 @@ pub use anchor::load_anchor;
 pub use edge::{Addresses, Edge};
 pub use error::EdgeError;
 pub use keys::ensure_node_key;
-pub use options::EdgeOptions;
+pub use options::{EdgeOptions, Observer};
 pub use status::EdgeStatus;

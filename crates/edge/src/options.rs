@@ -4,6 +4,16 @@ use std::sync::Arc;
 
 use runtime::{config::EdgeConfig, telemetry::Metrics};
 use seams::{Clock, Disk, Entropy};
+use types::Position;
+
+/// Hears of positions at the moment something becomes of them, on the thread where it does: for measuring. Must return at once.
+pub trait Observer: Send + Sync + 'static {
+    /// Everything up to `position` is verified, in memory only: neither durable nor visible.
+    fn verified(&self, position: Position);
+
+    /// Everything up to `position` is durable here, and lookups see it from now on.
+    fn readable(&self, position: Position);
+}
 
 /// What an edge is started with. The process's own affairs (logging, the recorder of metrics, signals) are its `main`'s.
 pub struct EdgeOptions {
@@ -17,6 +27,8 @@ pub struct EdgeOptions {
     pub disk: Arc<dyn Disk>,
     /// What `/metrics` shows.
     pub metrics: Metrics,
+    /// Who measures; nobody in production.
+    pub observer: Option<Arc<dyn Observer>>,
 }
 
 impl EdgeOptions {
@@ -28,6 +40,7 @@ impl EdgeOptions {
             entropy: Arc::new(runtime::OsEntropy),
             disk: Arc::new(runtime::RealDisk),
             metrics,
+            observer: None,
         }
     }
 }
