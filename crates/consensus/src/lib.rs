@@ -33,6 +33,7 @@ mod error;
 mod format;
 mod log;
 mod machine;
+mod mutation;
 mod network;
 mod offload;
 mod options;

@@ -31,6 +31,7 @@ use crate::{
     audit::AuditSink,
     error::{StopReason, chain},
     lock,
+    mutation::{self, Mutation},
     offload::Offload,
     options::Applied,
     raft::{Answer, EntryResponder, Proposal, Snapshot, SnapshotMeta, StoredMembership, Types},
@@ -288,7 +289,9 @@ impl<R: Runtime> RaftSnapshotBuilder<Types<R>> for Builder<R> {
     type SnapshotData = SnapshotFile;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
-        self.core.audit.flush().await?;
+        if !mutation::is_on(Mutation::AuditLeftBehind) {
+            self.core.audit.flush().await?;
+        }
         let (snapshots, standing, state) = (self.snapshots.clone(), self.standing.clone(), self.state.clone());
         let (meta, snapshot) = self.offload.run(move || snapshots.write(&standing, &state)).await?;
         Ok(Snapshot { meta, snapshot })

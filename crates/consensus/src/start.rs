@@ -19,6 +19,7 @@ use crate::{
     error::{StartError, StopReason, chain},
     log::{RaftLog, SnapshotMark},
     machine::{Core, Machine},
+    mutation::{self, Mutation},
     network::{Peers, Server},
     offload::Offload,
     options::{Bootstrap, Limits, Options, Timing},
@@ -141,7 +142,7 @@ fn config(timing: &Timing, limits: &Limits) -> Result<Config, StartError> {
         election_timeout_max: millis(timing.election_max),
         // A leader that restarts must win an election anew: its committed hint may be older than what it has acknowledged, and
         // leading on in the same term it would answer reads by the hint.
-        enable_leader_restore: Some(false),
+        enable_leader_restore: Some(mutation::is_on(Mutation::LeaderRestored)),
         // A voter that was cut off must not raise the term when it comes back.
         enable_pre_vote: Some(true),
         snapshot_policy: SnapshotPolicy::LogsSinceLast(limits.snapshot_entries),

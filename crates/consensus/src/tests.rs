@@ -3,6 +3,8 @@
 mod cluster;
 mod commands;
 mod files;
+mod mutations;
 mod one_voter;
+mod real;
 mod rig;
 mod suite;

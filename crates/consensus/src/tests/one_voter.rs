@@ -50,47 +50,65 @@ fn proposal_is_applied_and_read_back_by_who_was_answered() {
     });
 }
 
+/// Writers, a crash at a random moment, a restart, four times over. Panics when something acknowledged is gone, when a read
+/// goes back, or when the chain or the audit log is not what it was.
+pub(super) fn crash_again_and_again(seed: u64) {
+    let entropy = SimEntropy::new(seed);
+    let rig = Rig::new(1, &[1]);
+    let acknowledged = Arc::new(Mutex::new(Vec::new()));
+    let mut told = std::collections::BTreeMap::new();
+    for round in 0..4_u64 {
+        let heard = Arc::new(Heard::default());
+        simulate(seed * 100 + round, async {
+            let voter = rig.start(heard.clone()).await.unwrap();
+            // Asked at once, while the log may still be ahead of what is known to be committed.
+            let state = voter.linearizable().await.unwrap();
+            for (number, position) in lock(&acknowledged).iter() {
+                assert!(state.position() >= *position, "seed {seed}: a read went back");
+                assert!(
+                    state.account(account_id(*number)).unwrap().is_some(),
+                    "seed {seed}: account {number} was acknowledged and is gone"
+                );
+            }
+            assert_eq!(rebuilt(&state).state_root(), state.state_root());
+            check_audit(&rig, &state);
+            if state.settings().unwrap().is_none() {
+                voter.propose(init(&[1])).await.unwrap();
+            }
+            for writer in 0..8_u64 {
+                let (voter, acknowledged) = (voter.clone(), acknowledged.clone());
+                drop(SimRuntime::spawn(async move {
+                    for step in 0..20_u64 {
+                        let number = round * 1000 + writer * 100 + step + 1;
+                        if let Ok(reply) = voter.propose(create_account_once(number)).await {
+                            lock(&acknowledged).push((number, reply.position));
+                        }
+                    }
+                }));
+            }
+            SimRuntime::sleep(Duration::from_micros(entropy.number() % 60_000)).await;
+        });
+        // What was told to the listener was committed: it must be told again, if at all, with the same hashes.
+        for (position, hash) in heard.sets() {
+            assert!(told.insert(position, hash).is_none_or(|before| before == hash), "seed {seed}: another change set at {position}");
+        }
+        rig.crash(entropy.number());
+    }
+    assert!(!lock(&acknowledged).is_empty(), "seed {seed}: nothing was acknowledged, so nothing was tested");
+}
+
+/// The stored audit entries are one chain, and reach at least as far as those of the state before it was replayed.
+fn check_audit(rig: &Rig, state: &State) {
+    let head = state.audit_head().unwrap();
+    let entries = rig.audit_entries();
+    assert!(entries.windows(2).all(|pair| pair[0].sequence + 1 == pair[1].sequence), "the audit log has a gap");
+    assert!(entries.first().is_none_or(|first| first.sequence == 1), "the audit log lost its beginning");
+    assert!(entries.len() as u64 <= head.sequence, "the audit log holds what never was");
+}
+
 #[test]
 fn acknowledged_proposals_survive_every_crash() {
-    for seed in 0..60 {
-        let entropy = SimEntropy::new(seed);
-        let rig = Rig::new(1, &[1]);
-        let acknowledged = Arc::new(Mutex::new(Vec::new()));
-        let mut told = std::collections::BTreeMap::new();
-        for round in 0..4_u64 {
-            let heard = Arc::new(Heard::default());
-            simulate(seed * 100 + round, async {
-                let voter = ready(&rig, &heard).await;
-                let state = voter.local();
-                for (number, position) in lock(&acknowledged).iter() {
-                    assert!(state.position() >= *position, "seed {seed}");
-                    assert!(
-                        state.account(account_id(*number)).unwrap().is_some(),
-                        "seed {seed}: account {number} was acknowledged and is gone"
-                    );
-                }
-                assert_eq!(rebuilt(&state).state_root(), state.state_root());
-                for writer in 0..8_u64 {
-                    let (voter, acknowledged) = (voter.clone(), acknowledged.clone());
-                    drop(SimRuntime::spawn(async move {
-                        for step in 0..20_u64 {
-                            let number = round * 1000 + writer * 100 + step + 1;
-                            if let Ok(reply) = voter.propose(create_account_once(number)).await {
-                                lock(&acknowledged).push((number, reply.position));
-                            }
-                        }
-                    }));
-                }
-                SimRuntime::sleep(Duration::from_micros(entropy.number() % 60_000)).await;
-            });
-            // What was told to the listener was committed: it must be told again, if at all, with the same hashes.
-            for (position, hash) in heard.sets() {
-                assert!(told.insert(position, hash).is_none_or(|before| before == hash), "seed {seed}: another change set at {position}");
-            }
-            rig.crash(entropy.number());
-        }
-        assert!(!lock(&acknowledged).is_empty(), "seed {seed}: nothing was acknowledged, so nothing was tested");
-    }
+    (0..20).for_each(crash_again_and_again);
 }
 
 #[test]

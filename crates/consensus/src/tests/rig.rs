@@ -10,7 +10,7 @@ use std::{
 use futures::future::BoxFuture;
 use openraft_rt_sim::{SimInstant, SimRuntime};
 use seams::{
-    Clock,
+    Clock, Disk, OpenMode,
     sim::{SimDisk, SimEntropy},
 };
 use state::{ChangeSet, State};
@@ -126,6 +126,23 @@ impl Rig {
         AuditLog::open_with(Arc::new(self.disk.clone()), self.log_options("audit"), drive).unwrap()
     }
 
+    /// What its disk holds of the audit log, read while it runs, on a copy of the disk; all logs of it, with their gaps.
+    pub(super) fn audit_entries(&self) -> Vec<state::AuditEntry> {
+        let folder = self.folder().join("audit");
+        let copy = SimDisk::new();
+        for path in self.disk.files() {
+            let file = copy.open(&path, OpenMode::CreateNew).unwrap();
+            file.write_all_at(&self.disk.read(&path).unwrap(), 0).unwrap();
+        }
+        let names: std::collections::BTreeSet<_> = copy.list(&folder).unwrap().into_iter().collect();
+        let logs = names.iter().flat_map(|name| {
+            let options = LogOptions { segment_bytes: SEGMENT_BYTES, ..LogOptions::new(folder.join(name)) };
+            let (_writer, reader) = store::LogWriter::open(Arc::new(copy.clone()), options, Drive::Manual).unwrap();
+            reader.read(0..u64::MAX, usize::MAX).unwrap()
+        });
+        logs.map(|(_, stored)| state::AuditEntry::decode(&stored).unwrap()).collect()
+    }
+
     /// Options of a voter on this disk.
     pub(super) fn options(&self, heard: Arc<dyn Applied>, transport: Arc<dyn PeerTransport>, clock: Arc<dyn Clock>) -> Options {
         Options {
@@ -139,9 +156,14 @@ impl Rig {
             applied: heard,
             audit: Arc::new(self.audit(self.drive)),
             bootstrap: Some(Bootstrap { voters: self.voters.clone() }),
-            timing: Timing::default(),
+            timing: Timing { deadline: Duration::from_secs(2), ..Timing::default() },
             limits: self.limits,
         }
+    }
+
+    /// What is left when the process is gone: the same disk and table.
+    pub(super) fn survivor(&self) -> Self {
+        Self { disk: self.disk.clone(), tables: self.tables.clone(), voters: self.voters.clone(), ..*self }
     }
 
     /// Starts the voter alone, in the simulated runtime.
