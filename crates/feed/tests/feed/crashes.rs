@@ -9,19 +9,24 @@ use wire::internal::{SnapshotEnd, SubscribeDown, subscribe_down::Message};
 
 use crate::harness::{Edge, Plane, batch, checkpoint, down, put, root_of};
 
-/// The messages that take a core from where it stands to the plane's tip: the tail, or a snapshot.
-fn catch_up(plane: &Plane, core: &Core, snapshot: bool) -> Vec<SubscribeDown> {
-    let held = core.synced().map_or(0, |synced| synced.position.revision.get()) as usize;
-    if held == plane.sets.len() {
-        return Vec::new();
+/// The messages that take a core from where it stands to `to`: the tail, or a snapshot; and the newest tick that was applied by
+/// then. A `to` before the tip is a control node that lags, and vouches for old ticks.
+fn catch_up(plane: &Plane, core: &Core, to: u64, snapshot: bool) -> Vec<SubscribeDown> {
+    let held = core.synced().map_or(0, |synced| synced.position.revision.get());
+    let mut messages = Vec::new();
+    if held < to && snapshot {
+        let cut = Cut::new(plane.history[to as usize].clone(), plane.seal_of(to).encode(), None, 500);
+        messages.push(down(Message::SnapshotBegin(cut.begin(0))));
+        messages.extend((0..cut.chunks()).map(|index| down(Message::SnapshotChunk(cut.chunk(index).unwrap()))));
+        messages.push(down(Message::SnapshotEnd(SnapshotEnd {})));
+    } else if held < to {
+        messages.push(batch(&plane.sets[held as usize..to as usize], Some(&plane.seal_of(to))));
     }
-    if snapshot {
-        let cut = Cut::new(plane.propagated().clone(), plane.seal().encode(), None, 500);
-        let chunks = (0..cut.chunks()).map(|index| down(Message::SnapshotChunk(cut.chunk(index).unwrap())));
-        let begin = down(Message::SnapshotBegin(cut.begin(0)));
-        return [begin].into_iter().chain(chunks).chain([down(Message::SnapshotEnd(SnapshotEnd {}))]).collect();
-    }
-    vec![batch(&plane.sets[held..], Some(&plane.seal()))]
+    let ticks = plane.ticks.iter().rev();
+    messages.extend(
+        ticks.filter(|(revision, _)| *revision <= to).take(1).map(|(revision, time)| checkpoint(&plane.checkpoint_of(*revision, *time))),
+    );
+    messages
 }
 
 struct Run {
@@ -55,8 +60,8 @@ impl Run {
                 let content = vec![self.pick(250) as u8; self.pick(300) as usize];
                 self.plane.commit(vec![put(self.pick(30), content), put(30 + self.pick(30), "b")]);
             }
-            35..70 => self.deliver(),
-            70..82 => self.plane.tick(),
+            35..62 => self.deliver(),
+            62..82 => self.plane.tick(),
             82..90 => self.snapshot(),
             90..97 => self.crash(may_damage),
             _ => self.fail_a_sync(),
@@ -65,10 +70,15 @@ impl Run {
     }
 
     fn deliver(&mut self) {
-        let snapshot = self.pick(6) == 0;
+        let tip = self.plane.position().revision.get();
+        let held = self.core.as_ref().and_then(Core::synced).map_or(0, |synced| synced.position.revision.get());
+        let to = if self.pick(3) == 0 { held + self.pick(tip - held + 1) } else { tip };
+        self.deliver_to(to.max(1), self.pick(6) == 0);
+    }
+
+    fn deliver_to(&mut self, to: u64, snapshot: bool) {
         let Some(core) = &mut self.core else { return };
-        let mut messages = catch_up(&self.plane, core, snapshot);
-        messages.push(checkpoint(&self.plane.checkpoint(seams::Clock::wall(&*self.plane.clock).get())));
+        let messages = catch_up(&self.plane, core, to, snapshot);
         if let Ok(handled) = core.handle(messages)
             && let Some(synced) = handled.acknowledge
         {
@@ -138,7 +148,7 @@ impl Run {
     fn heal(&mut self) {
         for _ in 0..8 {
             self.plane.tick();
-            self.deliver();
+            self.deliver_to(self.plane.position().revision.get(), false);
         }
         assert_eq!(self.edge.seen.position(), Some(self.plane.position()));
         self.check();

@@ -233,3 +233,34 @@ fn core_on_threads_of_its_own_does_the_same() {
     let core = edge.open_with(store::Drive::Thread);
     assert_serves_all(&plane, &edge, &core);
 }
+
+#[test]
+fn lost_log_is_not_made_up_for_by_a_node_that_lags() {
+    let mut plane = Plane::new();
+    let edge = Edge::new(&plane.clock);
+    let mut core = edge.open();
+    take(&mut core, batch(&plane.sets, Some(&plane.seal())));
+    for _ in 0..30 {
+        plane.tick();
+        plane.write(1);
+        follow(&plane, &mut core);
+    }
+    assert_eq!(edge.seen.position(), Some(at(31)));
+    drop(core);
+    edge.remove_files("edge/log");
+    edge.table.clear();
+    // A node that stands anywhere before what was shown vouches, truly, for old ticks: none of them may be shown.
+    let mut core = edge.open();
+    for (to, (revision, time)) in (1..31).zip(plane.ticks.clone()) {
+        assert_eq!(revision, to);
+        take(&mut core, batch(&plane.sets[to as usize - 1..to as usize], Some(&plane.seal_of(to))));
+        take(&mut core, checkpoint(&plane.checkpoint_of(revision, time)));
+        assert_eq!(core.published(), None, "at {to}");
+    }
+    take(&mut core, batch(&plane.sets[30..], Some(&plane.seal())));
+    for _ in 0..6 {
+        plane.tick();
+        take(&mut core, checkpoint(&plane.checkpoint(plane.clock.wall().get())));
+    }
+    assert_serves_all(&plane, &edge, &core);
+}

@@ -78,6 +78,8 @@ pub struct Plane {
     pub sets: Vec<Arc<ChangeSet>>,
     /// The state after each revision, from 0 on.
     pub history: Vec<Propagated>,
+    /// The revision and time of each tick.
+    pub ticks: Vec<(u64, u64)>,
 }
 
 /// Small sizes, so that few records make several batches and chunks.
@@ -100,7 +102,7 @@ impl Plane {
         let clock = Arc::new(ManualClock::at(UnixMillis::new(START_MS)));
         let state = State::empty();
         let publisher = publisher(&clock, options, &state, Arc::new(NoHandover));
-        let mut plane = Self { clock, publisher, state, sets: Vec::new(), history: vec![Propagated::empty()] };
+        let mut plane = Self { clock, publisher, state, sets: Vec::new(), history: vec![Propagated::empty()], ticks: Vec::new() };
         let record = |key: TypedKey, value: Bytes| Change { key: key.encode(), value: Some(value) };
         plane.commit(vec![
             record(TypedKey::Settings, SettingsRecord::defaults(CLUSTER).encode()),
@@ -172,6 +174,7 @@ impl Plane {
     /// A second passes and a tick is applied.
     pub fn tick(&mut self) {
         self.clock.advance(Duration::from_secs(1));
+        self.ticks.push((self.position().revision.get(), self.clock_ms()));
         self.publisher.ticked(&self.state, UnixMillis::new(self.clock_ms()));
     }
 
@@ -184,7 +187,16 @@ impl Plane {
     }
 
     pub fn checkpoint(&self, time: u64) -> Signed<CheckpointStatement> {
-        let SealStatement { cluster, chain, position, chain_hash, state_root } = self.propagated().seal_statement(CLUSTER);
+        self.checkpoint_of(self.position().revision.get(), time)
+    }
+
+    /// The seal of an earlier revision, as a node that lags signs it.
+    pub fn seal_of(&self, revision: u64) -> Signed<SealStatement> {
+        signing_key().sign(self.history[revision as usize].seal_statement(CLUSTER), CONTROL, 1)
+    }
+
+    pub fn checkpoint_of(&self, revision: u64, time: u64) -> Signed<CheckpointStatement> {
+        let SealStatement { cluster, chain, position, chain_hash, state_root } = self.seal_of(revision).statement;
         let statement = CheckpointStatement { cluster, chain, position, chain_hash, state_root, time: UnixMillis::new(time) };
         signing_key().sign(statement, CONTROL, 1)
     }
