@@ -28,6 +28,7 @@ mod format;
 mod key;
 pub mod limits;
 mod map;
+mod packed;
 mod propagated;
 pub mod record;
 mod reply;

@@ -25,6 +25,7 @@ pub struct SealedInput {
     /// The key domain.
     pub domain: KeyDomain,
     /// The sealed bytes.
+    #[serde(with = "crate::packed::sealed")]
     pub sealed: SealedValue,
 }
 

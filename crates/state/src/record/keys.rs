@@ -44,6 +44,7 @@ pub struct WrappedDek {
     /// The epoch that wraps it.
     pub epoch: KekEpoch,
     /// The wrapped key.
+    #[serde(with = "crate::packed::vec")]
     pub bytes: Vec<u8>,
 }
 
@@ -91,6 +92,7 @@ impl DekRecord {
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EnvelopeRecord {
     /// The envelope; opaque here.
+    #[serde(with = "crate::packed::vec")]
     pub bytes: Vec<u8>,
 }
 stored!(EnvelopeRecord, "an envelope record");

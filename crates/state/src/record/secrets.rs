@@ -65,6 +65,7 @@ pub struct SecretRecord {
     /// When anything in this record last changed, in log time.
     pub modified: UnixMillis,
     /// The versions that are kept, by rising number; at most [`VERSIONS_MAX`](crate::limits::VERSIONS_MAX).
+    #[serde(with = "crate::packed::versions")]
     pub versions: Vec<VersionEntry>,
     /// The highest number ever given, whether or not that version is kept.
     pub newest: Version,
@@ -92,7 +93,7 @@ impl SecretRecord {
 }
 
 /// One version of a secret.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VersionEntry {
     /// Its number, given by apply, never reused.
     pub version: Version,
@@ -112,6 +113,7 @@ pub struct ValueRecord {
     /// The key domain of that key.
     pub domain: KeyDomain,
     /// The sealed bytes.
+    #[serde(with = "crate::packed::sealed")]
     pub sealed: SealedValue,
 }
 stored!(ValueRecord, "a value record");
