@@ -3,6 +3,10 @@
 //! A key's bucket is the first 12 bits of its SHA-256. A bucket's hash covers the hashes of its records in the order of keys; four
 //! levels of the tree, 16 children to a node, lead from 4,096 buckets to the root. A change touches one bucket and the
 //! three nodes above, whatever the number of records.
+//!
+//! Why 4,096: hashing for one change of 150 bytes took 1.4 us over 3,000 records, 1.5 over 30,000 and 2.7 over 300,000. 256 buckets
+//! took 1.2, 3.2 and 23 us; 65,536 took 1.7, 1.7 and 1.8, but the list of bucket hashes that goes before a snapshot would be 2 MiB, not
+//! 128 KiB. (Best of 20 on the two shared cores of a development machine.)
 
 use std::{collections::BTreeSet, sync::Arc};
 
