@@ -1,7 +1,7 @@
 //! What each edge has reported as durable, and who waits for it.
 //!
 //! One row a node: its durable watermark, when it was last seen, and which of its streams counts. A receipt ("version 7 is live on
-//! 2 of 2 edges") is a count over the rows; whoever waits for one sleeps on a watch that every acknowledgement moves.
+//! 2 of 2 edges") is a count over the rows; whoever waits for one waits for the changes that every acknowledgement makes.
 //!
 //! **Invariants**
 //! 1. A row's watermark is what the node's newest stream reported, never an older stream's: an edge whose disk was lost counts as
@@ -12,13 +12,14 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
 use seams::Clock;
-use tokio::sync::watch;
 use types::{FeatureLevel, NodeId, Position};
+
+use crate::changes::{Changes, Changing};
 
 /// Bounds of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,8 +97,12 @@ pub struct Acks {
     options: AcksOptions,
     clock: Arc<dyn Clock>,
     inner: Mutex<Inner>,
-    changed: watch::Sender<u64>,
+    changed: Changing<u64>,
+    hears: OnceLock<Box<Hears>>,
 }
+
+/// Who hears of each acknowledgement.
+type Hears = dyn Fn(NodeId, Position) + Send + Sync;
 
 /// A stream's place in the table; leaving it ends the stream's claim.
 pub(crate) struct StreamClaim {
@@ -109,7 +114,7 @@ pub(crate) struct StreamClaim {
 impl Acks {
     /// An empty table.
     pub fn new(options: AcksOptions, clock: Arc<dyn Clock>) -> Arc<Self> {
-        Arc::new(Self { options, clock, inner: Mutex::default(), changed: watch::Sender::new(0) })
+        Arc::new(Self { options, clock, inner: Mutex::default(), changed: Changing::new(0), hears: OnceLock::new() })
     }
 
     /// How many nodes that count, and pass `counts` (not revoked, an edge), hold `position` durably.
@@ -125,19 +130,25 @@ impl Acks {
 
     /// Waits until all nodes that count hold `position`, and there is at least one. The caller sets the deadline. Safe to cancel.
     pub async fn wait_live(&self, position: Position, counts: impl Fn(NodeId) -> bool) -> Liveness {
-        let mut changed = self.changed.subscribe();
+        let mut changed = self.changed.changes();
         loop {
             let now = self.live(position, &counts);
-            // The sender lives as long as `self`, so an error cannot come.
-            if now.complete() || changed.changed().await.is_err() {
+            if now.complete() {
                 return now;
             }
+            changed.changed().await;
         }
     }
 
     /// Moves whenever a watermark, a stream or a row changes.
-    pub fn subscribe(&self) -> watch::Receiver<u64> {
-        self.changed.subscribe()
+    pub fn subscribe(&self) -> Changes<u64> {
+        self.changed.changes()
+    }
+
+    /// Has `hears` called with each acknowledgement, on the stream's own task, for measuring: it must return at once. The first
+    /// call counts.
+    pub fn on_acknowledged(&self, hears: impl Fn(NodeId, Position) + Send + Sync + 'static) {
+        let _ = self.hears.set(Box::new(hears));
     }
 
     /// All rows in the order of node numbers.
@@ -191,7 +202,7 @@ impl Acks {
     }
 
     fn moved(&self) {
-        self.changed.send_modify(|version| *version = version.wrapping_add(1));
+        self.changed.change(|version| *version = version.wrapping_add(1));
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -202,6 +213,9 @@ impl Acks {
 impl StreamClaim {
     /// Records a durable watermark. False when a newer stream of the node has taken over: this one must end.
     pub(crate) fn acknowledge(&self, durable: Position, level: FeatureLevel) -> bool {
+        if let Some(hears) = self.acks.hears.get() {
+            hears(self.node, durable);
+        }
         let now = self.acks.clock.monotonic();
         let mut inner = self.acks.lock();
         let Some(row) = inner.rows.get_mut(&self.node).filter(|row| row.stream == Some(self.stream)) else {
@@ -220,11 +234,9 @@ impl StreamClaim {
 
     /// Completes when a newer stream of the node has taken over. Safe to cancel.
     pub(crate) async fn superseded(&self) {
-        let mut changed = self.acks.changed.subscribe();
+        let mut changed = self.acks.changed.changes();
         while self.stands() {
-            if changed.changed().await.is_err() {
-                return;
-            }
+            changed.changed().await;
         }
     }
 }

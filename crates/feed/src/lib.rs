@@ -28,6 +28,7 @@
 
 mod acks;
 mod block;
+mod changes;
 mod error;
 mod follower;
 mod head;
@@ -38,6 +39,7 @@ mod snapshot;
 mod window;
 
 pub use acks::{AckRow, Acks, AcksOptions, Liveness, Presented};
+pub use changes::Changes;
 pub use error::{Fault, FeedError};
 pub use follower::{
     CheckpointSeen, Core, CoreOptions, CoreParts, Follower, FollowerOptions, FollowerParts, FollowerStatus, Handled, Inline, KeyReceiver,

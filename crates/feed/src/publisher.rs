@@ -21,12 +21,12 @@ use std::{
 use bytes::Bytes;
 use seams::Clock;
 use state::{ChangeSet, CheckpointStatement, Keyspace, Propagated, SealStatement, State};
-use tokio::sync::watch;
 use types::{ChainId, ClusterId, Hash, NodeId, Position, UnixMillis};
 use wire::internal::{self as proto, SubscribeDown, subscribe_down::Message};
 
 use crate::{
     Acks, Cut, Offload, SigningKey,
+    changes::{Changes, Changing},
     window::{After, SealPoint, Tail, Window, WindowLimits},
 };
 
@@ -103,9 +103,10 @@ pub struct Publisher {
     inner: Mutex<Inner>,
     /// Held while signing: whoever needs the same signature waits 21 us instead of making it again.
     signed: Mutex<Signed>,
-    cuts: Mutex<VecDeque<Arc<Cut>>>,
+    /// Held while a snapshot is planned, so that those who wait share it; taken before `inner`, never under it.
+    cuts: Mutex<VecDeque<(Duration, Arc<Cut>)>>,
     streams: AtomicUsize,
-    wake: watch::Sender<Wake>,
+    wake: Changing<Wake>,
 }
 
 /// What moves when streams have something to do.
@@ -143,6 +144,10 @@ type Run = (Position, Position);
 /// Signatures and frames kept: subscribers that are up to date ask for the newest, those that catch up walk at their own pace.
 const KEPT: usize = 32;
 
+/// How long a snapshot is held for streams that resume it, or for a second one that holds only what has changed since: it keeps
+/// records in memory that have been replaced.
+const CUT_KEPT: Duration = Duration::from_secs(600);
+
 /// What to send to a subscriber that stands at some position.
 pub(crate) enum Next {
     /// These messages, in order; then it stands at this point.
@@ -178,7 +183,7 @@ impl Publisher {
             signed: Mutex::default(),
             cuts: Mutex::default(),
             streams: AtomicUsize::new(0),
-            wake: watch::Sender::default(),
+            wake: Changing::new(Wake::default()),
         })
     }
 
@@ -236,6 +241,10 @@ impl Publisher {
             inner.tick = Some((point, time));
         }
         drop(inner);
+        // Whoever plans a snapshot now forgets what is old itself.
+        if let Ok(mut cuts) = self.cuts.try_lock() {
+            self.forget_old(&mut cuts);
+        }
         self.woke(0, 0, 1);
     }
 
@@ -264,12 +273,12 @@ impl Publisher {
         self.streams.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn woken(&self) -> watch::Receiver<Wake> {
-        self.wake.subscribe()
+    pub(crate) fn woken(&self) -> Changes<Wake> {
+        self.wake.changes()
     }
 
     fn woke(&self, keys: u64, nodes: u64, ticks: u64) {
-        self.wake.send_modify(|wake| {
+        self.wake.change(|wake| {
             *wake = Wake { version: wake.version + 1, keys: wake.keys + keys, nodes: wake.nodes + nodes, ticks: wake.ticks + ticks };
         });
     }
@@ -335,21 +344,24 @@ impl Publisher {
     /// A snapshot to send: the one to be resumed if it is still held, else one that the window still reaches, else a new one.
     /// `base` is what the subscriber holds, when a cut of it is held: then only what differs is sent. Blocks for a scan of the state.
     pub(crate) fn cut(&self, resume: Option<(Position, Hash)>, base: Option<(Position, Hash)>) -> Result<Arc<Cut>, NoSigner> {
+        let mut cuts = self.cuts.lock().unwrap_or_else(PoisonError::into_inner);
+        self.forget_old(&mut cuts);
         let inner = self.lock();
         if !inner.may_sign {
             return Err(NoSigner);
         }
         let state = inner.state.propagated().clone();
-        let mut cuts = self.cuts.lock().unwrap_or_else(PoisonError::into_inner);
-        cuts.retain(|cut| inner.window.reaches(cut.position(), cut.chain_hash()));
+        // What the window does not reach any more would be followed by another snapshot at once.
+        let reached = |cut: &Arc<Cut>| inner.window.reaches(cut.position(), cut.chain_hash());
+        let reached: Vec<Position> = cuts.iter().map(|(_, cut)| cut).filter(|cut| reached(cut)).map(|cut| cut.position()).collect();
         drop(inner);
-        let resumed = cuts.iter().find(|cut| resume == Some((cut.position(), cut.state_root())));
-        if let Some(cut) = resumed {
+        let mut kept = cuts.iter().rev().map(|(_, cut)| cut);
+        if let Some(cut) = kept.clone().find(|cut| resume == Some((cut.position(), cut.state_root()))) {
             return Ok(cut.clone());
         }
-        let base = base.and_then(|held| cuts.iter().find(|cut| held == (cut.position(), cut.chain_hash())).cloned());
-        let same_base = |cut: &&Arc<Cut>| cut.base() == base.as_ref().map(|base| base.position());
-        if let Some(cut) = cuts.iter().rev().find(same_base) {
+        let base = base.and_then(|held| kept.clone().find(|cut| held == (cut.position(), cut.chain_hash())).cloned());
+        let at = base.as_ref().map(|base| base.position());
+        if let Some(cut) = kept.find(|cut| cut.base() == at && reached.contains(&cut.position())) {
             return Ok(cut.clone());
         }
         let seal = self.seal(seal_point(&state));
@@ -358,8 +370,13 @@ impl Publisher {
         if cuts.len() >= self.options.cuts_max.max(1) {
             cuts.pop_front();
         }
-        cuts.push_back(cut.clone());
+        cuts.push_back((self.parts.clock.monotonic(), cut.clone()));
         Ok(cut)
+    }
+
+    fn forget_old(&self, cuts: &mut VecDeque<(Duration, Arc<Cut>)>) {
+        let now = self.parts.clock.monotonic();
+        cuts.retain(|(made, _)| now.saturating_sub(*made) <= CUT_KEPT);
     }
 
     /// The messages of a run: one per [`PublisherOptions::batch_bytes_max`] bytes, the seal in the last. Made once for all.

@@ -208,7 +208,7 @@ async fn stream_down(sender: &mut Sender, publisher: &Arc<Publisher>, session: &
     let mut last_checkpoint = UnixMillis::new(0);
     let mut last_envelopes = Vec::new();
     loop {
-        let wake = *woken.borrow_and_update();
+        let wake = woken.look();
         if wake.nodes != handed.nodes {
             admit(publisher, session.node)?;
         }
@@ -240,8 +240,7 @@ async fn stream_down(sender: &mut Sender, publisher: &Arc<Publisher>, session: &
                     last_checkpoint = time;
                     sender.send((*message).clone()).await?;
                 }
-                // The publisher holds the sender of the watch and outlives this stream.
-                let _ = woken.changed().await;
+                woken.changed().await;
                 continue;
             }
             Next::Behind | Next::OtherGeneration => {}

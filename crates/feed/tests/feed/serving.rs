@@ -493,3 +493,27 @@ async fn envelopes_are_handed_over_on_subscribing_and_when_they_change() {
     }
     assert_eq!(epochs, [("7".to_string(), 0), ("7".to_string(), 1)]);
 }
+
+#[tokio::test]
+async fn second_snapshot_of_a_slow_subscriber_holds_only_what_has_changed() {
+    let mut plane = Plane::new();
+    plane.write(60);
+    let edge = Edge::new(&plane.clock);
+    let mut core = edge.open();
+    let (mut link, _serving) = served(&plane.publisher, EDGE, 1);
+    link.sender.send(hello(None)).await.unwrap();
+    settle().await;
+    // While the first is on its way the window moves past it.
+    for _ in 0..40 {
+        plane.commit(vec![put(1, "again and again")]);
+    }
+    let mut sizes = Vec::new();
+    while core.published() < Some(plane.position()) {
+        let message = tokio::time::timeout(Duration::from_secs(20), link.receiver.recv()).await.unwrap().unwrap();
+        if let Some(Message::SnapshotBegin(begin)) = &message.message {
+            sizes.push(begin.chunks);
+        }
+        core.handle(vec![message]).unwrap();
+    }
+    assert!(sizes.len() == 2 && sizes[0] > 1 && sizes[1] == 1, "{sizes:?}");
+}
