@@ -1,7 +1,5 @@
 //! What can be wrong with what a follower receives or has stored, and what stops the feed itself.
 
-use std::sync::Arc;
-
 use seams::TableError;
 use types::{ChainId, ClusterId, NodeId, Position, UnixMillis};
 
@@ -341,9 +339,6 @@ pub enum FeedError {
     /// The process is stopping.
     #[error("stopping")]
     Stopping,
-    /// An error that several waiters share.
-    #[error(transparent)]
-    Shared(Arc<FeedError>),
 }
 
 impl FeedError {
