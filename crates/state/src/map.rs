@@ -13,26 +13,38 @@ const CHUNK: usize = 32;
 
 /// Keys and stored bytes, by rising key.
 #[derive(Clone, Default)]
-pub(crate) struct Records(Map<Key, Bytes, CHUNK>);
+pub(crate) struct Records {
+    map: Map<Key, Bytes, CHUNK>,
+    bytes: u64,
+}
 
 impl Records {
     pub(crate) fn get(&self, key: &[u8]) -> Option<&Bytes> {
-        self.0.get(key)
+        self.map.get(key)
     }
 
     pub(crate) fn set(&mut self, key: Key, value: Option<Bytes>) {
-        match value {
-            Some(value) => drop(self.0.insert_cow(key, value)),
-            None => drop(self.0.remove_cow(&key)),
-        }
+        let key_bytes = key.as_bytes().len() as u64;
+        let added = value.as_ref().map_or(0, |value| key_bytes + value.len() as u64);
+        let before = match value {
+            Some(value) => self.map.insert_cow(key, value),
+            None => self.map.remove_cow(&key),
+        };
+        let removed = before.map_or(0, |value| key_bytes + value.len() as u64);
+        self.bytes = self.bytes + added - removed;
+    }
+
+    /// Bytes of all keys and values.
+    pub(crate) const fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        self.map.len()
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&Key, &Bytes)> {
-        self.0.into_iter()
+        self.map.into_iter()
     }
 
     /// Records whose keys start with `prefix`, from the first or from behind `after`.
@@ -41,6 +53,6 @@ impl Records {
             Some(after) if after >= prefix => Bound::Excluded(after),
             _ => Bound::Included(prefix),
         };
-        self.0.range::<[u8], _>((start, Bound::Unbounded)).take_while(move |(key, _)| key.as_bytes().starts_with(prefix))
+        self.map.range::<[u8], _>((start, Bound::Unbounded)).take_while(move |(key, _)| key.as_bytes().starts_with(prefix))
     }
 }

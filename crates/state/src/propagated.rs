@@ -117,6 +117,11 @@ impl Propagated {
         self.buckets.root()
     }
 
+    /// Bytes of all keys and stored values: what an edge's memory holds, without the map around them.
+    pub const fn bytes(&self) -> u64 {
+        self.records.bytes()
+    }
+
     /// How many records there are.
     pub fn len(&self) -> usize {
         self.records.len()

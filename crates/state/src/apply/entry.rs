@@ -1,7 +1,5 @@
 //! The audit entry of a command.
 
-use types::TokenId;
-
 use super::{Halt, Identity, View};
 use crate::{
     AuditEntry, AuditOutcome, AuditPrincipal, AuditTarget, Command, CommandBody, Origin, Principal, Refusal, Reply, TypedKey,
@@ -63,7 +61,6 @@ fn short(text: &str) -> String {
 
 fn target(body: &CommandBody) -> AuditTarget {
     let none = AuditTarget::default();
-    let token = |token: TokenId| Some(token);
     match body {
         CommandBody::CreateAccount { account, .. } | CommandBody::SetQuota { account, .. } | CommandBody::MintDek { account, .. } => {
             AuditTarget { account: Some(*account), ..none }
@@ -94,7 +91,7 @@ fn target(body: &CommandBody) -> AuditTarget {
         CommandBody::CreateConsumerToken { consumer, token: id, .. }
         | CommandBody::RollConsumerToken { consumer, token: id, .. }
         | CommandBody::RevokeConsumerToken { consumer, token: id } => {
-            AuditTarget { account: Some(consumer.account), consumer: Some(consumer.clone()), token: token(*id), ..none }
+            AuditTarget { account: Some(consumer.account), consumer: Some(consumer.clone()), token: Some(*id), ..none }
         }
         CommandBody::Bind { consumer, name, store, target, .. } => AuditTarget {
             account: Some(consumer.account),
@@ -113,9 +110,9 @@ fn target(body: &CommandBody) -> AuditTarget {
         CommandBody::RegisterNode { node } => AuditTarget { node: Some(node.id), ..none },
         CommandBody::RevokeNode { node, .. } => AuditTarget { node: Some(*node), ..none },
         CommandBody::CreateOperatorToken { token: id, .. } | CommandBody::RevokeOperatorToken { token: id } => {
-            AuditTarget { token: token(*id), ..none }
+            AuditTarget { token: Some(*id), ..none }
         }
-        CommandBody::InitCluster(init) => AuditTarget { token: token(init.operator_token_id), ..none },
+        CommandBody::InitCluster(init) => AuditTarget { token: Some(init.operator_token_id), ..none },
         CommandBody::RewrapDeks { .. }
         | CommandBody::KekEpoch { .. }
         | CommandBody::SetSignerSet { .. }

@@ -2,12 +2,13 @@
 
 use bytes::Bytes;
 use state::{
-    ChainError, Change, ChangeSet, CommandBody, Halt, Key, LoadError, Principal, Propagated, RefusalKind, State, TypedKey,
-    record::{SettingsRecord, StoreRecord},
+    ChainError, Change, ChangeSet, CommandBody, Halt, Key, LoadError, Principal, Propagated, RefusalKind, SealingDek, State, TypedKey,
+    limits::{BINDINGS_PER_CONSUMER_MAX, REQUESTS_MAX},
+    record::{BoundTo, SettingsRecord, StoreRecord, TotalsRecord},
 };
-use types::{ChainId, FeatureLevel, Generation, Hash, LogIndex, NodeId, Position, Revision, UnixMillis};
+use types::{ChainId, ConsumerRef, FeatureLevel, Generation, Hash, KekEpoch, LogIndex, NodeId, Position, Revision, UnixMillis};
 
-use super::world::{World, account, dek, id, new_dek, new_secret, operator, sealed, store};
+use super::world::{World, account, dek, id, new_dek, new_secret, operator, request, sealed, store, token};
 
 /// A world with an account and a store, and a follower that lacks the last set.
 fn chain() -> (World, Propagated) {
@@ -175,7 +176,7 @@ fn apply_on_a_damaged_record_halts() {
 #[test]
 fn apply_of_more_than_a_change_set_holds_is_refused_whole() {
     let mut world = chain().0;
-    world.root(CommandBody::MintDek { account: account("acme"), dek: new_dek(dek("k"), types::KekEpoch::new(1), None), grace: true });
+    world.root(CommandBody::MintDek { account: account("acme"), dek: new_dek(dek("k"), KekEpoch::new(1), None), grace: true });
     let quota = state::limits::Quota { secrets: 10_000, ..Default::default() };
     world.root(CommandBody::SetQuota { account: account("acme"), quota: Some(quota) });
     let (before, root) = (world.state.position(), world.state.state_root());
@@ -208,4 +209,81 @@ fn load_of_records_that_are_no_state_is_refused() {
     let torn = world.state.records().map(|(key, value)| if key == head { (key, value.slice(..5)) } else { (key, value) });
     assert!(matches!(State::from_records(torn), Err(LoadError::Head(_))));
     assert_eq!(State::from_records([]).unwrap().applied_index(), LogIndex::new(0));
+}
+
+#[test]
+fn request_beyond_the_bound_makes_the_oldest_forgotten_first() {
+    let mut world = chain().0;
+    let name = |n: u64, content: &str| request(&format!("r{n}"), content);
+    for n in 0..3 {
+        world.apply(operator("root"), Some(name(n, "a")), CommandBody::RevokeOperatorToken { token: token("none") });
+    }
+    // As if there were a full memory behind these three.
+    let key = TypedKey::Totals.encode();
+    let totals = TotalsRecord { requests: REQUESTS_MAX + 1, ..world.state.totals().unwrap() };
+    let records = world.state.records().map(|(k, value)| if k == key { (k, totals.encode()) } else { (k, value) });
+    world.state = State::from_records(records).unwrap();
+    world.root(CommandBody::RevokeOperatorToken { token: token("none") });
+    assert_eq!(world.state.totals().unwrap().requests, REQUESTS_MAX);
+    // The first is forgotten, and may be used anew; the second is remembered.
+    let again = |world: &mut World, n| {
+        let body = CommandBody::RevokeOperatorToken { token: token("none") };
+        world.apply(operator("root"), Some(name(n, "b")), body).result.unwrap_err().kind
+    };
+    assert_eq!(again(&mut world, 0), RefusalKind::NotFound);
+    assert_eq!(again(&mut world, 2), RefusalKind::RequestReused);
+}
+
+#[test]
+fn value_beyond_the_use_limit_of_its_data_key_is_to_be_resealed() {
+    let mut world = World::empty();
+    let mut init = super::world::init();
+    init.settings.dek_uses_max = 2;
+    world.apply(Principal::System, None, CommandBody::InitCluster(Box::new(init))).result.unwrap();
+    let (acme, main) = (account("acme"), store("main"));
+    world.root(CommandBody::CreateAccount { account: acme, name: "x".parse().unwrap() });
+    world.root(CommandBody::CreateStore { account: acme, store: main, name: "main".parse().unwrap() });
+    world.root(CommandBody::MintDek { account: acme, dek: new_dek(dek("k"), KekEpoch::new(1), None), grace: true });
+    let create = |world: &mut World, names: &[&str]| {
+        let items = names.iter().map(|name| new_secret(name, "workers", sealed(world.value_id(), dek("k"), 8))).collect();
+        world.root(CommandBody::CreateSecrets { account: acme, store: main, items, new_dek: None }).result.map_err(|refusal| refusal.kind)
+    };
+    assert_eq!(create(&mut world, &["A", "B", "C"]), Err(RefusalKind::Reseal));
+    assert!(create(&mut world, &["A", "B"]).is_ok());
+    assert_eq!(create(&mut world, &["C"]), Err(RefusalKind::Reseal));
+    // What was refused has used nothing, and sealers are told to mint.
+    assert_eq!(world.state.dek_uses(acme, dek("k")).unwrap(), 2);
+    let now = world.state.last_time();
+    assert_eq!(world.state.sealing_dek(acme, now).unwrap(), SealingDek::Mint { replaces: Some(dek("k")) });
+}
+
+#[test]
+fn consumer_with_all_it_may_have_is_deleted_in_one_change_set() {
+    let mut world = chain().0;
+    let (acme, main) = (account("acme"), store("main"));
+    let web = ConsumerRef::parse(acme, "worker/web").unwrap();
+    world.root(CommandBody::CreateConsumer { consumer: web.clone() });
+    let mut index = 100;
+    let mut apply = |world: &mut World, body| {
+        index += 1;
+        let command = world.command(operator("root"), None, body);
+        world.state.apply(LogIndex::new(index), &command).unwrap()
+    };
+    for n in 0..=BINDINGS_PER_CONSUMER_MAX {
+        let name = format!("{}{n}", "B".repeat(250)).parse().unwrap();
+        let bind = CommandBody::Bind { consumer: web.clone(), name, store: main, target: BoundTo::Store(main), replace: false };
+        let result = apply(&mut world, bind).result;
+        assert_eq!(result.is_err_and(|refusal| refusal.kind == RefusalKind::QuotaExceeded), n == BINDINGS_PER_CONSUMER_MAX, "{n}");
+    }
+    let applied = apply(&mut world, CommandBody::DeleteConsumer { consumer: web.clone() });
+    assert_eq!(applied.change_set.unwrap().changes.len(), BINDINGS_PER_CONSUMER_MAX as usize + 1);
+    assert!(world.state.bound_by(BoundTo::Store(main)).is_empty());
+}
+
+#[test]
+fn state_crosses_threads() {
+    fn crosses<T: Send + Sync + 'static>() {}
+    crosses::<State>();
+    crosses::<Propagated>();
+    crosses::<state::Applied>();
 }
