@@ -28,7 +28,7 @@ pub(crate) fn not_proposed(error: ProposeError) -> PublicError {
     match error {
         ProposeError::Refused(refusal) => refused(refusal),
         ProposeError::NotLeader { .. } => PublicError::new(ErrorKind::NotLeader, error.to_string()),
-        ProposeError::Unavailable { .. } => PublicError::new(ErrorKind::Busy, error.to_string()),
+        ProposeError::Unavailable { .. } => PublicError::new(ErrorKind::Unavailable, error.to_string()),
         ProposeError::Unknown { .. } => PublicError::new(ErrorKind::DeadlineExceeded, error.to_string()),
         ProposeError::TooLarge { .. } => PublicError::new(ErrorKind::TooLarge, error.to_string()),
         ProposeError::Stopped(_) => {

@@ -213,6 +213,7 @@ fn core_options(config: &EdgeConfig, cluster: ClusterId, anchor: feed::Anchor, f
         segment_bytes: limits.log_segment_bytes.bytes(),
         // Two snapshot files are kept and the log is cut below the older, so it grows to about twice this.
         snapshot_every_bytes: (limits.log_bytes_max.bytes() / 2).max(limits.log_segment_bytes.bytes()),
+        index_bytes_max: limits.index_bytes_max.bytes(),
         unsealed_bytes_max: usize::try_from(limits.received_bytes_max.bytes()).unwrap_or(usize::MAX),
         ..CoreOptions::new(cluster, anchor, folder)
     }

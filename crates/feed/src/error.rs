@@ -29,6 +29,16 @@ pub enum Fault {
         /// How much is allowed.
         max: u64,
     },
+    /// The state that would follow does not fit into the edge's memory. The last one that did stays in service.
+    #[error("the state at {at} has {got} bytes, this edge may hold {max}: raise limits.index_bytes_max, or move to a larger node")]
+    IndexFull {
+        /// The position that does not fit.
+        at: Position,
+        /// Its bytes.
+        got: u64,
+        /// How many are allowed.
+        max: u64,
+    },
     /// Signed for another cluster.
     #[error("it is signed for cluster {got}, this is {want}")]
     WrongCluster {
@@ -224,6 +234,7 @@ impl Fault {
             Self::Malformed { .. } => "malformed",
             Self::Protocol(_) => "protocol",
             Self::TooLarge { .. } => "too_large",
+            Self::IndexFull { .. } => "index_full",
             Self::WrongCluster { .. } => "wrong_cluster",
             Self::WrongChain { .. } => "wrong_chain",
             Self::WrongGeneration { .. } => "wrong_generation",

@@ -264,11 +264,6 @@ impl State {
         }
     }
 
-    /// Whether anything in a store is bound, or the store itself.
-    pub(crate) fn is_bound(&self, target: crate::record::BoundTo) -> bool {
-        self.scan_control(&Prefix::bound_by(target)).next().is_some()
-    }
-
     /// Whether a store has secrets that are not being deleted.
     pub(crate) fn has_secrets(&self, store: StoreId) -> bool {
         self.propagated.scan(&Prefix::secret_names(store)).next().is_some()

@@ -48,6 +48,8 @@ pub struct CoreOptions {
     pub snapshot_every_bytes: u64,
     /// Most bytes of change sets that are held before their seal comes.
     pub unsealed_bytes_max: usize,
+    /// Most bytes of records in memory ([`state::Propagated::bytes`]). A batch or snapshot that would hold more is refused.
+    pub index_bytes_max: u64,
 }
 
 impl CoreOptions {
@@ -61,6 +63,7 @@ impl CoreOptions {
             segment_bytes: 16 << 20,
             snapshot_every_bytes: 64 << 20,
             unsealed_bytes_max: 64 << 20,
+            index_bytes_max: u64::MAX,
         }
     }
 }
@@ -256,6 +259,7 @@ impl Core {
         let encoded = std::mem::take(&mut self.unsealed);
         let sets = encoded.into_iter().map(verify::change_set).collect::<Result<Vec<_>, _>>()?;
         let verified = verify::batch(self.options.cluster, &staged.held.state, &staged.held.trust, &sets, &batch.seal_encoded)?;
+        self.fits(&staged.held.state, &verified.state)?;
         for (place, set) in sets.iter().enumerate() {
             let seal = (place + 1 == sets.len()).then_some(&batch.seal_encoded[..]);
             staged.entries.push(record::encode(set.encoded(), seal));
@@ -266,6 +270,16 @@ impl Core {
         self.parts.publish.verified(staged.held.state.position());
         tracing::trace!(from = %have, to = %staged.held.state.position(), "batch verified");
         Ok(())
+    }
+
+    /// Refuses a state that is larger than memory allows, unless it is smaller than the one before: a delete always passes.
+    fn fits(&self, before: &Propagated, after: &Propagated) -> Result<(), Fault> {
+        let (got, max) = (after.bytes(), self.options.index_bytes_max);
+        metrics::gauge!("cinnabar_feed_index_bytes").set(got as f64);
+        if got <= max || got < before.bytes() {
+            return Ok(());
+        }
+        Err(Fault::IndexFull { at: after.position(), got, max })
     }
 
     fn checkpoint(&mut self, encoded: &Bytes, staged: &mut Staged, handled: &mut Handled) -> Result<(), FeedError> {
@@ -399,6 +413,7 @@ impl Core {
         let builder = self.builder.take().ok_or(Fault::Protocol("a snapshot's end without its beginning"))?;
         let (state, seal) = builder.finish()?;
         let verified = verify::sealed(self.options.cluster, state, &self.held.trust, &seal)?;
+        self.fits(&self.held.state, &verified.state)?;
         let before = std::mem::replace(&mut self.held, Held { state: verified.state, trust: verified.trust, seal: Some(verified.seal) });
         let kept = self.write_snapshot().and_then(|()| self.restart_log());
         if let Err(error) = kept {

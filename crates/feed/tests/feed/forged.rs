@@ -265,3 +265,23 @@ fn signer_set_that_its_predecessor_signed_takes_over_also_through_a_snapshot_and
     core.handle([begin].into_iter().chain(chunks).chain([end]).collect()).unwrap();
     assert_eq!(fresh.seen.position(), Some(at(6)));
 }
+
+#[test]
+fn index_full_keeps_the_last_position_and_goes_on_once_something_was_deleted() {
+    let mut plane = Plane::new();
+    plane.write(2);
+    let edge = Edge::new(&plane.clock);
+    let room = plane.propagated().bytes() + 1000;
+    let mut core = edge.open_bounded(store::Drive::Inline, room);
+    take(&mut core, batch(&plane.sets, Some(&plane.seal())));
+    let held = plane.position();
+    plane.commit(vec![put(500, vec![1; 2000])]);
+    let refused = core.handle(vec![batch(&plane.sets[plane.sets.len() - 1..], Some(&plane.seal()))]);
+    assert_eq!(fault_of(refused), "index_full");
+    assert_eq!(edge.seen.position(), Some(held), "the last position that fitted stays in service");
+    // The control plane makes room: what waits passes as a whole, since its result fits.
+    plane.commit(vec![delete(500)]);
+    core.disconnected();
+    take(&mut core, batch(&plane.sets[plane.sets.len() - 2..], Some(&plane.seal())));
+    assert_eq!(edge.seen.position(), Some(plane.position()));
+}

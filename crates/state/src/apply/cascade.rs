@@ -22,8 +22,9 @@ pub(super) fn delete_store(view: &mut View<'_>, account: AccountId, store: Store
         let message = format!("the store {} is not empty; delete its secrets first, or use force", record.name);
         return refuse(RefusalKind::Precondition, message);
     }
-    if !force && view.state.is_bound(BoundTo::Store(store)) {
-        return refuse(RefusalKind::Precondition, format!("the store {} is bound; unbind it first, or use force", record.name));
+    if !force && let Some(users) = users(view, BoundTo::Store(store)) {
+        let message = format!("the store {} is bound by {users}; unbind it first, or use force", record.name);
+        return refuse(RefusalKind::Precondition, message);
     }
     let mut usage = view.usage(account)?;
     usage.stores = usage.stores.saturating_sub(1);
@@ -47,14 +48,27 @@ pub(super) fn delete_secrets(
     }
     for &secret in secrets {
         let record = secret_of(view, At { account, store, secret })?;
-        if !force && view.state.is_bound(BoundTo::Secret(secret)) {
-            return refuse(RefusalKind::Precondition, format!("{} is bound; unbind it first, or use force", record.name));
+        if !force && let Some(users) = users(view, BoundTo::Secret(secret)) {
+            return refuse(RefusalKind::Precondition, format!("{} is bound by {users}; unbind it first, or use force", record.name));
         }
         unname(view, store, &record)?;
         view.put(TypedKey::Secret { store, secret }, &SecretRecord { deleting: true, modified: view.time, ..record });
     }
     let job = begin(view, JobRecord { account, kind: JobKind::ClearSecrets { store, secrets: secrets.to_vec() } })?;
     Ok(ReplyBody::SecretsDeleted { job })
+}
+
+/// Who is bound to `target`, for the one who wants to delete it: the first few by name, the others by number.
+fn users(view: &View<'_>, target: BoundTo) -> Option<String> {
+    const NAMED_MAX: usize = 3;
+    let bound = view.state.bound_by(target);
+    let (named, others) = bound.split_at(bound.len().min(NAMED_MAX));
+    let named: Vec<String> = named.iter().map(|(consumer, name)| format!("{consumer} as {name}")).collect();
+    match (named.is_empty(), others.len()) {
+        (true, _) => None,
+        (false, 0) => Some(named.join(", ")),
+        (false, others) => Some(format!("{} and {others} more", named.join(", "))),
+    }
 }
 
 /// Does the first step at once; leaves a job if there is more.

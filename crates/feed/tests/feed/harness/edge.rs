@@ -178,7 +178,13 @@ impl Edge {
     }
 
     pub fn open_with(&self, drive: Drive) -> Core {
+        self.open_bounded(drive, u64::MAX)
+    }
+
+    /// With a bound on the bytes of records in memory.
+    pub fn open_bounded(&self, drive: Drive, index_bytes_max: u64) -> Core {
         let mut options = CoreOptions::new(CLUSTER, anchor(), PathBuf::from("edge"));
+        options.index_bytes_max = index_bytes_max;
         options.drive = drive;
         options.segment_bytes = self.segment_bytes;
         options.snapshot_every_bytes = self.snapshot_every_bytes;
