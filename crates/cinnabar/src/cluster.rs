@@ -1,6 +1,6 @@
 //! A control node and edges in this process, from prepared files.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use client::{Client, Config, Tls, Token};
@@ -10,6 +10,7 @@ use runtime::{
     config::{self, EdgeConfig},
     telemetry::Metrics,
 };
+use seams::Disk;
 use zeroize::Zeroizing;
 
 use crate::prepare::Prepared;
@@ -17,10 +18,22 @@ use crate::prepare::Prepared;
 /// How long nodes get to end.
 const DRAIN: Duration = Duration::from_secs(10);
 
+/// Who measures a cluster from within; nobody, when nothing is measured.
+#[derive(Clone, Default)]
+pub(crate) struct Watchers {
+    /// In place of the machine's disk.
+    pub(crate) disk: Option<Arc<dyn Disk>>,
+    /// Of the control node.
+    pub(crate) control: Option<Arc<dyn control::Observer>>,
+    /// Of the edges, by number.
+    pub(crate) edges: Vec<Arc<dyn edge::Observer>>,
+}
+
 /// The running nodes.
 pub(crate) struct Cluster {
     prepared: Prepared,
     metrics: Metrics,
+    watchers: Watchers,
     pub(crate) control: Control,
     /// None while an edge is down.
     pub(crate) edges: Vec<Option<Edge>>,
@@ -29,13 +42,21 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Starts the control node, then the edges.
     pub(crate) async fn start(prepared: Prepared, metrics: Metrics) -> Result<Self> {
-        let control = Control::start(ControlOptions::new(config::load(&prepared.control)?, metrics.clone()))
-            .await
-            .context("the control node did not start")?;
-        let mut cluster = Self { prepared, metrics, control, edges: Vec::new() };
+        Self::start_watched(prepared, metrics, Watchers::default(), |_| ()).await
+    }
+
+    /// As [`Cluster::start`], with watchers; `started` hears how many edges run.
+    pub(crate) async fn start_watched(prepared: Prepared, metrics: Metrics, watchers: Watchers, started: impl Fn(usize)) -> Result<Self> {
+        let mut options = ControlOptions::new(config::load(&prepared.control)?, metrics.clone());
+        options.disk = watchers.disk.clone().unwrap_or(options.disk);
+        options.observer.clone_from(&watchers.control);
+        // Boxed: starting a node is a large future, and many hold it.
+        let control = Box::pin(Control::start(options)).await.context("the control node did not start")?;
+        let mut cluster = Self { prepared, metrics, watchers, control, edges: Vec::new() };
         for number in 0..cluster.prepared.edges.len() {
             cluster.edges.push(None);
             cluster.start_edge(number).await?;
+            started(number + 1);
         }
         Ok(cluster)
     }
@@ -48,9 +69,10 @@ impl Cluster {
     /// Starts an edge that is down.
     pub(crate) async fn start_edge(&mut self, number: usize) -> Result<()> {
         let config = self.edge_config(number)?;
-        let edge = Edge::start(EdgeOptions::new(config, self.metrics.clone()))
-            .await
-            .with_context(|| format!("edge-{} did not start", number + 1))?;
+        let mut options = EdgeOptions::new(config, self.metrics.clone());
+        options.disk = self.watchers.disk.clone().unwrap_or(options.disk);
+        options.observer = self.watchers.edges.get(number).cloned();
+        let edge = Edge::start(options).await.with_context(|| format!("edge-{} did not start", number + 1))?;
         self.edges[number] = Some(edge);
         Ok(())
     }

@@ -11,7 +11,12 @@ use runtime::{
 use seams::Clock;
 use types::Position;
 
-use crate::{cluster::Cluster, keyboard::Keyboard, prepare, proof};
+use crate::{
+    cluster::Cluster,
+    keyboard::Keyboard,
+    prepare::{self, Ports},
+    proof,
+};
 
 /// The context that `dev` writes.
 const CONTEXT: &str = "dev";
@@ -23,7 +28,7 @@ pub(crate) async fn run(global: &Global, arguments: DevArgs) -> Result<(), Failu
     let out = Output::new(global);
     let clock = RealClock::new();
     let failed = |error: anyhow::Error| Failure::failed(format!("{error:#}"));
-    let prepared = prepare::prepare(&arguments.data, arguments.edges).map_err(failed)?;
+    let prepared = prepare::prepare(&arguments.data, arguments.edges, Ports::Usual).map_err(failed)?;
     if arguments.prepare {
         return out.line(&format!(
             "prepared {}: start `cinnabar control --config {}`, then the edges",
@@ -158,12 +163,12 @@ mod tests {
     fn prepare_twice_keeps_identity_keys_and_ports() {
         runtime::tls::install_provider();
         let folder = tempfile::tempdir().unwrap();
-        let first = prepare::prepare(folder.path(), 2).unwrap();
+        let first = prepare::prepare(folder.path(), 2, Ports::Usual).unwrap();
         assert!(folder.path().join("control.toml").exists());
         let control = std::fs::read(&first.control).unwrap();
         let root = std::fs::read(folder.path().join("keys/root.key")).unwrap();
-        let second = prepare::prepare(folder.path(), 2).unwrap();
-        assert_eq!((first.cluster, first.account), (second.cluster, second.account));
+        let second = prepare::prepare(folder.path(), 2, Ports::Usual).unwrap();
+        assert_eq!(first.account, second.account);
         assert_eq!(control, std::fs::read(&second.control).unwrap());
         assert_eq!(root, std::fs::read(folder.path().join("keys/root.key")).unwrap());
     }

@@ -40,7 +40,7 @@ fn main() -> ExitCode {
                 clap_complete::generate(shell, &mut Cli::command(), "cinnabar", &mut std::io::stdout());
                 Ok(())
             }
-            Command::Bench(command) => bench::run(&global, command).await,
+            Command::Bench(command) => Box::pin(bench::run(&global, command)).await,
             command => cli::run(&global, command).await,
         }
     });

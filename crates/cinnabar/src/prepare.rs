@@ -27,12 +27,10 @@ const CONTROL: NodeId = NodeId::new(1);
 /// Ports between the usual ones of an edge and those of the next.
 const PORTS_PER_EDGE: u16 = 10;
 /// The first edge's number.
-const FIRST_EDGE: u64 = 101;
+pub(crate) const FIRST_EDGE: u64 = 101;
 
 /// A prepared cluster: where its files are.
 pub(crate) struct Prepared {
-    /// Of the cluster.
-    pub(crate) cluster: ClusterId,
     /// The account that the development context uses.
     pub(crate) account: AccountId,
     /// The control node's configuration file.
@@ -45,8 +43,18 @@ pub(crate) struct Prepared {
     pub(crate) operator_token: PathBuf,
 }
 
+/// Which ports a new cluster gets.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ports {
+    /// The usual ones where they are free, else others; kept.
+    Usual,
+    /// Whichever the system has, at each start anew: for clusters that come and go beside others. Only the control node's own port is
+    /// chosen here, because edges have to know it.
+    EachStart,
+}
+
 /// Makes what is missing in `folder`, and renews certificates that end soon.
-pub(crate) fn prepare(folder: &Path, edges: u16) -> Result<Prepared> {
+pub(crate) fn prepare(folder: &Path, edges: u16, ports: Ports) -> Result<Prepared> {
     let (disk, entropy, clock) = (RealDisk, OsEntropy, RealClock::new());
     disk.create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     // Configuration files hold absolute paths: a server may be started from anywhere.
@@ -87,19 +95,19 @@ pub(crate) fn prepare(folder: &Path, edges: u16) -> Result<Prepared> {
     control.cluster.operator_token = operator_token.clone();
     node_key(&control.keys.node, &entropy)?;
     if !control_file.exists() {
-        control.listen.grpc = free_port(control.listen.grpc)?;
-        control.listen.health = free_port(control.listen.health)?;
+        control.listen.grpc = free_port(control.listen.grpc, ports)?;
+        control.listen.health = own_port(control.listen.health, ports)?;
     }
 
     let mut edge_files = Vec::new();
     control.register.clear();
     for number in 0..edges {
-        let (file, row) = prepare_edge(&folder, &pki, &control, &signers, account, number, &entropy)?;
+        let (file, row) = prepare_edge(&folder, &pki, &control, &signers, (account, number, ports), &entropy)?;
         control.register.push(row);
         edge_files.push(file);
     }
     write_config(&control_file, &control)?;
-    Ok(Prepared { cluster, account, control: control_file, edges: edge_files, ca: pki.ca(), operator_token })
+    Ok(Prepared { account, control: control_file, edges: edge_files, ca: pki.ca(), operator_token })
 }
 
 fn prepare_edge(
@@ -107,8 +115,7 @@ fn prepare_edge(
     pki: &DevPki,
     control: &ControlConfig,
     signers: &Path,
-    account: AccountId,
-    number: u16,
+    (account, number, ports): (AccountId, u16, Ports),
     entropy: &dyn Entropy,
 ) -> Result<(PathBuf, Registered)> {
     let id = NodeId::new(FIRST_EDGE + u64::from(number));
@@ -118,8 +125,8 @@ fn prepare_edge(
     let mut edge = known.unwrap_or_else(|| EdgeConfig { log: quiet_log(), ..EdgeConfig::default() });
     if !file.exists() {
         let nth = |usual: SocketAddr| SocketAddr::new(usual.ip(), usual.port() + number * PORTS_PER_EDGE);
-        edge.listen.grpc = free_port(nth(edge.listen.grpc))?;
-        edge.listen.health = free_port(nth(edge.listen.health))?;
+        edge.listen.grpc = own_port(nth(edge.listen.grpc), ports)?;
+        edge.listen.health = own_port(nth(edge.listen.health), ports)?;
     }
     edge.node.id = id;
     edge.node.name = name.parse()?;
@@ -177,11 +184,20 @@ fn node_key(path: &Path, entropy: &dyn Entropy) -> Result<NodeKeyPair> {
     kept_key(path, || Ok(NodeKeyPair::generate(entropy)?.to_file_bytes()), |bytes| Ok(NodeKeyPair::from_file_bytes(bytes)?))
 }
 
-/// The usual port if it is free, else one that the system chooses. It is kept in the configuration file.
-fn free_port(usual: SocketAddr) -> Result<SocketAddr> {
+/// A port that no other node has to know.
+fn own_port(usual: SocketAddr, ports: Ports) -> Result<SocketAddr> {
+    match ports {
+        Ports::Usual => free_port(usual, ports),
+        Ports::EachStart => Ok((Ipv4Addr::LOCALHOST, 0).into()),
+    }
+}
+
+/// The usual port if it is wanted and free, else one that the system chooses. It is kept in the configuration file.
+fn free_port(usual: SocketAddr, ports: Ports) -> Result<SocketAddr> {
     let try_port = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).and_then(|listener| listener.local_addr());
     // In a test, several clusters are prepared at once, and the usual ports would be fought over.
-    let port = if std::env::var_os("CINNABAR_ANY_PORT").is_some() { 0 } else { usual.port() };
+    let any = ports == Ports::EachStart || std::env::var_os("CINNABAR_ANY_PORT").is_some();
+    let port = if any { 0 } else { usual.port() };
     try_port(port).or_else(|_| try_port(0)).context("no free port on loopback")
 }
 

@@ -19,7 +19,7 @@ pub(crate) async fn control(arguments: &ServerArgs) -> Result<(), Failure> {
     let deadline = config.shutdown.deadline;
     let metrics = server_process(&config.log)?;
     let signals = process::cancelled_by_signals().map_err(|error| failed(&error))?;
-    let control = Control::start(ControlOptions::new(config, metrics)).await.map_err(|error| failed(&error))?;
+    let control = Box::pin(Control::start(ControlOptions::new(config, metrics))).await.map_err(|error| failed(&error))?;
     process::notify_ready(&format!("serving at {}", control.address()));
     let stopped = tokio::select! {
         biased;

@@ -1,38 +1,40 @@
 //! What a measurement says: a histogram per row, printed as a table or as JSON with the set-up beside it.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use cli::{Failure, Output};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use super::machine;
+
 /// Latencies are kept from 10 ns to one minute, to three digits.
 const HIGHEST_NS: u64 = 60_000_000_000;
 
 /// Latencies of one measurement.
-pub struct Latencies(Histogram<u64>);
+pub(super) struct Latencies(Histogram<u64>);
 
 impl Latencies {
     /// None yet.
-    pub fn new() -> Result<Self, Failure> {
+    pub(super) fn new() -> Result<Self, Failure> {
         let histogram =
             Histogram::new_with_bounds(1, HIGHEST_NS, 3).map_err(|error| Failure::failed(format!("cannot make a histogram: {error}")))?;
         Ok(Self(histogram))
     }
 
     /// Adds one.
-    pub fn record(&mut self, took: Duration) {
+    pub(super) fn record(&mut self, took: Duration) {
         self.0.saturating_record(u64::try_from(took.as_nanos()).unwrap_or(HIGHEST_NS).max(1));
     }
 
     /// Adds those of another.
-    pub fn add(&mut self, other: &Self) {
+    pub(super) fn add(&mut self, other: &Self) {
         // Both have the same bounds, so nothing can be out of range.
         let _ = self.0.add(&other.0);
     }
 
     /// How many there are.
-    pub fn count(&self) -> u64 {
+    pub(super) fn count(&self) -> u64 {
         self.0.len()
     }
 
@@ -43,29 +45,32 @@ impl Latencies {
 }
 
 /// One line of a report.
-#[derive(Debug, Serialize)]
-pub struct Row {
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Row {
     /// What was measured.
-    pub what: String,
+    pub(super) what: String,
     /// How many at once.
-    pub concurrency: u32,
+    pub(super) concurrency: u32,
     /// How many were done.
-    pub count: u64,
+    pub(super) count: u64,
     /// How many a second; absent where the pace was set by the bench.
-    pub per_second: Option<f64>,
+    pub(super) per_second: Option<f64>,
     /// Median, in microseconds.
-    pub p50_us: f64,
+    pub(super) p50_us: f64,
     /// In microseconds.
-    pub p99_us: f64,
+    pub(super) p99_us: f64,
     /// In microseconds.
-    pub p99_9_us: f64,
+    pub(super) p99_9_us: f64,
     /// In microseconds.
-    pub max_us: f64,
+    pub(super) max_us: f64,
+    /// What else there is to know of it, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) also: BTreeMap<&'static str, f64>,
 }
 
 impl Row {
     /// The row of `latencies`, which took `elapsed` in all.
-    pub fn new(what: impl Into<String>, concurrency: u32, latencies: &Latencies, elapsed: Option<Duration>) -> Self {
+    pub(super) fn new(what: impl Into<String>, concurrency: u32, latencies: &Latencies, elapsed: Option<Duration>) -> Self {
         Self {
             what: what.into(),
             concurrency,
@@ -75,52 +80,120 @@ impl Row {
             p99_us: latencies.us_at(0.99),
             p99_9_us: latencies.us_at(0.999),
             max_us: latencies.us_at(1.0),
+            also: BTreeMap::new(),
         }
     }
+
+    /// As [`Row::new`], of calls that each did `each` of what is counted: the times are those of a call.
+    pub(super) fn of_calls(what: impl Into<String>, concurrency: u32, latencies: &Latencies, each: u64, elapsed: Duration) -> Self {
+        let row = Self::new(what, concurrency, latencies, Some(elapsed));
+        Self { count: row.count * each, per_second: row.per_second.map(|rate| rate * each as f64), ..row }
+    }
+
+    /// With one more thing to know.
+    #[must_use]
+    pub(super) fn also(mut self, name: &'static str, value: f64) -> Self {
+        self.also.insert(name, value);
+        self
+    }
+
+    /// The median of each figure over the rounds of one measurement; counts are summed. None without rounds.
+    pub(super) fn median(rounds: &[Self]) -> Option<Self> {
+        let first = rounds.first()?;
+        let of = |figure: &dyn Fn(&Self) -> f64| middle(rounds.iter().map(figure).collect());
+        let also = |name: &'static str| (name, of(&|row| row.also.get(name).copied().unwrap_or_default()));
+        Some(Self {
+            what: first.what.clone(),
+            concurrency: first.concurrency,
+            count: rounds.iter().map(|row| row.count).sum(),
+            per_second: first.per_second.map(|_| of(&|row| row.per_second.unwrap_or_default())),
+            p50_us: of(&|row| row.p50_us),
+            p99_us: of(&|row| row.p99_us),
+            p99_9_us: of(&|row| row.p99_9_us),
+            max_us: of(&|row| row.max_us),
+            also: first.also.keys().map(|name| also(name)).collect(),
+        })
+    }
+}
+
+/// The median; of an even number, the mean of the two in the middle.
+fn middle(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    let at = figures.len() / 2;
+    match (figures.get(at.wrapping_sub(1)), figures.get(at)) {
+        (Some(below), Some(above)) if figures.len().is_multiple_of(2) => f64::midpoint(*below, *above),
+        (_, Some(above)) => *above,
+        _ => 0.0,
+    }
+}
+
+/// One fact of a set-up.
+#[derive(Debug, Serialize)]
+pub(super) struct Fact {
+    /// Of what.
+    pub(super) name: String,
+    /// What is so.
+    pub(super) fact: String,
 }
 
 /// A whole measurement.
 #[derive(Debug, Serialize)]
-pub struct Report {
+pub(super) struct Report {
     /// What was measured on what: one fact a line.
-    pub setup: Vec<(String, String)>,
+    pub(super) setup: Vec<Fact>,
     /// The figures.
-    pub rows: Vec<Row>,
+    pub(super) rows: Vec<Row>,
 }
 
 impl Report {
     /// A report that starts with what is true of every bench: the machine and the build.
-    pub fn new(setup: impl IntoIterator<Item = (&'static str, String)>) -> Self {
+    pub(super) fn new(setup: impl IntoIterator<Item = (&'static str, String)>) -> Self {
         let cores = std::thread::available_parallelism().map_or(0, usize::from);
         let build = if cfg!(debug_assertions) { "debug: do not quote these figures" } else { "release" };
         let machine = [
-            ("machine", format!("{cores} cores, shared by callers and servers")),
-            ("build", format!("{} {build}", env!("CARGO_PKG_VERSION"))),
+            ("machine", format!("{cores} cores ({}), shared by callers and servers", machine::processor())),
+            ("build", format!("cinnabar {}, {build}", env!("CARGO_PKG_VERSION"))),
         ];
-        let setup = machine.into_iter().chain(setup).map(|(name, fact)| (name.to_owned(), fact)).collect();
-        Self { setup, rows: Vec::new() }
+        let mut report = Self { setup: Vec::new(), rows: Vec::new() };
+        machine.into_iter().chain(setup).for_each(|(name, fact)| report.fact(name, fact));
+        report
+    }
+
+    /// One more fact of the set-up.
+    pub(super) fn fact(&mut self, name: impl Into<String>, fact: impl Into<String>) {
+        self.setup.push(Fact { name: name.into(), fact: fact.into() });
+    }
+
+    /// The rows of one more measurement, each round's in the same order: their medians.
+    pub(super) fn rounds(&mut self, rounds: &[Vec<Row>]) {
+        let most = rounds.iter().map(Vec::len).max().unwrap_or(0);
+        let row = |place: usize| rounds.iter().filter_map(|round| round.get(place).cloned()).collect::<Vec<_>>();
+        self.rows.extend((0..most).filter_map(|place| Row::median(&row(place))));
     }
 
     /// Prints it.
-    pub fn print(&self, output: Output) -> Result<(), Failure> {
+    pub(super) fn print(&self, output: Output) -> Result<(), Failure> {
         if output.is_json() {
             return output.json(self);
         }
-        for (name, fact) in &self.setup {
-            output.line(&format!("{name}: {fact}"))?;
+        let width = self.setup.iter().map(|Fact { name, .. }| name.len()).max().unwrap_or(0);
+        for Fact { name, fact } in &self.setup {
+            output.line(&format!("{name:width$}  {fact}"))?;
         }
         output.line("")?;
-        let headers = ["what", "at once", "count", "per second", "p50", "p99", "p99.9", "max"];
+        let headers = ["what", "at once", "count", "per second", "p50", "p99", "p99.9", "max", ""];
         output.rows(&headers, &self.rows, |row| {
             let rate = row.per_second.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.0}"));
             let times = [row.p50_us, row.p99_us, row.p99_9_us, row.max_us].map(human_us);
-            [row.what.clone(), row.concurrency.to_string(), row.count.to_string(), rate].into_iter().chain(times).collect()
+            let also = row.also.iter().map(|(name, value)| format!("{name} {value:.1}")).collect::<Vec<_>>().join("  ");
+            let facts = [row.what.clone(), row.concurrency.to_string(), row.count.to_string(), rate];
+            facts.into_iter().chain(times).chain([also]).collect()
         })
     }
 }
 
 /// Microseconds with a unit that keeps three digits readable.
-pub fn human_us(us: f64) -> String {
+pub(crate) fn human_us(us: f64) -> String {
     match us {
         us if us < 1.0 => format!("{:.0} ns", us * 1000.0),
         us if us < 1000.0 => format!("{us:.1} us"),
@@ -147,5 +220,28 @@ mod tests {
         let row = Row::new("x", 1, &latencies, Some(Duration::from_secs(2)));
         assert_eq!(row.per_second, Some(500.0));
         assert!((row.p50_us - 500.0).abs() < 2.0 && (row.p99_us - 990.0).abs() < 2.0, "{row:?}");
+    }
+
+    #[test]
+    fn row_of_several_rounds_has_the_median_of_each_figure() {
+        let round = |us: u64, also: f64| {
+            let mut latencies = Latencies::new().unwrap();
+            latencies.record(Duration::from_micros(us));
+            Row::new("x", 1, &latencies, Some(Duration::from_micros(us))).also("entries/fsync", also)
+        };
+        let row = Row::median(&[round(100, 3.0), round(900, 1.0), round(200, 2.0)]).unwrap();
+        assert_eq!((row.count, row.also["entries/fsync"]), (3, 2.0));
+        assert!((row.p50_us - 200.0).abs() < 1.0 && (row.max_us - 200.0).abs() < 1.0, "{row:?}");
+        assert_eq!(row.per_second, Some(5000.0));
+        assert_eq!([vec![], vec![4.0], vec![1.0, 2.0]].map(middle), [0.0, 4.0, 1.5]);
+        assert!(Row::median(&[]).is_none());
+    }
+
+    #[test]
+    fn row_of_calls_counts_what_each_call_did() {
+        let mut latencies = Latencies::new().unwrap();
+        (0..10).for_each(|_| latencies.record(Duration::from_millis(1)));
+        let row = Row::of_calls("x", 1, &latencies, 64, Duration::from_secs(1));
+        assert_eq!((row.count, row.per_second), (640, Some(640.0)));
     }
 }
