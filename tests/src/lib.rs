@@ -1,1 +1,3 @@
 //! What the tests of the whole share. The tests themselves stand in `tests/tests`, one file per promise or topic.
+
+pub mod sim;

@@ -1,0 +1,149 @@
+//! A node's disk: loses power in the middle of the work, and may lie about what it has made durable.
+//!
+//! A disk of `seams` is cut between polls only, where no task is in the middle of anything. [`NodeDisk`] lets a chosen operation of
+//! the disk fail, and all after it: what a process finds when the power goes while it writes. Whoever waits for
+//! [`NodeDisk::power_lost`] then crashes the process.
+
+use std::{
+    io,
+    path::Path,
+    sync::{Arc, Mutex},
+};
+
+use seams::{Disk, DiskFile, Entropy, OpenMode, sim::SimDisk};
+use tokio::sync::Notify;
+
+use super::runtime::lock;
+
+/// The disk of one node, over all its processes. Clones share it.
+#[derive(Clone, Default)]
+pub struct NodeDisk {
+    disk: SimDisk,
+    power: Arc<Power>,
+}
+
+#[derive(Default)]
+struct Power {
+    state: Mutex<PowerState>,
+    lost: Notify,
+}
+
+#[derive(Default)]
+struct PowerState {
+    /// So many changes and syncs still succeed; none for any number.
+    left: Option<u64>,
+    /// Syncs of the log's files report success and do nothing.
+    lying: bool,
+}
+
+impl NodeDisk {
+    /// The power goes after `operations` more changes and syncs.
+    pub fn lose_power_after(&self, operations: u64) {
+        lock(&self.power.state).left = Some(operations);
+    }
+
+    /// Completes when an operation has failed because the power is gone.
+    pub async fn power_lost(&self) {
+        self.power.lost.notified().await;
+    }
+
+    /// From now on the log's files are not synced, though it is promised: what was acknowledged was not durable. For mutations.
+    pub fn lie(&self) {
+        lock(&self.power.state).lying = true;
+    }
+
+    /// Power off, and on again: what was not synced is lost, or not.
+    pub fn crash(&self, entropy: &dyn Entropy) {
+        self.disk.crash(entropy);
+        lock(&self.power.state).left = None;
+    }
+
+    /// Whether nothing is stored.
+    pub fn is_empty(&self) -> bool {
+        self.disk.files().is_empty()
+    }
+
+    fn spend(&self) -> io::Result<()> {
+        let mut state = lock(&self.power.state);
+        match &mut state.left {
+            None => Ok(()),
+            Some(0) => {
+                drop(state);
+                self.power.lost.notify_one();
+                Err(io::Error::other("simulated: the power is gone"))
+            }
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Disk for NodeDisk {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn DiskFile>> {
+        if mode == OpenMode::CreateNew {
+            self.spend()?;
+        }
+        let log = path.components().any(|part| part.as_os_str() == "log");
+        Ok(Box::new(NodeFile { file: self.disk.open(path, mode)?, disk: self.clone(), log }))
+    }
+
+    fn list(&self, folder: &Path) -> io::Result<Vec<String>> {
+        self.disk.list(folder)
+    }
+
+    fn create_dir_all(&self, folder: &Path) -> io::Result<()> {
+        self.disk.create_dir_all(folder)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.spend()?;
+        self.disk.rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.spend()?;
+        self.disk.remove_file(path)
+    }
+
+    fn sync_dir(&self, folder: &Path) -> io::Result<()> {
+        self.spend()?;
+        self.disk.sync_dir(folder)
+    }
+}
+
+struct NodeFile {
+    file: Box<dyn DiskFile>,
+    disk: NodeDisk,
+    /// Whether it is a file of the log, about which the disk may lie.
+    log: bool,
+}
+
+impl DiskFile for NodeFile {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file.read_exact_at(buffer, offset)
+    }
+
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.disk.spend()?;
+        self.file.write_all_at(bytes, offset)
+    }
+
+    fn set_len(&self, bytes: u64) -> io::Result<()> {
+        self.disk.spend()?;
+        self.file.set_len(bytes)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.disk.spend()?;
+        if self.log && lock(&self.disk.power.state).lying {
+            return Ok(());
+        }
+        self.file.sync_data()
+    }
+}

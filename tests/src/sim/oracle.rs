@@ -1,0 +1,448 @@
+//! What must hold, judged from outside: from what clients sent and were told, and from what edges showed.
+//!
+//! - P1: every acknowledged write is in the newest state, none twice, at positions that grow; one whose outcome nobody knows is there
+//!   once or not at all; one that was refused or never sent is not there.
+//! - P3: what an edge shows is the voter's state at exactly one position, and positions never go back. The state at a position is
+//!   recomputed here from the change sets as they were first committed; and beside that, what clients know of their own writes must
+//!   show in each root: all that was acknowledged up to its position, and nothing of what was acknowledged behind it.
+//! - P8: what an edge has acknowledged as durable it shows after any crash, at once.
+//! - Checkpoints: one vouches for no less than what was committed when its tick was applied, and the edge shows that position.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
+
+use feed::CheckpointSeen;
+use seams::{Entropy, sim::SimEntropy};
+use state::{ChangeSet, Propagated, Root, State, record::SecretRecord};
+use types::{NodeId, Position, SealedValue, SecretId, StoreId, UnixMillis, ValueId, Version};
+
+use super::{history::History, runtime::lock};
+
+/// What a client wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the fields are named for the newtypes that they hold")]
+pub enum Wish {
+    /// Something that is not followed further: an account, a store.
+    Other,
+    /// A new secret with its first value and comment.
+    Create { store: StoreId, secret: SecretId, value: ValueId, comment: String },
+    /// A new value.
+    Set { secret: SecretId, value: ValueId },
+    /// Another comment.
+    Edit { secret: SecretId, comment: String },
+    /// Its end.
+    Delete { secret: SecretId },
+}
+
+/// How a write stands, as its client knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Under way, or given up without an answer: it may have been done, or be done yet.
+    Open,
+    /// Answered with this position, and the version it made.
+    Acknowledged(Position, Option<Version>),
+    /// Refused, or never taken: it is not done.
+    Void,
+}
+
+/// A write's place in the books.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct WriteId(usize);
+
+struct Write {
+    wish: Wish,
+    fate: Fate,
+    /// The highest position that was acknowledged to anybody before this was sent.
+    floor: Option<Position>,
+}
+
+/// The bytes that stand for the sealed form of a value: they follow from its id, so nobody has to remember them.
+pub fn sealed_bytes(value: ValueId) -> Option<SealedValue> {
+    let mut seed = [0; 8];
+    seed.copy_from_slice(&value.as_bytes()[..8]);
+    let entropy = SimEntropy::new(u64::from_le_bytes(seed));
+    let mut bytes = vec![0; SealedValue::HEADER_BYTES + SealedValue::TAG_BYTES + (seed[0] as usize) * 4];
+    entropy.fill(&mut bytes);
+    bytes[0] = SealedValue::FORMAT;
+    SealedValue::from_bytes(bytes).ok()
+}
+
+#[derive(Default)]
+struct Shown {
+    /// What clients of this edge have seen.
+    published: Option<Position>,
+    /// What the voter was told is durable there.
+    durable: Option<Position>,
+    checkpoint: Option<UnixMillis>,
+    /// Whether the running process has shown anything.
+    fresh: bool,
+}
+
+#[derive(Default)]
+struct Books {
+    /// The state after each change set, by revision; 0 is the empty one.
+    chain: Vec<Propagated>,
+    ticks: BTreeMap<UnixMillis, Position>,
+    writes: Vec<Write>,
+    by_secret: BTreeMap<SecretId, (StoreId, Vec<usize>)>,
+    by_position: BTreeMap<Position, WriteId>,
+    /// The highest acknowledged position.
+    acknowledged: Option<Position>,
+    edges: BTreeMap<NodeId, Shown>,
+}
+
+/// The books of one run. Clones share them.
+#[derive(Clone)]
+pub struct Oracle {
+    books: Arc<Mutex<Books>>,
+    history: History,
+}
+
+impl Oracle {
+    /// Books in which nothing has happened.
+    pub fn new(history: History) -> Self {
+        let books = Books { chain: vec![Propagated::empty()], ..Books::default() };
+        Self { books: Arc::new(Mutex::new(books)), history }
+    }
+
+    // What the voter commits.
+
+    /// The voter has begun with this state, which must be one that it had before.
+    pub fn began(&self, state: &State) {
+        let books = lock(&self.books);
+        self.history.event(format_args!("voter begins at {}", state.position()));
+        self.is_known(&books, "P1", "the voter began anew", state.propagated());
+    }
+
+    /// The voter has applied these change sets.
+    pub fn committed(&self, sets: &[Arc<ChangeSet>], state: &State) {
+        let mut books = lock(&self.books);
+        for set in sets {
+            let revision = set.header.position.revision.get() as usize;
+            match books.chain.get(revision) {
+                Some(known) if known.chain_hash() == set.hash => {}
+                Some(_) => self.history.violated("P1", format_args!("{} was committed with other content before", set.header.position)),
+                None => {
+                    let mut next = books.chain.last().cloned().unwrap_or_default();
+                    match next.accept(set) {
+                        Ok(()) => books.chain.push(next),
+                        Err(error) => self.history.violated("P3", format_args!("the voter's chain breaks: {error}")),
+                    }
+                }
+            }
+            self.history.event(format_args!("committed {} {}", set.header.position, set.hash));
+        }
+        self.is_known(&books, "P3", "the voter's own state", state.propagated());
+    }
+
+    /// The voter has applied a tick.
+    pub fn ticked(&self, state: &State, time: UnixMillis) {
+        // Replayed after a crash, it may come in one batch with what followed it, and then vouches for more.
+        lock(&self.books).ticks.entry(time).or_insert(state.position());
+        self.history.event(format_args!("tick {}", time.get()));
+    }
+
+    /// The newest position that was ever committed.
+    pub fn head(&self) -> Position {
+        lock(&self.books).chain.last().map(|known| known.position()).unwrap_or_default()
+    }
+
+    fn is_known(&self, books: &Books, promise: &str, who: &str, state: &Propagated) {
+        let at = state.position();
+        let known = books.chain.get(at.revision.get() as usize);
+        let Some(known) = known.filter(|known| known.position() == at) else {
+            return self.history.violated(promise, format_args!("{who} stands at {at}, which was never committed"));
+        };
+        if known.chain_hash() != state.chain_hash() || known.state_root() != state.state_root() {
+            self.history.violated(promise, format_args!("{who} has another history or root at {at}"));
+        } else if !known.records().eq(state.records()) {
+            self.history.violated(promise, format_args!("{who} has other records than the voter had at {at}"));
+        }
+    }
+
+    // What clients do.
+
+    /// A client sends a write for the first time.
+    pub fn sent(&self, wish: Wish) -> WriteId {
+        let mut books = lock(&self.books);
+        let id = books.writes.len();
+        match &wish {
+            Wish::Other => {}
+            Wish::Create { store, secret, .. } => drop(books.by_secret.insert(*secret, (*store, vec![id]))),
+            Wish::Set { secret, .. } | Wish::Edit { secret, .. } | Wish::Delete { secret } => {
+                if let Some((_, writes)) = books.by_secret.get_mut(secret) {
+                    writes.push(id);
+                }
+            }
+        }
+        let floor = books.acknowledged;
+        books.writes.push(Write { wish, fate: Fate::Open, floor });
+        WriteId(id)
+    }
+
+    /// A client was answered.
+    pub fn answered(&self, id: WriteId, fate: Fate) {
+        let mut books = lock(&self.books);
+        self.history.event(format_args!("write {} {fate:?}", id.0));
+        books.writes[id.0].fate = fate;
+        let Fate::Acknowledged(position, _) = fate else { return };
+        self.history.count("acknowledged");
+        let floor = books.writes[id.0].floor;
+        if floor >= Some(position) {
+            self.history.violated("P3", format_args!("write {} was sent after {floor:?} was acknowledged and is at {position}", id.0));
+        }
+        if let Some(other) = books.by_position.insert(position, id).filter(|other| *other != id) {
+            self.history.violated("P1", format_args!("writes {} and {} are both at {position}", other.0, id.0));
+        }
+        books.acknowledged = books.acknowledged.max(Some(position));
+    }
+
+    /// The highest position acknowledged to anybody so far: a read that begins now must not be behind it.
+    pub fn acknowledged(&self) -> Option<Position> {
+        lock(&self.books).acknowledged
+    }
+
+    /// A client has read the newest state from the voter; `floor` is from before it asked.
+    pub fn read(&self, state: &Propagated, floor: Option<Position>) {
+        let books = lock(&self.books);
+        self.history.event(format_args!("read at {}", state.position()));
+        if Some(state.position()) < floor {
+            self.history.violated("P1", format_args!("a linearizable read shows {}, after {floor:?} was acknowledged", state.position()));
+        }
+        self.is_known(&books, "P1", "a linearizable read", state);
+        self.shows_writes(&books, "P1", "a linearizable read", state);
+    }
+
+    // What edges show.
+
+    /// An edge's process begins.
+    pub fn edge_starts(&self, edge: NodeId) {
+        let mut books = lock(&self.books);
+        let shown = books.edges.entry(edge).or_default();
+        // The last checkpoints of before may not have been on the disk: they come again.
+        (shown.fresh, shown.checkpoint) = (true, None);
+    }
+
+    /// An edge's process has recovered: what it once acknowledged as durable must be shown by now.
+    pub fn edge_recovered(&self, edge: NodeId) {
+        let books = lock(&self.books);
+        let Some(shown) = books.edges.get(&edge) else { return };
+        if shown.fresh && shown.durable.is_some() {
+            self.history.violated("P5", format_args!("edge {edge} holds {:?} durably and shows nothing after its start", shown.durable));
+        }
+    }
+
+    /// The disk of an edge was lost with all that was on it: it is a new edge.
+    pub fn edge_lost_everything(&self, edge: NodeId) {
+        lock(&self.books).edges.insert(edge, Shown::default());
+    }
+
+    /// The voter holds that an edge has this durably.
+    pub fn durable(&self, edge: NodeId, position: Position) {
+        let mut books = lock(&self.books);
+        let shown = books.edges.entry(edge).or_default();
+        if shown.durable < Some(position) {
+            shown.durable = Some(position);
+            self.history.event(format_args!("edge {edge} holds {position}"));
+            if shown.published < Some(position) {
+                self.history.violated("P8", format_args!("edge {edge} acknowledged {position} and shows {:?}", shown.published));
+            }
+        }
+    }
+
+    /// An edge shows a root.
+    pub fn published(&self, edge: NodeId, root: &Root) {
+        let mut books = lock(&self.books);
+        let at = root.state.position();
+        self.history.event(format_args!("edge {edge} shows {at} {}", root.state.state_root()));
+        self.history.count("roots shown");
+        let shown = books.edges.entry(edge).or_default();
+        if shown.published > Some(at) {
+            self.history.violated("P3", format_args!("edge {edge} goes back from {:?} to {at}", shown.published));
+        }
+        if shown.fresh && shown.durable > Some(at) {
+            self.history.violated("P8", format_args!("edge {edge} had acknowledged {:?} as durable and begins with {at}", shown.durable));
+        }
+        shown.published = Some(at);
+        shown.fresh = false;
+        let who = format!("edge {edge}");
+        self.is_known(&books, "P3", &who, &root.state);
+        self.shows_writes(&books, "P3", &who, &root.state);
+    }
+
+    /// An edge counts its age from a checkpoint.
+    pub fn checkpoint(&self, edge: NodeId, seen: CheckpointSeen) {
+        let mut books = lock(&self.books);
+        self.history.event(format_args!("edge {edge} hears of {} at {}", seen.position, seen.time.get()));
+        let ticked = books.ticks.get(&seen.time).copied();
+        let shown = books.edges.entry(edge).or_default();
+        if seen.restored_wall.is_some() {
+            return;
+        }
+        if ticked.is_none_or(|ticked| seen.position < ticked) || shown.published < Some(seen.position) {
+            let published = shown.published;
+            self.history.violated(
+                "P3",
+                format_args!("edge {edge} shows {published:?} and takes a checkpoint of {seen:?}; the tick was at {ticked:?}"),
+            );
+        }
+        if shown.checkpoint >= Some(seen.time) {
+            self.history
+                .violated("P3", format_args!("edge {edge} takes a checkpoint of {:?} after one of {:?}", seen.time, shown.checkpoint));
+        }
+        shown.checkpoint = Some(seen.time);
+    }
+
+    /// What the clients of an edge have seen.
+    pub fn shown(&self, edge: NodeId) -> Option<Position> {
+        lock(&self.books).edges.get(&edge).and_then(|shown| shown.published)
+    }
+
+    // The end.
+
+    /// All faults are over and this is the newest state.
+    pub fn ended(&self, state: &State) {
+        let books = lock(&self.books);
+        let acknowledged = books.by_position.len() as u64;
+        let open = books.writes.iter().filter(|write| write.fate == Fate::Open).count() as u64;
+        let revisions = state.position().revision.get();
+        self.history.event(format_args!("the end at {}: {acknowledged} acknowledged, {open} open", state.position()));
+        if Some(state.position()) < books.acknowledged {
+            self.history
+                .violated("P1", format_args!("the newest state is {}, {:?} was acknowledged", state.position(), books.acknowledged));
+        }
+        // Each write makes one change set, and nothing else makes any.
+        if revisions < acknowledged || revisions > acknowledged + open {
+            self.history.violated(
+                "P1",
+                format_args!("{revisions} change sets for {acknowledged} acknowledged writes and {open} of unknown outcome"),
+            );
+        }
+        self.is_known(&books, "P1", "the newest state", state.propagated());
+        self.shows_writes(&books, "P1", "the newest state", state.propagated());
+        let again = Propagated::from_records(state.head(), state.propagated().records().map(|(key, value)| (key.clone(), value.clone())));
+        if again.state_root() != state.state_root() {
+            self.history.violated("P3", format_args!("the state root at {} is not the root of its records", state.position()));
+        }
+    }
+
+    /// Holds a state against what clients know of their writes.
+    fn shows_writes(&self, books: &Books, promise: &str, who: &str, state: &Propagated) {
+        for (secret, (store, writes)) in &books.by_secret {
+            let writes: Vec<&Write> = writes.iter().map(|id| &books.writes[*id]).collect();
+            if let Err(wrong) = Expected::at(state.position(), &writes).check(*store, *secret, state) {
+                self.history.violated(promise, format_args!("{who} at {}: secret {secret} {wrong}", state.position()));
+            }
+        }
+    }
+}
+
+/// Whether something has happened at a position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sure {
+    Yes,
+    No,
+    Unknown,
+}
+
+impl Write {
+    fn done_at(&self, at: Position) -> Sure {
+        match self.fate {
+            Fate::Acknowledged(position, _) if position <= at => Sure::Yes,
+            Fate::Acknowledged(..) | Fate::Void => Sure::No,
+            Fate::Open => Sure::Unknown,
+        }
+    }
+}
+
+/// What clients know that a secret must be at a position.
+struct Expected {
+    created: Sure,
+    deleted: Sure,
+    /// Each value ever sent for it, whether it is there, and the version it was answered with.
+    values: Vec<(ValueId, Sure, Option<Version>)>,
+    comments: Vec<String>,
+}
+
+impl Expected {
+    fn at(at: Position, writes: &[&Write]) -> Self {
+        let mut expected = Self { created: Sure::No, deleted: Sure::No, values: Vec::new(), comments: Vec::new() };
+        for write in writes {
+            let done = write.done_at(at);
+            let version = if let Fate::Acknowledged(_, version) = write.fate { version } else { None };
+            match &write.wish {
+                Wish::Other => {}
+                Wish::Create { value, comment, .. } => {
+                    expected.created = done;
+                    expected.values.push((*value, done, version));
+                    expected.comments.push(comment.clone());
+                }
+                Wish::Set { value, .. } => expected.values.push((*value, done, version)),
+                Wish::Edit { comment, .. } => match done {
+                    // One comment at a time: what is sure to be done takes the place of what was sure before it.
+                    Sure::Yes => {
+                        let open = writes.iter().filter(|other| other.done_at(at) == Sure::Unknown);
+                        let open = open
+                            .filter_map(|other| if let Wish::Edit { comment, .. } = &other.wish { Some(comment.clone()) } else { None });
+                        expected.comments = open.chain([comment.clone()]).collect();
+                    }
+                    Sure::Unknown => expected.comments.push(comment.clone()),
+                    Sure::No => {}
+                },
+                Wish::Delete { .. } => {
+                    expected.deleted = match (expected.deleted, done) {
+                        (Sure::Yes, _) | (_, Sure::Yes) => Sure::Yes,
+                        (Sure::Unknown, _) | (_, Sure::Unknown) => Sure::Unknown,
+                        (Sure::No, Sure::No) => Sure::No,
+                    }
+                }
+            }
+        }
+        expected
+    }
+
+    fn check(&self, store: StoreId, secret: SecretId, state: &Propagated) -> Result<(), String> {
+        let found = state.secret(store, secret).map_err(|error| format!("cannot be read: {error}"))?;
+        match (found, self.created, self.deleted) {
+            (Some(_), Sure::No, _) => Err("is there before it was made".to_owned()),
+            (Some(_), _, Sure::Yes) => Err("is there after it was deleted".to_owned()),
+            (None, Sure::Yes, Sure::No) => Err("is missing".to_owned()),
+            (None, ..) => Ok(()),
+            (Some(record), ..) => self.check_record(secret, &record, state),
+        }
+    }
+
+    fn check_record(&self, secret: SecretId, record: &SecretRecord, state: &Propagated) -> Result<(), String> {
+        let mut may_be_current = Vec::new();
+        let mut last_sure = None;
+        for (value, sure, version) in &self.values {
+            let found: Vec<Version> = record.versions.iter().filter(|entry| entry.value_id == *value).map(|entry| entry.version).collect();
+            match (sure, found.as_slice()) {
+                (_, [_, _, ..]) => return Err(format!("has the value {value} twice")),
+                (Sure::Yes, [there]) if Some(*there) == *version => last_sure = Some(*there),
+                (Sure::Yes, there) => return Err(format!("has {there:?} for the value {value}, acknowledged as {version:?}")),
+                (Sure::No, [_]) => return Err(format!("has the value {value}, which was not set by then")),
+                (Sure::Unknown, [there]) => may_be_current.push(*there),
+                (_, []) => {}
+            }
+        }
+        may_be_current.extend(last_sure);
+        if !may_be_current.contains(&record.current) {
+            return Err(format!("has version {} as current, not one of {may_be_current:?}", record.current));
+        }
+        if let Some(stranger) = record.versions.iter().find(|entry| self.values.iter().all(|(value, ..)| *value != entry.value_id)) {
+            return Err(format!("has the value {}, which nobody sent", stranger.value_id));
+        }
+        if !self.comments.iter().any(|comment| comment == record.comment.as_str()) {
+            return Err(format!("has the comment {:?}, not one of {:?}", record.comment.as_str(), self.comments));
+        }
+        let current = record.current_entry().map(|entry| entry.value_id).ok_or("has no current version")?;
+        let stored = state.value(secret, current).map_err(|error| error.to_string())?.ok_or("has no stored value")?;
+        if Some(&stored.sealed) != sealed_bytes(current).as_ref() {
+            return Err(format!("has other bytes for the value {current} than were sent"));
+        }
+        Ok(())
+    }
+}
