@@ -365,8 +365,10 @@ impl Core {
             hold => hold.is_some(),
         };
         self.mark.hold = None;
+        // The first checkpoint is kept at once: an edge that restarts alone without one knows no age, and may not serve.
+        let first_checkpoint = checkpointed && self.mark.checkpoint.is_none();
         // The mark goes first: what is shown is never later than it plus the stride.
-        if released || self.published.is_none() || self.newest_time() > self.mark.time.plus(STRIDE) {
+        if released || first_checkpoint || self.published.is_none() || self.newest_time() > self.mark.time.plus(STRIDE) {
             self.write_mark()?;
         }
         let position = self.held.state.position();

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use feed::Core;
-use seams::Clock;
+use seams::{Clock, sim::SimEntropy};
 use state::Change;
 use types::UnixMillis;
 
@@ -49,6 +49,22 @@ fn restart_alone_serves_at_once_with_the_age_of_the_last_checkpoint() {
     edge.open();
     let seen = edge.seen.checkpoint().unwrap();
     assert!(seen.restored_wall.unwrap() > plane.clock.wall());
+}
+
+#[test]
+fn restart_after_a_crash_soon_after_the_first_checkpoint_knows_its_age() {
+    let plane = Plane::new();
+    let edge = Edge::new(&plane.clock);
+    let mut core = edge.open();
+    take(&mut core, batch(&plane.sets, Some(&plane.seal())));
+    let time = plane.clock.wall();
+    take(&mut core, checkpoint(&plane.checkpoint(time.get())));
+    // Not closed, and sooner than the mark's stride.
+    edge.crash(core, &SimEntropy::new(1));
+    plane.clock.advance(Duration::from_secs(1));
+    let core = edge.open();
+    assert_serves_all(&plane, &edge, &core);
+    assert_eq!(edge.seen.checkpoint().map(|seen| seen.time), Some(time));
 }
 
 #[test]
