@@ -1,12 +1,15 @@
-//! One call: who makes it, from where, and what its answer is labelled with.
+//! One call: who makes it, from where, what its answer is labelled with, and how it is run.
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, sync::Arc, time::Duration};
 
+use prost::Message;
 use runtime::listen::Peer;
+use seams::Spawn;
 use state::Origin;
 use tonic::{Request, Response, Status};
-use types::NodeId;
-use wire::{ErrorKind, PublicError};
+use types::{NodeId, RequestId};
+use wire::{ErrorKind, PublicError, parse};
+use zeroize::Zeroizing;
 
 use crate::core::Core;
 
@@ -15,15 +18,38 @@ const LABEL_BYTES_MAX: usize = 64;
 /// The header that a client may send, and that every answer carries.
 const LABEL_HEADER: &str = wire::REQUEST_ID_METADATA;
 
+/// By what a caller wants to be known. Nothing of it has been believed yet.
+#[derive(Clone)]
+pub(crate) enum Credential {
+    /// Nothing was shown.
+    None,
+    /// A bearer token was sent that has not the form of one. It never counts as nothing: a typing mistake must not turn the
+    /// call into that of the node whose certificate the connection has.
+    Malformed,
+    /// The hash of a bearer token.
+    Token([u8; 32]),
+    /// The number and key of a node's certificate.
+    Node { node: NodeId, public_key: Vec<u8> },
+}
+
+/// A change as it was sent, under the id by which a retry of it is known.
+#[derive(Clone)]
+pub(crate) struct Sent {
+    /// The id.
+    pub(crate) id: RequestId,
+    /// The operation and the message, without the id. It may hold a value, so it is wiped.
+    pub(crate) content: Zeroizing<Vec<u8>>,
+}
+
 /// What is known of a call before any state was read.
 #[derive(Clone)]
 pub(crate) struct Call {
-    /// The hash of the bearer token, when one was sent and had its form.
-    pub(crate) token: Option<[u8; 32]>,
-    /// The node that the client certificate names, when there is one.
-    pub(crate) node: Option<NodeId>,
+    /// By what the caller wants to be known.
+    pub(crate) credential: Credential,
     /// Where the call comes from, for the audit log.
     pub(crate) origin: Origin,
+    /// The change, when it came with a request id.
+    pub(crate) sent: Option<Sent>,
 }
 
 impl Call {
@@ -34,46 +60,124 @@ impl Call {
         let usable = |label: &&str| {
             !label.is_empty() && label.len() <= LABEL_BYTES_MAX && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
         };
-        let label = sent.filter(usable).map_or_else(|| types::RequestId::from_bytes(core.entropy.id()).to_string(), str::to_owned);
-        Self {
-            token: bearer(request).and_then(|text| seal::OperatorToken::parse(text).ok()).map(|token| token.hash()),
-            node: peer.and_then(Peer::identity).filter(|identity| identity.cluster() == core.cluster).and_then(|identity| identity.node()),
-            origin: Origin { peer: peer.map_or_else(|| "unknown".to_owned(), ToString::to_string), request: label },
-        }
+        let label = sent.filter(usable).map_or_else(|| RequestId::from_bytes(core.entropy.id()).to_string(), str::to_owned);
+        let origin = Origin { peer: peer.map_or_else(|| "unknown".to_owned(), ToString::to_string), request: label };
+        Self { credential: credential(core, request, peer), origin, sent: None }
     }
 }
 
-fn bearer<M>(request: &Request<M>) -> Option<&str> {
-    let (scheme, token) = request.metadata().get("authorization")?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+fn credential<M>(core: &Core, request: &Request<M>, peer: Option<&Peer>) -> Credential {
+    if let Some(header) = request.metadata().get("authorization") {
+        let bearer = header.to_str().ok().and_then(|text| text.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+        let token = bearer.and_then(|(_, token)| seal::OperatorToken::parse(token.trim()).ok());
+        return token.map_or(Credential::Malformed, |token| Credential::Token(token.hash()));
+    }
+    let certificate = peer.and_then(Peer::certificate).filter(|certificate| certificate.identity.cluster() == core.cluster);
+    match certificate.and_then(|certificate| certificate.identity.node().map(|node| (node, certificate.public_key.clone()))) {
+        Some((node, public_key)) => Credential::Node { node, public_key },
+        None => Credential::None,
+    }
 }
 
-/// Runs one operation for one call. The operation is a task of its own: a client that hangs up cannot cut a write between
-/// propose and reply. Its outcome is counted, and every answer carries the request's label.
-pub(crate) async fn serve<M, R, F>(
+/// A message that asks for a change, and may carry the id by which a retry is known.
+pub(crate) trait Change: Message {
+    /// The field of that id.
+    fn request_id(&mut self) -> &mut String;
+}
+
+macro_rules! changes {
+    ($($message:ident)*) => {
+        $(impl Change for wire::v1::$message {
+            fn request_id(&mut self) -> &mut String {
+                &mut self.request_id
+            }
+        })*
+    };
+}
+
+changes! {
+    CreateAccountRequest SetQuotaRequest CreateStoreRequest DeleteStoreRequest CreateSecretsRequest SetValueRequest EditSecretRequest
+    DeleteSecretsRequest DuplicateSecretRequest MovePointerRequest CreateConsumerRequest DeleteConsumerRequest CreateConsumerTokenRequest
+    RollConsumerTokenRequest RevokeConsumerTokenRequest BindRequest UnbindRequest
+}
+
+/// Runs a read in the caller's own time: it ends when the caller hangs up, or when the time for a request is over.
+pub(crate) async fn read<M, R, F>(
     core: &Arc<Core>,
     operation: &'static str,
     request: Request<M>,
     run: impl FnOnce(Arc<Core>, Call, M) -> F,
 ) -> Result<Response<R>, Status>
 where
+    F: Future<Output = Result<R, PublicError>>,
+{
+    let call = Call::of(core, &request);
+    let answer = run(core.clone(), call.clone(), request.into_inner());
+    let within = within(core, core.request_timeout, answer);
+    answered(core, operation, call.origin.request, within).await
+}
+
+/// Runs a change as a task of its own: a client that hangs up cannot cut it between propose and reply.
+pub(crate) async fn change<M, R, F>(
+    core: &Arc<Core>,
+    operation: &'static str,
+    request: Request<M>,
+    run: impl FnOnce(Arc<Core>, Call, M) -> F,
+) -> Result<Response<R>, Status>
+where
+    M: Change,
     R: Send + 'static,
     F: Future<Output = Result<R, PublicError>> + Send + 'static,
 {
-    let call = Call::of(core, &request);
+    let mut call = Call::of(core, &request);
     let label = call.origin.request.clone();
+    let mut message = request.into_inner();
+    let id = std::mem::take(message.request_id());
+    let answer = async {
+        call.sent = parse::request_id(&id)?.map(|id| {
+            let mut content = Zeroizing::new(Vec::with_capacity(operation.len() + 1 + message.encoded_len()));
+            content.extend_from_slice(operation.as_bytes());
+            content.push(0);
+            // The buffer has the room, so nothing fails and no copy is left behind.
+            let _ = message.encode(&mut *content);
+            Sent { id, content }
+        });
+        let place = core.changes.clone().try_acquire_owned().map_err(|_| {
+            PublicError::new(ErrorKind::Busy, "as many changes are under way as this node takes at once")
+                .with_retry_after(Duration::from_millis(50))
+        })?;
+        let (send, answer) = tokio::sync::oneshot::channel();
+        let work = run(core.clone(), call, message);
+        core.tasks.spawn(
+            operation,
+            Box::pin(async move {
+                // The caller may have hung up, which is its right.
+                let _ = send.send(work.await);
+                drop(place);
+            }),
+        );
+        answer.await.unwrap_or_else(|_| Err(PublicError::new(ErrorKind::Unavailable, "the node is shutting down: try another")))
+    };
+    answered(core, operation, label, answer).await
+}
+
+async fn within<R>(core: &Core, limit: Duration, answer: impl Future<Output = Result<R, PublicError>>) -> Result<R, PublicError> {
+    tokio::select! {
+        biased;
+        answer = answer => answer,
+        () = core.clock.sleep(limit) => Err(PublicError::new(ErrorKind::DeadlineExceeded, format!("no answer within {} s", limit.as_secs()))),
+    }
+}
+
+/// Counts the outcome, and labels the answer.
+async fn answered<R>(
+    core: &Core,
+    operation: &'static str,
+    label: String,
+    answer: impl Future<Output = Result<R, PublicError>>,
+) -> Result<Response<R>, Status> {
     let started = core.clock.monotonic();
-    let (send, answer) = tokio::sync::oneshot::channel();
-    let work = run(core.clone(), call, request.into_inner());
-    seams::Spawn::spawn(
-        &*core.tasks,
-        operation,
-        Box::pin(async move {
-            // The caller may have hung up, which is its right.
-            let _ = send.send(work.await);
-        }),
-    );
-    let result = answer.await.unwrap_or_else(|_| Err(PublicError::new(ErrorKind::Unavailable, "the node is shutting down: try another")));
+    let result = answer.await;
     let outcome = result.as_ref().map_or_else(|error| error.kind.name(), |_| "ok");
     metrics::counter!("cinnabar_control_calls_total", "operation" => operation, "outcome" => outcome).increment(1);
     metrics::histogram!("cinnabar_control_call_seconds", "operation" => operation).record((core.clock.monotonic() - started).as_secs_f64());
@@ -86,7 +190,10 @@ where
             Ok(response)
         }
         Err(error) => {
-            tracing::debug!(operation, request = label, kind = error.kind.name(), "refused");
+            // What a known principal was refused is worth a line; noise of strangers is only counted.
+            if error.kind == ErrorKind::Denied {
+                tracing::info!(operation, request = label, "refused: not granted");
+            }
             Err(error.with_request_id(label).into())
         }
     }

@@ -1,12 +1,20 @@
 //! Who calls. A [`Caller`] is made by authentication alone, so an operation that takes one has been authenticated.
 
-use state::{Grant, GrantScope, Operation, Principal, State};
-use types::{AccountId, NodeId, PrincipalName, UnixMillis};
+use std::collections::BTreeSet;
+
+use state::{
+    Grant, GrantScope, Operation, Principal, State,
+    record::{NodeRole, RequestOwner},
+};
+use types::{AccountId, NodeId, PrincipalName, TokenId, UnixMillis};
 use wire::{ErrorKind, PublicError};
 
-use crate::{call::Call, error};
+use crate::{
+    call::{Call, Credential},
+    error,
+};
 
-/// An operator or pipeline with a token, or a node with a certificate.
+/// An operator or pipeline with a token, or a control node with its certificate.
 pub(crate) struct Caller {
     principal: Principal,
     grants: Vec<Grant>,
@@ -16,27 +24,30 @@ pub(crate) struct Caller {
 /// Who a caller is, for showing it to itself.
 pub(crate) enum Who {
     /// A holder of an API token.
-    Operator { name: PrincipalName, expires: Option<UnixMillis> },
-    /// A registered node.
+    Operator { name: PrincipalName, token: TokenId, expires: Option<UnixMillis> },
+    /// A registered control node.
     Node(NodeId),
 }
 
 impl Caller {
-    /// Finds the token or the node in the state. The same answer for no token, an unknown one and an expired one.
+    /// Finds the token or the node in the state. The same answer for nothing, an unknown one and an expired one.
     pub(crate) fn identify(state: &State, call: &Call, now: UnixMillis) -> Result<Self, PublicError> {
-        if let Some(hash) = call.token {
-            let valid =
-                |record: &state::record::OperatorTokenRecord| record.expires.is_none_or(|expires| expires > now.max(state.last_time()));
-            let record = state.operator_by_token(hash).map_err(error::damaged)?.filter(valid).ok_or_else(Self::unknown)?;
-            let who = Who::Operator { name: record.name, expires: record.expires };
-            return Ok(Self { principal: Principal::Operator { token: hash }, grants: record.grants, who });
-        }
-        let node = call.node.ok_or_else(Self::unknown)?;
-        match state.node(node).map_err(error::damaged)? {
-            Some(record) if record.revoked.is_none() => {
-                Ok(Self { principal: Principal::Node { node }, grants: Vec::new(), who: Who::Node(node) })
+        match &call.credential {
+            Credential::None | Credential::Malformed => Err(Self::unknown()),
+            Credential::Token(hash) => {
+                let valid =
+                    |record: &state::record::OperatorTokenRecord| record.expires.is_none_or(|expires| expires > now.max(state.last_time()));
+                let record = state.operator_by_token(*hash).map_err(error::damaged)?.filter(valid).ok_or_else(Self::unknown)?;
+                let who = Who::Operator { name: record.name, token: record.token_id, expires: record.expires };
+                Ok(Self { principal: Principal::Operator { token: *hash }, grants: record.grants, who })
             }
-            _ => Err(Self::unknown()),
+            // Identity is the key in the registry; and of nodes, only control nodes have business with metadata.
+            Credential::Node { node, public_key } => match state.node(*node).map_err(error::damaged)? {
+                Some(record) if record.revoked.is_none() && record.public_key == *public_key && record.role == NodeRole::Control => {
+                    Ok(Self { principal: Principal::Node { node: *node }, grants: Vec::new(), who: Who::Node(*node) })
+                }
+                _ => Err(Self::unknown()),
+            },
         }
     }
 
@@ -51,6 +62,14 @@ impl Caller {
     /// Whom commands name.
     pub(crate) fn principal(&self) -> Principal {
         self.principal
+    }
+
+    /// Under whom its requests are remembered.
+    pub(crate) fn owner(&self) -> RequestOwner {
+        match self.who {
+            Who::Operator { token, .. } => RequestOwner::Token(token),
+            Who::Node(node) => RequestOwner::Node(node),
+        }
     }
 
     /// Who it is.
@@ -82,9 +101,14 @@ impl Caller {
 
     /// Whether the caller may know that something in `account` exists.
     pub(crate) fn sees(&self, account: AccountId) -> bool {
+        self.seen_accounts().is_none_or(|seen| seen.contains(&account))
+    }
+
+    /// The accounts that the caller may know of; none for all of them.
+    pub(crate) fn seen_accounts(&self) -> Option<BTreeSet<AccountId>> {
         match self.who {
-            Who::Operator { .. } => self.grants.iter().any(|grant| grant.scope.account().is_none_or(|granted| granted == account)),
-            Who::Node(_) => true,
+            Who::Operator { .. } => self.grants.iter().map(|grant| grant.scope.account()).collect(),
+            Who::Node(_) => None,
         }
     }
 }

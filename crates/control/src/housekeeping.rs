@@ -22,9 +22,9 @@ pub(crate) async fn run(core: Arc<Core>) {
         if core.consensus.status().leader != Some(core.node) {
             continue;
         }
-        while let Some(job) = core.consensus.local().next_job() {
+        while let Some(job) = core.consensus.local().next_job().filter(|_| !cancelled.is_cancelled()) {
             let call = own_call(&core);
-            let step = core.propose(&call, Principal::Node { node: core.node }, None, CommandBody::Step { job });
+            let step = core.propose(&call, Principal::Node { node: core.node }, CommandBody::Step { job });
             if let Err(error) = step.await {
                 tracing::warn!(%job, kind = error.kind.name(), reason = error.message, "a background step was not taken; it is tried again");
                 break;

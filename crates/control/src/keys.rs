@@ -1,15 +1,15 @@
 //! The key service: which data key seals a value now, unlocking, and handing epochs to edges.
 
-use std::sync::Arc;
-
 use feed::Handover;
 use seal::{DekWrap, KekName, KeyRing, NodePublicKey, RootProvider, SealError, ValueContext};
 use seams::Entropy;
 use state::{
     NewDek, SealedInput, SealingDek, State,
-    record::{DekRecord, KekState, WrappedDek},
+    record::{DekRecord, KekEpochRecord, KekState, WrappedDek},
 };
-use types::{AccountId, ClusterId, DekId, Hash, KekEpoch, KeyDomain, NodeId, SecretId, SecretName, StoreId, UnixMillis, ValueId};
+use types::{
+    AccountId, ClusterId, DekId, Hash, KekEpoch, KeyDomain, NodeId, RootKeyId, SecretId, SecretName, StoreId, UnixMillis, ValueId,
+};
 use wire::{ErrorKind, PublicError, internal};
 
 use crate::{
@@ -17,8 +17,8 @@ use crate::{
     error::{damaged, not_sealed},
 };
 
-/// Epochs of one domain that are read in one go.
-const EPOCHS_MAX: usize = 256;
+/// Epochs that are read in one go.
+const EPOCHS_AT_A_TIME: usize = 256;
 
 /// The data key under which an account's values are sealed now: the current one, or a new one that the command brings along.
 pub(crate) struct SealingKey {
@@ -31,12 +31,18 @@ pub(crate) struct SealingKey {
 }
 
 impl SealingKey {
-    /// The account's current data key if it is young and little used, else a fresh one.
-    pub(crate) fn choose(core: &Core, state: &State, account: AccountId) -> Result<Self, PublicError> {
-        match state.sealing_dek(account, core.clock.wall()).map_err(damaged)? {
-            SealingDek::Use(dek) => Self::existing(core, &dek),
+    /// The account's current data key if it is young and has `uses` left, else a fresh one.
+    pub(crate) fn choose(core: &Core, state: &State, account: AccountId, uses: usize) -> Result<Self, PublicError> {
+        match state.sealing_dek(account, now(core, state)).map_err(damaged)? {
+            SealingDek::Use(dek) if Self::fits(state, &dek, uses)? => Self::existing(core, &dek),
+            SealingDek::Use(dek) => Self::minted(core, state, account, Some(dek.id)),
             SealingDek::Mint { replaces } => Self::minted(core, state, account, replaces),
         }
+    }
+
+    fn fits(state: &State, dek: &DekRecord, uses: usize) -> Result<bool, PublicError> {
+        let max = state.settings().map_err(damaged)?.map_or(0, |settings| settings.dek_uses_max);
+        Ok(state.dek_uses(dek.account, dek.id).map_err(damaged)?.saturating_add(uses as u64) <= max)
     }
 
     fn existing(core: &Core, dek: &DekRecord) -> Result<Self, PublicError> {
@@ -90,22 +96,33 @@ pub(crate) fn active_epoch(core: &Core, state: &State) -> Result<KekEpoch, Publi
     active.map(|epoch| epoch.n).ok_or_else(|| PublicError::new(ErrorKind::Unavailable, "the cluster has no active key epoch yet"))
 }
 
-/// Puts every epoch that this root key wraps into the ring.
-pub(crate) fn unlock(ring: &KeyRing, root: &dyn RootProvider, domain: &KeyDomain, state: &State) -> Result<usize, UnlockError> {
-    let mut unlocked = 0;
-    for epoch in state.kek_epochs(domain, None, EPOCHS_MAX)?.items {
+/// Puts every epoch that this root key wraps into the ring. A node whose ring then lacks the active epoch is locked.
+pub(crate) fn unlock(ring: &KeyRing, root: &dyn RootProvider, domain: &KeyDomain, state: &State) -> Result<(), UnlockError> {
+    for epoch in all_epochs(state)?.into_iter().filter(|epoch| epoch.domain == *domain) {
         if epoch.state == KekState::Destroyed || ring.holds(domain, epoch.n) {
             continue;
         }
         let recipient = state::Recipient::Root(root.root_key_id());
-        let Some(envelope) = state.envelope(domain, epoch.n, recipient)? else { continue };
-        let name = KekName { cluster: ring.cluster(), domain, epoch: epoch.n };
-        let wrapped = seal::WrappedKek::decode(&name, &envelope.bytes)?;
-        let kek = root.unwrap_kek(&name, &wrapped)?;
-        ring.install_kek(domain, epoch.n, &Hash::from_bytes(epoch.commitment), kek)?;
-        unlocked += 1;
+        if let Some(envelope) = state.envelope(domain, epoch.n, recipient)? {
+            ring.unlock_kek(root, domain, epoch.n, &Hash::from_bytes(epoch.commitment), &envelope.bytes)?;
+        }
     }
-    Ok(unlocked)
+    match state.active_kek_epoch(domain)? {
+        Some(active) if !ring.holds(domain, active.n) => Err(UnlockError::OtherRoot { epoch: active.n, held: root.root_key_id() }),
+        _ => Ok(()),
+    }
+}
+
+fn all_epochs(state: &State) -> Result<Vec<KekEpochRecord>, state::ReadError> {
+    let (mut epochs, mut after) = (Vec::new(), None);
+    loop {
+        let page = state.all_kek_epochs(after.as_ref(), EPOCHS_AT_A_TIME)?;
+        epochs.extend(page.items);
+        after = page.next;
+        if after.is_none() {
+            return Ok(epochs);
+        }
+    }
 }
 
 /// Why a node stays locked.
@@ -114,6 +131,16 @@ pub enum UnlockError {
     /// The root key does not open what the state holds.
     #[error("cannot unlock")]
     Seal(#[from] SealError),
+    /// No wrap of the active epoch is for this root key.
+    #[error(
+        "root key {held} does not wrap the active key epoch {epoch}: give this node the root key that the cluster was founded with, or one it was rotated to"
+    )]
+    OtherRoot {
+        /// The active epoch.
+        epoch: KekEpoch,
+        /// The root key at hand.
+        held: RootKeyId,
+    },
     /// The state cannot be read.
     #[error("cannot read the key epochs")]
     Read(#[from] state::ReadError),
@@ -124,9 +151,9 @@ pub(crate) struct Envelopes;
 
 impl Handover for Envelopes {
     fn envelopes(&self, state: &State, node: NodeId) -> Vec<internal::Envelope> {
-        let Ok(page) = state.all_kek_epochs(None, EPOCHS_MAX) else { return Vec::new() };
-        let open = page.items.into_iter().filter(|epoch| epoch.state != KekState::Destroyed);
-        let envelope = |epoch: state::record::KekEpochRecord| {
+        let Ok(epochs) = all_epochs(state) else { return Vec::new() };
+        let open = epochs.into_iter().filter(|epoch| epoch.state != KekState::Destroyed);
+        let envelope = |epoch: KekEpochRecord| {
             let found = state.envelope(&epoch.domain, epoch.n, state::Recipient::Node(node)).ok()??;
             Some(internal::Envelope { domain: epoch.domain.to_string(), epoch: epoch.n.get(), envelope: found.bytes.into() })
         };
@@ -184,20 +211,6 @@ impl FirstEpoch {
         }
         Ok(Self { commitment, envelopes })
     }
-}
-
-/// Envelopes of every epoch in the ring, for a node that joins later.
-pub(crate) fn envelopes_for(
-    ring: &Arc<KeyRing>,
-    entropy: &dyn Entropy,
-    node: NodeId,
-    key: &NodePublicKey,
-) -> Result<Vec<(KeyDomain, KekEpoch, state::record::EnvelopeRecord)>, SealError> {
-    let seal = |(domain, epoch): (KeyDomain, KekEpoch)| {
-        let bytes = ring.seal_envelope(entropy, &domain, epoch, node, key)?;
-        Ok((domain, epoch, state::record::EnvelopeRecord { bytes }))
-    };
-    ring.epochs().into_iter().map(seal).collect()
 }
 
 /// What `now` is for a control node's own judgements, before `apply` judges by log time.

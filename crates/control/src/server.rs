@@ -13,28 +13,33 @@ use runtime::{
 };
 use seal::{FileRoot, KeyRing};
 use seams::Spawn;
-use state::{ChangeSet, State, record::SettingsRecord};
+use state::{ChangeSet, NewNode, State, record::SettingsRecord};
 use store::{Drive, SledOptions};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use types::{ClusterId, KeyDomain, UnixMillis};
+use tonic::service::interceptor::InterceptedService;
+use types::{ClusterId, KeyDomain, NodeId, UnixMillis};
 use wire::{FEED_MESSAGE_BYTES_MAX, REQUEST_BYTES_MAX, internal::feed_server::FeedServer, v1};
 
 use crate::{
     bootstrap::{self, BootstrapError, Founding},
-    core::Core,
+    core::{Core, counts},
+    door::{self, Door},
     housekeeping,
     keys::{self, Envelopes, UnlockError},
     options::{ControlOptions, Observer},
     recent::Recent,
-    reflection,
     services::{FeedService, Services},
 };
 
 /// HTTP/2 windows: a stream's, and a connection's.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+/// Nodes that are read in one go.
+const NODES_AT_A_TIME: usize = 1000;
+/// How long open connections get to end by themselves when the node stops; a stream that a client leaves open ends then.
+const CONNECTIONS_END_WITHIN: Duration = Duration::from_secs(3);
 /// A silent connection is asked whether it lives this often.
 const KEEPALIVE: Duration = Duration::from_secs(20);
 
@@ -122,7 +127,6 @@ impl Control {
         let ControlOptions { config, clock, entropy, disk, metrics, observer } = options;
         let tasks = Arc::new(TokioSpawn::new(tokio::runtime::Handle::current(), CancellationToken::new()));
         let readiness = Readiness::new();
-        let (replayed, unlocked, serving) = (readiness.check("log replayed"), readiness.check("keys unlocked"), readiness.check("serving"));
         let (health, health_listener) = listen(config.listen.health, "health").await?;
         let health_task = health::serve(health_listener, readiness.clone(), metrics, tasks.token().clone());
         tasks.spawn("health", Box::pin(async move { log_end("health", health_task.await) }));
@@ -160,13 +164,11 @@ impl Control {
             limits: Limits {
                 proposals_max: config.limits.proposals_queued_max,
                 snapshot_entries: config.limits.snapshot_entries,
+                segment_bytes: config.limits.log_segment_bytes.bytes(),
                 ..Limits::default()
             },
         })
         .await?;
-        consensus.recovered().await?;
-        replayed.ready();
-
         let core = Arc::new(Core {
             cluster,
             node: config.node.id,
@@ -179,44 +181,81 @@ impl Control {
             clock,
             entropy,
             tasks: tasks.clone(),
+            changes: Arc::new(Semaphore::new(config.limits.proposals_queued_max)),
+            request_timeout: config.connections.request_timeout,
         });
-        match core.consensus.local().settings().map_err(UnlockError::Read)? {
-            Some(settings) if settings.cluster != cluster => {
-                return Err(ControlError::OtherCluster { path: data.clone(), held: settings.cluster, certificate: cluster });
+        let parts = Parts { config: &config, tls, root, signing_key: signing_public, register: &register, readiness: &readiness };
+        match Self::bring_up(&core, parts).await {
+            Ok(address) => {
+                tracing::info!(node = %core.node, %address, %health, position = %core.consensus.local().position(), "the control node serves");
+                Ok(Self { core, address, health, readiness, _lock: lock })
             }
-            Some(_) => {}
+            Err(error) => {
+                // What was started ends before the folder's lock is let go.
+                let _ = core.tasks.drain(config.shutdown.deadline).await;
+                core.consensus.shutdown().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// From a replayed log to an open door: founds or recognises the cluster, unlocks, registers, serves.
+    async fn bring_up(core: &Arc<Core>, parts: Parts<'_>) -> Result<SocketAddr, ControlError> {
+        let Parts { config, tls, root, signing_key, register, readiness } = parts;
+        let (replayed, unlocked, serving) = (readiness.check("log replayed"), readiness.check("keys unlocked"), readiness.check("serving"));
+        core.consensus.recovered().await?;
+        replayed.ready();
+        match core.consensus.local().settings().map_err(UnlockError::Read)? {
+            Some(settings) if settings.cluster != core.cluster => {
+                let path = config.node.data_dir.clone();
+                return Err(ControlError::OtherCluster { path, held: settings.cluster, certificate: core.cluster });
+            }
+            Some(_) => bootstrap::finish_founding(&config.cluster.operator_token)?,
             None => {
                 let settings = SettingsRecord {
                     edge_offline_max_ms: config.cluster.edge_offline_max.duration().map(|duration| duration.as_millis() as u64),
                     lease_ms: config.cluster.lease.as_millis() as u64,
-                    ..SettingsRecord::defaults(cluster)
+                    ..SettingsRecord::defaults(core.cluster)
                 };
-                let founding = Founding {
-                    cluster,
-                    node: core.node,
-                    signing_key: signing_public,
-                    settings,
-                    root: &root,
-                    nodes: &register,
-                    operator_token: &config.cluster.operator_token,
-                };
-                bootstrap::found(&core, founding).await?;
+                let operator_token = &config.cluster.operator_token;
+                bootstrap::found(core, Founding { signing_key, settings, root: &root, nodes: register, operator_token }).await?;
             }
         }
-        keys::unlock(&core.ring, &root, &core.domain, &core.consensus.local())?;
+        // A node without the right root key serves metadata and the stream, and says that it is locked.
+        match keys::unlock(&core.ring, &root, &core.domain, &core.consensus.local()) {
+            Ok(()) => unlocked.ready(),
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "this node stays locked: it seals no value");
+                unlocked.not_ready("locked: the log says why");
+            }
+        }
         // The root key was needed for unlocking only (P10).
         drop(root);
-        unlocked.ready();
-        bootstrap::register(&core, &register).await?;
-        tasks.spawn("housekeeping", Box::pin(housekeeping::run(core.clone())));
+        bootstrap::register(core, register).await?;
+        core.publisher.acks().expect(edges(&core.consensus.local())?);
+        core.tasks.spawn("housekeeping", Box::pin(housekeeping::run(core.clone())));
 
         let (address, listener) = listen(config.listen.grpc, "gRPC").await?;
-        let connections = accept_tls(listener, tls, AcceptLimits::from(&config.connections), &tasks);
-        let server = serve(core.clone(), connections, config.connections.clone(), tasks.token().clone());
-        tasks.spawn("grpc", Box::pin(async move { log_end("gRPC", server.await) }));
+        let connections = accept_tls(listener, tls, AcceptLimits::from(&config.connections), &core.tasks);
+        let server = serve(core.clone(), connections, config.connections.clone());
+        core.tasks.spawn("grpc", Box::pin(async move { log_end("gRPC", server.await) }));
         serving.ready();
-        tracing::info!(node = %core.node, %address, %health, position = %core.consensus.local().position(), "the control node serves");
-        Ok(Self { core, address, health, readiness, _lock: lock })
+        let voter = core.clone();
+        core.tasks.spawn(
+            "watch the voter",
+            Box::pin(async move {
+                let cancelled = voter.tasks.token().clone();
+                tokio::select! {
+                    biased;
+                    () = cancelled.cancelled() => serving.not_ready("shutting down"),
+                    reason = voter.consensus.stopped() => {
+                        tracing::error!(%reason, "the voter stopped; this node takes no writes until it is started again");
+                        serving.not_ready("the voter stopped: the log says why");
+                    }
+                }
+            }),
+        );
+        Ok(address)
     }
 
     /// Where gRPC listens.
@@ -253,6 +292,29 @@ impl Control {
         }
         self.core.consensus.shutdown().await;
         drained.is_ok()
+    }
+}
+
+/// What brings a node up, beside what operations share.
+struct Parts<'a> {
+    config: &'a ControlConfig,
+    tls: ServerTls,
+    root: FileRoot,
+    signing_key: [u8; 32],
+    register: &'a [NewNode],
+    readiness: &'a Readiness,
+}
+
+/// The edges in the registry.
+fn edges(state: &State) -> Result<Vec<NodeId>, UnlockError> {
+    let (mut edges, mut after) = (Vec::new(), None);
+    loop {
+        let page = state.nodes(after.as_ref(), NODES_AT_A_TIME)?;
+        edges.extend(page.items.iter().map(|(node, _)| *node).filter(|node| counts(state, *node)));
+        after = page.next;
+        if after.is_none() {
+            return Ok(edges);
+        }
     }
 }
 
@@ -312,35 +374,41 @@ async fn serve(
     core: Arc<Core>,
     connections: ReceiverStream<io::Result<TlsConnection>>,
     limits: ConnectionLimits,
-    cancelled: CancellationToken,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let services = Services(core.clone());
+    let door = Door(core.clone());
     let secrets = v1::secrets_server::SecretsServer::new(services.clone()).max_decoding_message_size(REQUEST_BYTES_MAX);
     let feed = FeedServer::new(FeedService(core.clone()))
         .max_decoding_message_size(FEED_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(FEED_MESSAGE_BYTES_MAX);
-    let reflection = reflection::service(core)?;
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<v1::secrets_server::SecretsServer<Services>>().await;
-    tonic::transport::Server::builder()
+    let cancelled = core.tasks.token().clone();
+    let server = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(limits.streams_max)
         .max_connection_age(limits.connection_age_max)
-        .add_service(v1::accounts_server::AccountsServer::new(services.clone()))
-        .add_service(v1::stores_server::StoresServer::new(services.clone()))
-        .add_service(secrets)
-        .add_service(v1::consumers_server::ConsumersServer::new(services.clone()))
-        .add_service(v1::bindings_server::BindingsServer::new(services.clone()))
-        .add_service(v1::receipts_server::ReceiptsServer::new(services.clone()))
-        .add_service(v1::status_server::StatusServer::new(services))
+        .add_service(InterceptedService::new(v1::accounts_server::AccountsServer::new(services.clone()), door.clone()))
+        .add_service(InterceptedService::new(v1::stores_server::StoresServer::new(services.clone()), door.clone()))
+        .add_service(InterceptedService::new(secrets, door.clone()))
+        .add_service(InterceptedService::new(v1::consumers_server::ConsumersServer::new(services.clone()), door.clone()))
+        .add_service(InterceptedService::new(v1::bindings_server::BindingsServer::new(services.clone()), door.clone()))
+        .add_service(InterceptedService::new(v1::receipts_server::ReceiptsServer::new(services.clone()), door.clone()))
+        .add_service(InterceptedService::new(v1::status_server::StatusServer::new(services), door.clone()))
+        // The feed has a door of its own: edges, by the key in the registry.
         .add_service(feed)
         .add_service(health_service)
-        .add_service(reflection)
-        .serve_with_incoming_shutdown(connections, cancelled.cancelled_owned())
-        .await?;
-    Ok(())
+        .add_service(door::reflection(door)?)
+        .serve_with_incoming_shutdown(connections, cancelled.clone().cancelled_owned());
+    tokio::select! {
+        ended = server => Ok(ended?),
+        () = async {
+            cancelled.cancelled().await;
+            core.clock.sleep(CONNECTIONS_END_WITHIN).await;
+        } => Ok(()),
+    }
 }
 
 async fn listen(at: SocketAddr, what: &str) -> Result<(SocketAddr, TcpListener), ControlError> {

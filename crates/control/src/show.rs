@@ -4,7 +4,7 @@ use state::{
     State,
     record::{AccountRecord, BindingRecord, BindingTarget, ConsumerRecord, SecretRecord, StoreRecord},
 };
-use types::{AccountId, BindingName, ConsumerRef, SecretId, StoreId, Version};
+use types::{AccountId, BindingName, ConsumerRef, Position, SecretId, StoreId, Version};
 use wire::{PublicError, v1};
 
 use crate::{core::Core, error::damaged};
@@ -25,11 +25,23 @@ pub(crate) fn store(id: StoreId, record: &StoreRecord) -> v1::Store {
     }
 }
 
-/// A secret's metadata, with the status that it has now: pending until every edge seen lately holds its newest change.
-pub(crate) fn secret(core: &Core, state: &State, id: SecretId, record: &SecretRecord) -> Result<v1::Secret, PublicError> {
+/// A secret's metadata, with the status that it has now: pending until every edge seen lately holds its newest change. `live` is
+/// what they all hold; a change that was made just now, at `written`, may not be known by the secret yet.
+pub(crate) fn secret(
+    core: &Core,
+    state: &State,
+    id: SecretId,
+    record: &SecretRecord,
+    live: Option<Position>,
+    written: Position,
+) -> Result<v1::Secret, PublicError> {
     let store = state.store_even_deleting(record.store).map_err(damaged)?;
-    let live = core.live(core.recent.changed_at(id));
-    let status = if live.complete() { v1::SecretStatus::Active } else { v1::SecretStatus::Pending };
+    let changed = core.recent.changed_at(id).max(written);
+    let status = match live {
+        _ if record.deleting => v1::SecretStatus::Deleted,
+        Some(live) if live >= changed => v1::SecretStatus::Active,
+        _ => v1::SecretStatus::Pending,
+    };
     Ok(v1::Secret {
         id: id.to_string(),
         store_id: record.store.to_string(),
@@ -44,6 +56,20 @@ pub(crate) fn secret(core: &Core, state: &State, id: SecretId, record: &SecretRe
         candidate_version: record.candidate.map_or(0, Version::get),
         store_name: store.map(|store| store.name.to_string()).unwrap_or_default(),
     })
+}
+
+/// A secret as it stands after a write. One that is gone by now was written all the same, and is shown as deleted.
+pub(crate) fn written(core: &Core, store: StoreId, id: SecretId, written: Position) -> Result<v1::Secret, PublicError> {
+    let state = core.consensus.local();
+    match state.secret_even_deleting(store, id).map_err(damaged)? {
+        Some(record) => secret(core, &state, id, &record, core.live_everywhere(&state), written),
+        None => Ok(v1::Secret {
+            id: id.to_string(),
+            store_id: store.to_string(),
+            status: v1::SecretStatus::Deleted.into(),
+            ..Default::default()
+        }),
+    }
 }
 
 /// A secret's versions, newest first.

@@ -4,9 +4,10 @@
 //! 1. A plaintext is wiped when the operation ends, and never enters a command: [`SealingKey::seal`] comes before `propose`.
 //! 2. Nothing here is decided for good: `apply` checks every grant, name, quota and precondition again at its own index.
 //! 3. When `apply` says `Reseal` (the data key was replaced meanwhile), the value is sealed anew under the key then in force.
+//! 4. A request that was answered before gets its first answer, before anything is looked up: what it deleted may be gone.
 
-use state::{CommandBody, NewSecret, Operation, PointerMove, Principal, Reply, RequestKey, Stage, State, record::BoundTo};
-use types::{AccountId, BindingName, Comment, NodeId, RequestId, ScopeSet, SecretId, SecretName, StoreId, TokenId, UnixMillis, Version};
+use state::{CommandBody, NewSecret, Operation, PointerMove, Principal, Reply, Stage, State, record::BoundTo};
+use types::{BindingName, Comment, ConsumerRef, ScopeSet, SecretId, SecretName, Version};
 use wire::{
     ErrorKind, PublicError,
     parse::{ConsumerTarget, IdOrName, SecretTarget, StoreTarget},
@@ -17,7 +18,6 @@ use crate::{
     call::Call,
     caller::Caller,
     core::Core,
-    error::not_sealed,
     keys::{self, SealingKey},
     resolve::{self, FoundSecret, FoundStore},
 };
@@ -36,30 +36,22 @@ pub(crate) struct NewItem {
     pub(crate) value: Value,
 }
 
+/// What was written, and what it was written to; none when a repeated request's target is gone by now.
+pub(crate) type Written<T> = (Option<T>, Reply);
+
 /// Creates secrets: all of them, or none.
 pub(crate) async fn create_secrets(
     core: &Core,
     call: &Call,
     target: &StoreTarget,
     items: Vec<NewItem>,
-    request: Option<RequestId>,
-) -> Result<(FoundStore, Reply), PublicError> {
-    let content = |store: &FoundStore| {
-        let mut parts: Vec<Vec<u8>> = vec![b"create secrets".to_vec(), store.id.as_bytes().to_vec()];
-        for item in &items {
-            parts.extend([
-                item.name.as_str().into(),
-                item.comment.as_str().into(),
-                u32::from(item.scopes).to_be_bytes().to_vec(),
-                item.value.to_vec(),
-            ]);
-        }
-        parts
-    };
+) -> Result<Written<FoundStore>, PublicError> {
+    if let Some(reply) = core.first_answer(call).await? {
+        return Ok((core.find(call, |state, caller| resolve::store(state, caller, target)).await.ok(), reply));
+    }
     for _ in 0..SEALS_MAX {
-        let (caller, state, store) = find_store(core, call, target, Operation::ManageSecrets).await?;
-        let request = request_key(core, &state, request, || content(&store))?;
-        let key = SealingKey::choose(core, &state, store.account)?;
+        let (caller, state, store) = find_store(core, call, target).await?;
+        let key = SealingKey::choose(core, &state, store.account, items.len())?;
         let sealed = items.iter().map(|item| {
             let id = SecretId::from_bytes(core.entropy.id());
             let value = key.seal(core, store.id, id, &item.name, &item.value)?;
@@ -67,9 +59,9 @@ pub(crate) async fn create_secrets(
         });
         let items = sealed.collect::<Result<_, PublicError>>()?;
         let body = CommandBody::CreateSecrets { account: store.account, store: store.id, items, new_dek: key.new_dek() };
-        match core.propose(call, caller, request, body).await {
+        match core.propose(call, caller, body).await {
             Err(error) if error.kind == ErrorKind::Reseal => continue,
-            reply => return Ok((store, reply?)),
+            reply => return Ok((Some(store), reply?)),
         }
     }
     Err(resealed_too_often())
@@ -83,16 +75,13 @@ pub(crate) async fn set_value(
     value: Value,
     expect: Option<Version>,
     stage: Stage,
-    request: Option<RequestId>,
-) -> Result<(FoundSecret, Reply), PublicError> {
+) -> Result<Written<FoundSecret>, PublicError> {
+    if let Some(reply) = core.first_answer(call).await? {
+        return Ok((again(core, call, target).await, reply));
+    }
     for _ in 0..SEALS_MAX {
-        let (caller, state, secret) = find_secret(core, call, target, Operation::ManageSecrets).await?;
-        let candidate = u8::from(stage == Stage::Candidate);
-        let expected = expect.map_or(0, Version::get).to_be_bytes();
-        let request = request_key(core, &state, request, || {
-            vec![b"set value".to_vec(), secret.id.as_bytes().to_vec(), vec![candidate], expected.to_vec(), value.to_vec()]
-        })?;
-        let key = SealingKey::choose(core, &state, secret.store.account)?;
+        let (caller, state, secret) = find_secret(core, call, target).await?;
+        let key = SealingKey::choose(core, &state, secret.store.account, 1)?;
         let sealed = key.seal(core, secret.store.id, secret.id, &secret.record.name, &value)?;
         let body = CommandBody::SetValue {
             account: secret.store.account,
@@ -105,9 +94,9 @@ pub(crate) async fn set_value(
             comment: None,
             new_dek: key.new_dek(),
         };
-        match core.propose(call, caller, request, body).await {
+        match core.propose(call, caller, body).await {
             Err(error) if error.kind == ErrorKind::Reseal => continue,
-            reply => return Ok((secret, reply?)),
+            reply => return Ok((Some(secret), reply?)),
         }
     }
     Err(resealed_too_often())
@@ -120,24 +109,14 @@ pub(crate) async fn duplicate(
     source: &SecretTarget,
     name: SecretName,
     scopes: Option<ScopeSet>,
-    comment: Option<Comment>,
-    request: Option<RequestId>,
-) -> Result<(FoundSecret, Reply), PublicError> {
+    comment: Comment,
+) -> Result<Written<FoundSecret>, PublicError> {
+    if let Some(reply) = core.first_answer(call).await? {
+        return Ok((again(core, call, source).await, reply));
+    }
     for _ in 0..SEALS_MAX {
-        let (caller, state, secret) = find_secret(core, call, source, Operation::ManageSecrets).await?;
-        let scopes = scopes.unwrap_or(secret.record.scopes);
-        let comment = comment.clone().unwrap_or_default();
-        let content = || {
-            vec![
-                b"duplicate".to_vec(),
-                secret.id.as_bytes().to_vec(),
-                name.as_str().into(),
-                comment.as_str().into(),
-                u32::from(scopes).to_be_bytes().to_vec(),
-            ]
-        };
-        let request = request_key(core, &state, request, content)?;
-        let key = SealingKey::choose(core, &state, secret.store.account)?;
+        let (caller, state, secret) = find_secret(core, call, source).await?;
+        let key = SealingKey::choose(core, &state, secret.store.account, 1)?;
         let current =
             secret.record.current_entry().ok_or_else(|| PublicError::new(ErrorKind::Precondition, "the source has no current value"))?;
         let plaintext = keys::open(core, &state, secret.id, &secret.record, current.value_id)?;
@@ -149,12 +128,12 @@ pub(crate) async fn duplicate(
             store: secret.store.id,
             source: secret.id,
             source_version: current.version,
-            item: NewSecret { id, name: name.clone(), scopes, comment, value },
+            item: NewSecret { id, name: name.clone(), scopes: scopes.unwrap_or(secret.record.scopes), comment: comment.clone(), value },
             new_dek: key.new_dek(),
         };
-        match core.propose(call, caller, request, body).await {
+        match core.propose(call, caller, body).await {
             Err(error) if error.kind == ErrorKind::Reseal => continue,
-            reply => return Ok((secret, reply?)),
+            reply => return Ok((Some(secret), reply?)),
         }
     }
     Err(resealed_too_often())
@@ -167,28 +146,15 @@ pub(crate) async fn edit_secret(
     target: &SecretTarget,
     scopes: Option<ScopeSet>,
     comment: Option<Comment>,
-    request: Option<RequestId>,
-) -> Result<(FoundSecret, Reply), PublicError> {
-    let (caller, state, secret) = find_secret(core, call, target, Operation::ManageSecrets).await?;
-    let content = || {
-        let scopes = scopes.map_or(u32::MAX, u32::from).to_be_bytes().to_vec();
-        vec![
-            b"edit".to_vec(),
-            secret.id.as_bytes().to_vec(),
-            scopes,
-            comment.as_ref().map_or_else(|| vec![0], |text| [b"1", text.as_str().as_bytes()].concat()),
-        ]
-    };
-    let request = request_key(core, &state, request, content)?;
-    let body = CommandBody::EditSecret {
+) -> Result<Written<FoundSecret>, PublicError> {
+    on_secret(core, call, target, |secret| CommandBody::EditSecret {
         account: secret.store.account,
         store: secret.store.id,
         secret: secret.id,
         scopes,
-        comment: comment.clone(),
-    };
-    let reply = core.propose(call, caller, request, body).await?;
-    Ok((secret, reply))
+        comment,
+    })
+    .await
 }
 
 /// Moves a secret's pointers; nothing is sealed again.
@@ -197,14 +163,29 @@ pub(crate) async fn move_pointer(
     call: &Call,
     target: &SecretTarget,
     to: PointerMove,
-    request: Option<RequestId>,
-) -> Result<(FoundSecret, Reply), PublicError> {
-    let (caller, state, secret) = find_secret(core, call, target, Operation::ManageSecrets).await?;
-    let request =
-        request_key(core, &state, request, || vec![b"move".to_vec(), secret.id.as_bytes().to_vec(), format!("{to:?}").into_bytes()])?;
-    let body = CommandBody::MovePointer { account: secret.store.account, store: secret.store.id, secret: secret.id, to, expect: None };
-    let reply = core.propose(call, caller, request, body).await?;
-    Ok((secret, reply))
+) -> Result<Written<FoundSecret>, PublicError> {
+    on_secret(core, call, target, |secret| CommandBody::MovePointer {
+        account: secret.store.account,
+        store: secret.store.id,
+        secret: secret.id,
+        to,
+        expect: None,
+    })
+    .await
+}
+
+async fn on_secret(
+    core: &Core,
+    call: &Call,
+    target: &SecretTarget,
+    body: impl FnOnce(&FoundSecret) -> CommandBody,
+) -> Result<Written<FoundSecret>, PublicError> {
+    if let Some(reply) = core.first_answer(call).await? {
+        return Ok((again(core, call, target).await, reply));
+    }
+    let (caller, _, secret) = find_secret(core, call, target).await?;
+    let reply = core.propose(call, caller, body(&secret)).await?;
+    Ok((Some(secret), reply))
 }
 
 /// Deletes secrets of one store: all of them, or none.
@@ -214,28 +195,23 @@ pub(crate) async fn delete_secrets(
     target: &StoreTarget,
     secrets: &[IdOrName<SecretId, SecretName>],
     force: bool,
-    request: Option<RequestId>,
 ) -> Result<Reply, PublicError> {
-    let find = |state: &State, caller: &Caller| {
+    let (_, reply) = plain(core, call, |state, caller| {
         let store = resolve::store(state, caller, target)?;
         caller.require(Operation::ManageSecrets, store.reach())?;
-        let one = |secret: &IdOrName<SecretId, SecretName>| {
-            let target = SecretTarget { account: target.account.clone(), store: Some(target.store.clone()), secret: secret.clone() };
-            resolve::secret(state, caller, &target).map(|found| found.id)
-        };
-        let ids = secrets.iter().map(one).collect::<Result<Vec<_>, _>>()?;
-        Ok((caller.principal(), state.clone(), store, ids))
-    };
-    let (caller, state, store, ids) = core.find(call, find).await?;
-    let content = || {
-        std::iter::once(b"delete secrets".to_vec())
-            .chain([vec![u8::from(force)]])
-            .chain(ids.iter().map(|id| id.as_bytes().to_vec()))
-            .collect()
-    };
-    let request = request_key(core, &state, request, content)?;
-    core.propose(call, caller, request, CommandBody::DeleteSecrets { account: store.account, store: store.id, secrets: ids.clone(), force })
-        .await
+        let ids = secrets.iter().map(|secret| resolve::id_in_store(state, &store, secret)).collect::<Result<_, _>>()?;
+        Ok(CommandBody::DeleteSecrets { account: store.account, store: store.id, secrets: ids, force })
+    })
+    .await?;
+    Ok(reply)
+}
+
+/// What is bound.
+pub(crate) enum BindTarget {
+    /// One secret.
+    Secret(SecretTarget),
+    /// Every secret of a store.
+    Store(StoreTarget),
 }
 
 /// Lets a consumer read a secret or a store: the first of the two permission checks.
@@ -243,13 +219,12 @@ pub(crate) async fn bind(
     core: &Core,
     call: &Call,
     consumer: &ConsumerTarget,
-    name: BindingName,
+    name: &BindingName,
     target: &BindTarget,
-    request: Option<RequestId>,
-) -> Result<Reply, PublicError> {
-    let find = |state: &State, caller: &Caller| {
+) -> Result<Written<ConsumerRef>, PublicError> {
+    let (body, reply) = plain(core, call, |state, caller| {
         let consumer = resolve::consumer(state, caller, consumer)?;
-        let (store, bound_to) = match target {
+        let (store, target) = match target {
             BindTarget::Secret(target) => {
                 let secret = resolve::secret(state, caller, target)?;
                 (secret.store, BoundTo::Secret(secret.id))
@@ -261,109 +236,48 @@ pub(crate) async fn bind(
             }
         };
         caller.require(Operation::Bind, store.reach())?;
-        Ok((caller.principal(), state.clone(), consumer, store, bound_to))
+        Ok(CommandBody::Bind { consumer, name: name.clone(), store: store.id, target, replace: false })
+    })
+    .await?;
+    let consumer = match body {
+        Some(CommandBody::Bind { consumer, .. }) => Some(consumer),
+        _ => None,
     };
-    let (caller, state, consumer, store, target) = core.find(call, find).await?;
-    let content = || {
-        vec![
-            b"bind".to_vec(),
-            consumer.account.as_bytes().to_vec(),
-            consumer.to_string().into_bytes(),
-            name.as_str().into(),
-            format!("{target:?}").into_bytes(),
-        ]
-    };
-    let request = request_key(core, &state, request, content)?;
-    let body = CommandBody::Bind { consumer: consumer.clone(), name: name.clone(), store: store.id, target, replace: false };
-    core.propose(call, caller, request, body).await
-}
-
-/// What is bound.
-pub(crate) enum BindTarget {
-    /// One secret.
-    Secret(SecretTarget),
-    /// Every secret of a store.
-    Store(StoreTarget),
+    Ok((consumer, reply))
 }
 
 /// A write that carries no value: what it is allowed by, and the command that follows from the caller's state.
 pub(crate) async fn plain(
     core: &Core,
     call: &Call,
-    request: Option<RequestId>,
     plan: impl Fn(&State, &Caller) -> Result<CommandBody, PublicError>,
-) -> Result<(CommandBody, Reply), PublicError> {
-    let (caller, state, body) = core.find(call, |state, caller| Ok((caller.principal(), state.clone(), plan(state, caller)?))).await?;
-    // Ids that were drawn for this attempt are no part of what the caller asked for.
-    let request = request_key(core, &state, request, || vec![b"plain".to_vec(), asked_for(&body)])?;
-    let reply = core.propose(call, caller, request, body.clone()).await?;
-    Ok((body, reply))
-}
-
-/// What a command asks for, without the ids and hashes that were drawn for it.
-fn asked_for(body: &CommandBody) -> Vec<u8> {
-    let none_account = AccountId::from_bytes([0; 16]);
-    let none_store = StoreId::from_bytes([0; 16]);
-    let none_token = TokenId::from_bytes([0; 16]);
-    let mut body = body.clone();
-    match &mut body {
-        CommandBody::CreateAccount { account, .. } => *account = none_account,
-        CommandBody::CreateStore { store, .. } => *store = none_store,
-        CommandBody::CreateConsumerToken { token, hash, .. } | CommandBody::RollConsumerToken { token, hash, .. } => {
-            *token = none_token;
-            *hash = [0; 32];
-        }
-        _ => {}
+) -> Result<Written<CommandBody>, PublicError> {
+    if let Some(reply) = core.first_answer(call).await? {
+        return Ok((core.find(call, plan).await.ok(), reply));
     }
-    let command = state::Command {
-        level: types::FeatureLevel::new(1),
-        principal: Principal::Node { node: NodeId::new(0) },
-        stamp: UnixMillis::new(0),
-        request: None,
-        origin: state::Origin::default(),
-        body,
-    };
-    command.encode().to_vec()
+    let (caller, body) = core.find(call, |state, caller| Ok((caller.principal(), plan(state, caller)?))).await?;
+    let reply = core.propose(call, caller, body.clone()).await?;
+    Ok((Some(body), reply))
 }
 
-/// The request id with a keyed hash of the content, by which `apply` tells a retry from another request under the same id.
-fn request_key(
-    core: &Core,
-    state: &State,
-    request: Option<RequestId>,
-    content: impl FnOnce() -> Vec<Vec<u8>>,
-) -> Result<Option<RequestKey>, PublicError> {
-    let Some(id) = request else { return Ok(None) };
-    let epoch = keys::active_epoch(core, state)?;
-    let content: Vec<Zeroizing<Vec<u8>>> = content().into_iter().map(Zeroizing::new).collect();
-    let parts: Vec<&[u8]> = content.iter().map(|part| part.as_slice()).collect();
-    let fingerprint = core.ring.fingerprint(&core.domain, epoch, &parts).map_err(|error| not_sealed(&error))?;
-    Ok(Some(RequestKey { id, fingerprint }))
+/// The target of a repeated request, if it is still there.
+async fn again(core: &Core, call: &Call, target: &SecretTarget) -> Option<FoundSecret> {
+    core.find(call, |state, caller| resolve::secret(state, caller, target)).await.ok()
 }
 
-async fn find_store(
-    core: &Core,
-    call: &Call,
-    target: &StoreTarget,
-    operation: Operation,
-) -> Result<(Principal, State, FoundStore), PublicError> {
+async fn find_store(core: &Core, call: &Call, target: &StoreTarget) -> Result<(Principal, State, FoundStore), PublicError> {
     let find = |state: &State, caller: &Caller| {
         let store = resolve::store(state, caller, target)?;
-        caller.require(operation, store.reach())?;
+        caller.require(Operation::ManageSecrets, store.reach())?;
         Ok((caller.principal(), state.clone(), store))
     };
     core.find(call, find).await
 }
 
-async fn find_secret(
-    core: &Core,
-    call: &Call,
-    target: &SecretTarget,
-    operation: Operation,
-) -> Result<(Principal, State, FoundSecret), PublicError> {
+async fn find_secret(core: &Core, call: &Call, target: &SecretTarget) -> Result<(Principal, State, FoundSecret), PublicError> {
     let find = |state: &State, caller: &Caller| {
         let secret = resolve::secret(state, caller, target)?;
-        caller.require(operation, secret.store.reach())?;
+        caller.require(Operation::ManageSecrets, secret.store.reach())?;
         Ok((caller.principal(), state.clone(), secret))
     };
     core.find(call, find).await

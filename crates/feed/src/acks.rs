@@ -128,6 +128,16 @@ impl Acks {
         })
     }
 
+    /// Counts nodes as seen now that have not come yet, after a start of this process: what they hold is not known, so nothing
+    /// is live everywhere until they have said so or stayed away for as long as any node may.
+    pub fn expect(&self, nodes: impl IntoIterator<Item = NodeId>) {
+        let seen = self.clock.monotonic();
+        let mut inner = self.lock();
+        for node in nodes {
+            inner.rows.entry(node).or_insert(Row { durable: None, highest: None, seen, stream: None, level: FeatureLevel::default() });
+        }
+    }
+
     /// Waits until all nodes that count hold `position`, and there is at least one. The caller sets the deadline. Safe to cancel.
     pub async fn wait_live(&self, position: Position, counts: impl Fn(NodeId) -> bool) -> Liveness {
         let mut changed = self.changed.changes();

@@ -264,6 +264,18 @@ impl State {
         }
     }
 
+    /// What a request was answered with when it came first; none when it is not remembered.
+    ///
+    /// # Errors
+    /// [`ReadError`] if the record does not decode.
+    pub fn request(
+        &self,
+        owner: crate::record::RequestOwner,
+        request: types::RequestId,
+    ) -> Result<Option<crate::record::RequestRecord>, ReadError> {
+        self.read_control(TypedKey::Request { owner, request })
+    }
+
     /// Whether a store has secrets that are not being deleted.
     pub(crate) fn has_secrets(&self, store: StoreId) -> bool {
         self.propagated.scan(&Prefix::secret_names(store)).next().is_some()

@@ -10,7 +10,12 @@ use wire::{
 };
 
 use super::{Services, after, next};
-use crate::{call::serve, caller::Caller, error::damaged, resolve, show, write};
+use crate::{
+    call::{change, read},
+    caller::Caller,
+    error::damaged,
+    resolve, show, write,
+};
 
 fn target(text: String) -> Result<Option<AccountTarget>, PublicError> {
     Ok(AccountTarget::parse_optional("account", text)?)
@@ -34,16 +39,15 @@ fn quota(state: &State, id: AccountId) -> Result<v1::Quota, PublicError> {
 #[async_trait]
 impl v1::accounts_server::Accounts for Services {
     async fn create(&self, request: Request<v1::CreateAccountRequest>) -> Result<Response<v1::CreateAccountReply>, Status> {
-        serve(&self.0, "accounts.create", request, async |core, call, message| {
+        change(&self.0, "accounts.create", request, async |core, call, message| {
             let name: types::AccountName = parse::name("name", message.name)?;
             let given: Option<AccountId> = if message.id.is_empty() { None } else { Some(parse::id("id", &message.id)?) };
-            let request = parse::request_id(&message.request_id)?;
             let account = given.unwrap_or_else(|| AccountId::from_bytes(core.entropy.id()));
             let plan = |_: &State, caller: &Caller| {
                 caller.require(Operation::ManageAccounts, GrantScope::Cluster)?;
                 Ok(CommandBody::CreateAccount { account, name: name.clone() })
             };
-            let (_, reply) = write::plain(&core, &call, request, plan).await?;
+            let (_, reply) = write::plain(&core, &call, plan).await?;
             let ReplyBody::AccountCreated { account } = reply.body else { return Err(crate::error::unexpected()) };
             let account = Some(shown(&core.consensus.local(), account)?);
             Ok(v1::CreateAccountReply { account, receipt: Some(reply.position.into()) })
@@ -52,12 +56,12 @@ impl v1::accounts_server::Accounts for Services {
     }
 
     async fn list(&self, request: Request<v1::ListAccountsRequest>) -> Result<Response<v1::ListAccountsReply>, Status> {
-        serve(&self.0, "accounts.list", request, async |core, call, message| {
+        read(&self.0, "accounts.list", request, async |core, call, message| {
             let page = PageTarget::from(message.page);
             let after = after(&page)?;
             core.read(&call, |state, caller| {
-                let found = state.accounts(after.as_ref(), page.size).map_err(damaged)?;
-                let seen = found.items.iter().filter(|(id, _)| caller.sees(*id)).map(|(id, record)| show::account(*id, record)).collect();
+                let found = state.accounts(after.as_ref(), page.size, |id| caller.sees(id)).map_err(damaged)?;
+                let seen = found.items.iter().map(|(id, record)| show::account(*id, record)).collect();
                 Ok(v1::ListAccountsReply { accounts: seen, next_page: next(found.next) })
             })
             .await
@@ -66,7 +70,7 @@ impl v1::accounts_server::Accounts for Services {
     }
 
     async fn show(&self, request: Request<v1::ShowAccountRequest>) -> Result<Response<v1::Account>, Status> {
-        serve(&self.0, "accounts.show", request, async |core, call, message| {
+        read(&self.0, "accounts.show", request, async |core, call, message| {
             let target = target(message.account)?;
             core.read(&call, |state, caller| shown(state, resolve::account(state, caller, target.as_ref())?)).await
         })
@@ -74,17 +78,21 @@ impl v1::accounts_server::Accounts for Services {
     }
 
     async fn show_quota(&self, request: Request<v1::ShowQuotaRequest>) -> Result<Response<v1::Quota>, Status> {
-        serve(&self.0, "accounts.show_quota", request, async |core, call, message| {
+        read(&self.0, "accounts.show_quota", request, async |core, call, message| {
             let target = target(message.account)?;
-            core.read(&call, |state, caller| quota(state, resolve::account(state, caller, target.as_ref())?)).await
+            core.read(&call, |state, caller| {
+                let account = resolve::account(state, caller, target.as_ref())?;
+                caller.require(Operation::ReadMetadata, GrantScope::Account(account))?;
+                quota(state, account)
+            })
+            .await
         })
         .await
     }
 
     async fn set_quota(&self, request: Request<v1::SetQuotaRequest>) -> Result<Response<v1::SetQuotaReply>, Status> {
-        serve(&self.0, "accounts.set_quota", request, async |core, call, message| {
+        change(&self.0, "accounts.set_quota", request, async |core, call, message| {
             let target = target(message.account)?;
-            let request = parse::request_id(&message.request_id)?;
             let narrow = |field: &str, number: Option<u64>| {
                 let fits = |number| u32::try_from(number).map_err(|_| parse::FieldError::new(field, "is above 4294967295"));
                 number.map(fits).transpose()
@@ -101,8 +109,8 @@ impl v1::accounts_server::Accounts for Services {
                 quota.value_bytes = value_bytes.unwrap_or(quota.value_bytes);
                 Ok(CommandBody::SetQuota { account, quota: Some(quota) })
             };
-            let (body, _) = write::plain(&core, &call, request, plan).await?;
-            let CommandBody::SetQuota { account, .. } = body else { return Err(crate::error::unexpected()) };
+            let (body, _) = write::plain(&core, &call, plan).await?;
+            let Some(CommandBody::SetQuota { account, .. }) = body else { return Ok(v1::SetQuotaReply { quota: None }) };
             Ok(v1::SetQuotaReply { quota: Some(quota(&core.consensus.local(), account)?) })
         })
         .await

@@ -1,8 +1,8 @@
 //! `Bindings`.
 
-use state::{CommandBody, GrantScope, Operation, State};
+use state::{CommandBody, GrantScope, Operation, ReplyBody, State, record::BindingRecord};
 use tonic::{Request, Response, Status, async_trait};
-use types::{BindingName, ConsumerRef};
+use types::BindingName;
 use wire::{
     parse::{self, AccountTarget, ConsumerTarget, FieldError, PageTarget},
     v1,
@@ -10,7 +10,7 @@ use wire::{
 
 use super::{Services, after, next, parsed};
 use crate::{
-    call::serve,
+    call::{change, read},
     caller::Caller,
     error::{damaged, unexpected},
     resolve, show,
@@ -20,30 +20,28 @@ use crate::{
 #[async_trait]
 impl v1::bindings_server::Bindings for Services {
     async fn bind(&self, request: Request<v1::BindRequest>) -> Result<Response<v1::BindReply>, Status> {
-        serve(&self.0, "bindings.bind", request, async |core, call, message| {
+        change(&self.0, "bindings.bind", request, async |core, call, message| {
             let consumer: ConsumerTarget = parsed("consumer", message.consumer)?;
             let name: BindingName = parse::name("name", message.name)?;
-            let request = parse::request_id(&message.request_id)?;
             let target = match message.target {
                 Some(v1::bind_request::Target::Secret(secret)) => BindTarget::Secret(parsed("secret", Some(secret))?),
                 Some(v1::bind_request::Target::Store(store)) => BindTarget::Store(parsed("store", Some(store))?),
                 None => return Err(FieldError::missing("target").into()),
             };
-            let reply = write::bind(&core, &call, &consumer, name.clone(), &target, request).await?;
+            let (consumer, reply) = write::bind(&core, &call, &consumer, &name, &target).await?;
+            let ReplyBody::Bound { target } = reply.body else { return Err(unexpected()) };
+            let record = BindingRecord { target, created: reply.time };
             let state = core.consensus.local();
-            let account = resolve::account(&state, &Caller::identify(&state, &call, core.clock.wall())?, consumer.account.as_ref())?;
-            let consumer = ConsumerRef { account, kind: consumer.kind, name: consumer.name };
-            let record = state.binding(&consumer, &name).map_err(damaged)?.ok_or_else(unexpected)?;
-            Ok(v1::BindReply { binding: Some(show::binding(&state, &consumer, &name, &record)?), receipt: Some(reply.position.into()) })
+            let shown = consumer.map(|consumer| show::binding(&state, &consumer, &name, &record)).transpose()?;
+            Ok(v1::BindReply { binding: shown, receipt: Some(reply.position.into()) })
         })
         .await
     }
 
     async fn unbind(&self, request: Request<v1::UnbindRequest>) -> Result<Response<v1::UnbindReply>, Status> {
-        serve(&self.0, "bindings.unbind", request, async |core, call, message| {
+        change(&self.0, "bindings.unbind", request, async |core, call, message| {
             let target: ConsumerTarget = parsed("consumer", message.consumer)?;
             let name: BindingName = parse::name("name", message.name)?;
-            let request = parse::request_id(&message.request_id)?;
             let plan = |state: &State, caller: &Caller| {
                 let consumer = resolve::consumer(state, caller, &target)?;
                 // Whose store it is bound to is for `apply`; here it is enough that some grant could allow it.
@@ -53,36 +51,35 @@ impl v1::bindings_server::Bindings for Services {
                 caller.require(Operation::Bind, reach)?;
                 Ok(CommandBody::Unbind { consumer, name: name.clone() })
             };
-            let (_, reply) = write::plain(&core, &call, request, plan).await?;
+            let (_, reply) = write::plain(&core, &call, plan).await?;
             Ok(v1::UnbindReply { receipt: Some(reply.position.into()) })
         })
         .await
     }
 
     async fn list(&self, request: Request<v1::ListBindingsRequest>) -> Result<Response<v1::ListBindingsReply>, Status> {
-        serve(&self.0, "bindings.list", request, async |core, call, message| {
+        read(&self.0, "bindings.list", request, async |core, call, message| {
             let account = AccountTarget::parse_optional("account", message.account)?;
             let consumer = message.consumer.map(|consumer| parsed::<ConsumerTarget, _>("consumer", Some(consumer))).transpose()?;
             let page = PageTarget::from(message.page);
             let after = after(&page)?;
             core.read(&call, |state, caller| {
-                let (rows, following) = match &consumer {
+                let may = |account| {
+                    move |record: &BindingRecord| caller.may(Operation::ReadMetadata, GrantScope::Store(account, record.target.store()))
+                };
+                let (rows, following): (Vec<_>, _) = match &consumer {
                     Some(target) => {
                         let consumer = resolve::consumer(state, caller, target)?;
-                        let found = state.bindings(&consumer, after.as_ref(), page.size).map_err(damaged)?;
+                        let found = state.bindings(&consumer, after.as_ref(), page.size, may(consumer.account)).map_err(damaged)?;
                         (found.items.into_iter().map(|(name, record)| (consumer.clone(), name, record)).collect(), found.next)
                     }
                     None => {
                         let account = resolve::account(state, caller, account.as_ref())?;
-                        let found = state.bindings_of_account(account, after.as_ref(), page.size).map_err(damaged)?;
+                        let found = state.bindings_of_account(account, after.as_ref(), page.size, may(account)).map_err(damaged)?;
                         (found.items, found.next)
                     }
                 };
-                let may = |(consumer, _, record): &&(ConsumerRef, BindingName, state::record::BindingRecord)| {
-                    caller.may(Operation::ReadMetadata, GrantScope::Store(consumer.account, record.target.store()))
-                };
-                let rows: Vec<_> = rows;
-                let bindings = rows.iter().filter(may).map(|(consumer, name, record)| show::binding(state, consumer, name, record));
+                let bindings = rows.iter().map(|(consumer, name, record)| show::binding(state, consumer, name, record));
                 Ok(v1::ListBindingsReply { bindings: bindings.collect::<Result<_, _>>()?, next_page: next(following) })
             })
             .await

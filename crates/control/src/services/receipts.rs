@@ -2,38 +2,42 @@
 
 use std::time::Duration;
 
+use state::{GrantScope, Operation};
 use tonic::{Request, Response, Status, async_trait};
 use types::Position;
 use wire::{
+    ErrorKind, PublicError,
     parse::{FieldError, required},
     v1,
 };
 
 use super::Services;
-use crate::call::serve;
+use crate::call::read;
 
-/// The longest that one call waits.
-const WAIT_MAX: Duration = Duration::from_secs(60);
+/// What is left of a request's time when its wait is over, for the answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// Names of edges that are behind, at the most.
 const BEHIND_MAX: usize = 100;
 
 #[async_trait]
 impl v1::receipts_server::Receipts for Services {
     async fn wait_live(&self, request: Request<v1::WaitLiveRequest>) -> Result<Response<v1::WaitLiveReply>, Status> {
-        serve(&self.0, "receipts.wait_live", request, async |core, call, message| {
+        read(&self.0, "receipts.wait_live", request, async |core, call, message| {
             let position = Position::from(required("position", message.position)?);
-            // Whoever is identified may wait: how many edges hold a position names no secret.
-            let head = core.read(&call, |state, _| Ok(state.position())).await?;
+            // Whoever is identified may wait: how many edges hold a position names no secret. Who they are is for those who may
+            // read the cluster's metadata.
+            let (head, names) = core.read(&call, |state, caller| Ok((state.position(), caller.may(Operation::ReadMetadata, GrantScope::Cluster)))).await?;
             if position > head {
                 return Err(FieldError::new("position", format_args!("is {position}, past the newest, {head}")).into());
             }
-            let wait = Duration::from_millis(message.deadline_ms).min(WAIT_MAX);
+            let wait = Duration::from_millis(message.deadline_ms).min(core.request_timeout.saturating_sub(ANSWER_WITHIN));
             let live = tokio::select! {
                 biased;
                 live = core.wait_live(position) => live,
                 () = core.clock.sleep(wait) => core.live(position),
+                () = core.tasks.token().cancelled() => return Err(PublicError::new(ErrorKind::Unavailable, "the node is shutting down: ask another")),
             };
-            let behind = core.behind(position, BEHIND_MAX);
+            let behind = if names { core.behind(position, BEHIND_MAX) } else { Vec::new() };
             Ok(v1::WaitLiveReply {
                 position: Some(position.into()),
                 edges_live: u32::try_from(live.live).unwrap_or(u32::MAX),

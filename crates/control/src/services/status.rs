@@ -1,12 +1,13 @@
 //! `Status`: what the node is, and who the caller is.
 
+use state::{GrantScope, Operation};
 use tonic::{Request, Response, Status, async_trait};
 use types::{LogIndex, UnixMillis};
 use wire::{PublicError, v1};
 
 use super::Services;
 use crate::{
-    call::serve,
+    call::read,
     caller::{Caller, Who},
     core::Core,
     error::damaged,
@@ -35,10 +36,11 @@ fn edges(core: &Core) -> Result<Vec<v1::EdgeStatus>, PublicError> {
 #[async_trait]
 impl v1::status_server::Status for Services {
     async fn show(&self, request: Request<v1::ShowStatusRequest>) -> Result<Response<v1::NodeStatus>, Status> {
-        serve(&self.0, "status.show", request, async |core, call, _| {
+        read(&self.0, "status.show", request, async |core, call, _| {
             // The node's own view, so that it can be asked also without a majority.
             let state = core.consensus.local();
-            Caller::identify(&state, &call, core.clock.wall())?;
+            let caller = Caller::identify(&state, &call, core.clock.wall())?;
+            let edges = if caller.may(Operation::ReadMetadata, GrantScope::Cluster) { edges(&core)? } else { Vec::new() };
             let raft = core.consensus.status();
             let leader = raft.leader.and_then(|leader| state.node(leader).ok().flatten()).map(|record| record.name.to_string());
             Ok(v1::NodeStatus {
@@ -52,7 +54,7 @@ impl v1::status_server::Status for Services {
                 leader: leader.unwrap_or_default(),
                 unlocked: !core.ring.is_locked(),
                 feature_level: state.settings().map_err(damaged)?.map_or(0, |settings| settings.feature_level.get()),
-                edges: edges(&core)?,
+                edges,
                 age_ms: None,
                 connected: true,
                 problems: if core.ring.is_locked() {
@@ -67,7 +69,7 @@ impl v1::status_server::Status for Services {
     }
 
     async fn who_am_i(&self, request: Request<v1::WhoAmIRequest>) -> Result<Response<v1::WhoAmIReply>, Status> {
-        serve(&self.0, "status.who_am_i", request, async |core, call, _| {
+        read(&self.0, "status.who_am_i", request, async |core, call, _| {
             core.read(&call, |_, caller| {
                 let accounts: Option<Vec<String>> =
                     caller.grants().iter().map(|grant| grant.scope.account().map(|account| account.to_string())).collect();

@@ -23,7 +23,8 @@ pub struct Page<T> {
     pub next: Option<Key>,
 }
 
-/// Reads a page: `item` makes an item of a key and its bytes, or passes it over.
+/// Reads a page: `item` makes an item of a key and its bytes, or passes it over. What is passed over leaves no trace, in
+/// [`Page::next`] neither: a reader who may not see a record must not learn its key from where a page ends.
 fn page<'a, T>(
     records: impl Iterator<Item = (&'a Key, &'a Bytes)>,
     limit: usize,
@@ -35,8 +36,10 @@ fn page<'a, T>(
         if items.len() == limit {
             return Ok(Page { items, next: last });
         }
-        items.extend(item(key, bytes)?);
-        last = Some(key.clone());
+        if let Some(item) = item(key, bytes)? {
+            items.push(item);
+            last = Some(key.clone());
+        }
     }
     Ok(Page { items, next: None })
 }
@@ -46,13 +49,18 @@ fn decode<T: Stored>(key: &Key, bytes: &[u8]) -> Result<T, ReadError> {
 }
 
 impl Propagated {
-    /// Accounts by id.
+    /// Accounts by id, those that `keep` lets through.
     ///
     /// # Errors
     /// [`ReadError`] if a record does not decode, as for all lists here.
-    pub fn accounts(&self, after: Option<&Key>, limit: usize) -> Result<Page<(AccountId, AccountRecord)>, ReadError> {
+    pub fn accounts(
+        &self,
+        after: Option<&Key>,
+        limit: usize,
+        keep: impl Fn(AccountId) -> bool,
+    ) -> Result<Page<(AccountId, AccountRecord)>, ReadError> {
         page(self.scan_after(&Prefix::keyspace(Keyspace::Account), after), limit, |key, bytes| match key.decode() {
-            Ok(TypedKey::Account { account }) => Ok(Some((account, decode(key, bytes)?))),
+            Ok(TypedKey::Account { account }) if keep(account) => Ok(Some((account, decode(key, bytes)?))),
             _ => Ok(None),
         })
     }
@@ -74,13 +82,22 @@ impl Propagated {
         Ok(found)
     }
 
-    /// Stores of an account, by name; those being deleted are not among them.
+    /// Stores of an account that `keep` lets through, by name; those being deleted are not among them.
     ///
     /// # Errors
     /// [`ReadError`].
-    pub fn stores(&self, account: AccountId, after: Option<&Key>, limit: usize) -> Result<Page<(StoreId, StoreRecord)>, ReadError> {
+    pub fn stores(
+        &self,
+        account: AccountId,
+        after: Option<&Key>,
+        limit: usize,
+        keep: impl Fn(StoreId) -> bool,
+    ) -> Result<Page<(StoreId, StoreRecord)>, ReadError> {
         page(self.scan_after(&Prefix::store_names(account), after), limit, |key, bytes| {
             let store: StoreId = decode(key, bytes)?;
+            if !keep(store) {
+                return Ok(None);
+            }
             Ok(self.store(store)?.map(|record| (store, record)))
         })
     }
@@ -115,7 +132,7 @@ impl Propagated {
         })
     }
 
-    /// Bindings of a consumer, by name.
+    /// Bindings of a consumer that `keep` lets through, by name.
     ///
     /// # Errors
     /// [`ReadError`].
@@ -124,14 +141,15 @@ impl Propagated {
         consumer: &ConsumerRef,
         after: Option<&Key>,
         limit: usize,
+        keep: impl Fn(&BindingRecord) -> bool,
     ) -> Result<Page<(BindingName, BindingRecord)>, ReadError> {
         page(self.scan_after(&Prefix::bindings(consumer), after), limit, |key, bytes| match key.decode() {
-            Ok(TypedKey::Binding { name, .. }) => Ok(Some((name, decode(key, bytes)?))),
+            Ok(TypedKey::Binding { name, .. }) => Ok(Some(decode(key, bytes)?).filter(&keep).map(|record| (name, record))),
             _ => Ok(None),
         })
     }
 
-    /// The bindings of all consumers of an account, in the order of consumers and names.
+    /// The bindings of all consumers of an account that `keep` lets through, in the order of consumers and names.
     ///
     /// # Errors
     /// [`ReadError`] when a record is damaged.
@@ -140,9 +158,10 @@ impl Propagated {
         account: AccountId,
         after: Option<&Key>,
         limit: usize,
+        keep: impl Fn(&BindingRecord) -> bool,
     ) -> Result<Page<(ConsumerRef, BindingName, BindingRecord)>, ReadError> {
         page(self.scan_after(&Prefix::bindings_of_account(account), after), limit, |key, bytes| match key.decode() {
-            Ok(TypedKey::Binding { consumer, name }) => Ok(Some((consumer, name, decode(key, bytes)?))),
+            Ok(TypedKey::Binding { consumer, name }) => Ok(Some(decode(key, bytes)?).filter(&keep).map(|record| (consumer, name, record))),
             _ => Ok(None),
         })
     }

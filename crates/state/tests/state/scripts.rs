@@ -457,7 +457,9 @@ impl Script {
                 Some((id, record)) => format!("{} {id} created={}", record.name, record.created.get()),
                 None => "none".into(),
             },
-            "stores" => state.stores(args.account()?, None, 100)?.items.iter().map(|(_, store)| format!("{}\n", store.name)).collect(),
+            "stores" => {
+                state.stores(args.account()?, None, 100, |_| true)?.items.iter().map(|(_, store)| format!("{}\n", store.name)).collect()
+            }
             "secrets" => {
                 let store = store(&args.next()?);
                 let (mut names, mut after) = (Vec::new(), None);
@@ -505,7 +507,7 @@ impl Script {
                 None => "none".into(),
             },
             "bindings" => {
-                let page = state.bindings(&args.consumer()?, None, 100)?;
+                let page = state.bindings(&args.consumer()?, None, 100, |_| true)?;
                 page.items.iter().map(|(name, binding)| format!("{name} {:?}\n", binding.target)).collect()
             }
             "consumer-token" => match state.consumer_by_token(hash(&args.next()?))? {
