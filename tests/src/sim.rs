@@ -55,7 +55,7 @@ const WRITERS: u8 = 3;
 /// Acknowledged writes that a seed must have to count.
 pub const ACKNOWLEDGED_MIN: u64 = 100;
 /// How long the faults of a run last at least.
-const FAULTS: Duration = Duration::from_secs(40);
+const FAULTS: Duration = Duration::from_secs(20);
 /// How long healing may take once all faults are over: the longest backoff of a follower, its longest silence, and some work.
 const HEAL_MAX: Duration = Duration::from_secs(30);
 
