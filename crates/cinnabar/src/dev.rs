@@ -36,7 +36,6 @@ pub(crate) async fn run(global: &Global, arguments: DevArgs) -> Result<(), Failu
             prepared.control.display()
         ));
     }
-    process::harden().map_err(|error| Failure::failed(format!("cannot harden the process: {error}")))?;
     let filter = std::env::var("CINNABAR_LOG").unwrap_or_else(|_| if global.verbose { "info".to_owned() } else { "error".to_owned() });
     telemetry::init_logging(&LogConfig { format: LogFormat::Pretty, filter }).map_err(|error| Failure::failed(crate::chain(&error)))?;
     let metrics = telemetry::init_metrics().map_err(|error| Failure::failed(crate::chain(&error)))?;
@@ -48,29 +47,35 @@ pub(crate) async fn run(global: &Global, arguments: DevArgs) -> Result<(), Failu
         arguments.data.display()
     ))?;
     let mut cluster = Cluster::start(prepared, metrics).await.map_err(failed)?;
-    save_context(&cluster)?;
-    let proved = proof::prove(&cluster, &clock, |line| {
-        let _ = out.line(&line);
-    });
-    proved.await.map_err(failed)?;
-    process::notify_ready("serving");
-
     let stays = arguments.serve || !arguments.once && std::io::stdout().is_terminal();
-    if stays {
-        out.line(&your_turn(&cluster))?;
-        let mut keyboard = Keyboard::open();
-        if keyboard.is_some() {
-            out.line("  keys: k kills edge-1   r restarts it   q quits")?;
-        }
-        tokio::select! {
-            biased;
-            () = signals.cancelled() => {}
-            reason = watch(&mut cluster, &clock, out, &mut keyboard) => reason?,
-        }
-    }
+    let ended = tokio::select! {
+        biased;
+        () = signals.cancelled() => Ok(()),
+        ended = prove_and_stay(&mut cluster, &clock, out, stays) => ended,
+    };
+    // However it ended, what was accepted is finished and the disks are left in order.
     process::notify_stopping();
     cluster.stop().await;
-    Ok(())
+    ended
+}
+
+/// Writes the context, proves the main job, and stays if that is wanted: until `q`, or until the voter stops.
+async fn prove_and_stay(cluster: &mut Cluster, clock: &RealClock, out: Output, stays: bool) -> Result<(), Failure> {
+    save_context(cluster)?;
+    let proved = proof::prove(cluster, clock, |line| {
+        let _ = out.line(&line);
+    });
+    proved.await.map_err(|error| Failure::failed(format!("{error:#}")))?;
+    process::notify_ready("serving");
+    if !stays {
+        return Ok(());
+    }
+    out.line(&your_turn(cluster))?;
+    let mut keyboard = Keyboard::open();
+    if keyboard.is_some() {
+        out.line("  keys: k kills edge-1   r restarts it   q quits")?;
+    }
+    watch(cluster, clock, out, &mut keyboard).await
 }
 
 fn your_turn(cluster: &Cluster) -> String {
@@ -115,6 +120,7 @@ async fn watch(cluster: &mut Cluster, clock: &RealClock, out: Output, keyboard: 
         let pressed = tokio::select! {
             biased;
             key = key => Some(key),
+            reason = cluster.control.stopped() => return Err(Failure::failed(format!("the control node stopped: {reason}"))),
             () = clock.sleep(LOOK_EVERY) => None,
         };
         match pressed {

@@ -17,13 +17,17 @@ mod servers;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
-use cli::{Cli, Command, Failure};
+use cli::{Cli, Command, Failure, Output};
 
 #[global_allocator]
 static ZEROING: zeroizing_alloc::ZeroAlloc<std::alloc::System> = zeroizing_alloc::ZeroAlloc(std::alloc::System);
 
 fn main() -> ExitCode {
     let Cli { global, command } = Cli::parse();
+    // Every command may hold a token or a value, so none leaves a core dump.
+    if let Err(error) = runtime::process::harden() {
+        return report(&Failure::failed(format!("cannot harden the process: {error}")));
+    }
     runtime::tls::install_provider();
     runtime::process::install_panic_hook(runtime::process::TABLE_THREADS);
     let tokio = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -37,8 +41,10 @@ fn main() -> ExitCode {
             Command::Edge(arguments) => servers::edge(&arguments).await,
             Command::Config(command) => servers::config(&global, command),
             Command::Completion { shell } => {
-                clap_complete::generate(shell, &mut Cli::command(), "cinnabar", &mut std::io::stdout());
-                Ok(())
+                // Into memory first: what the generator cannot write it panics about, and a reader may leave early.
+                let mut script = Vec::new();
+                clap_complete::generate(shell, &mut Cli::command(), "cinnabar", &mut script);
+                Output::new(&global).bytes(&script, false)
             }
             Command::Bench(command) => Box::pin(bench::run(&global, command)).await,
             command => cli::run(&global, command).await,

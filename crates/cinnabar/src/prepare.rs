@@ -4,8 +4,11 @@
 //! tried in one process can be taken apart into several.
 
 use std::{
+    fmt::Display,
+    io::ErrorKind,
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
+    str::FromStr,
 };
 
 use anyhow::{Context, Result};
@@ -18,9 +21,9 @@ use runtime::{
     dev_pki::DevPki,
 };
 use seal::{FileRoot, NodeKeyPair};
-use seams::{Clock, Disk, Entropy, OpenMode};
+use seams::{Clock, Disk, Entropy};
 use state::record::{MemberKey, SignerSetRecord};
-use types::{AccountId, ClusterId, NodeId};
+use types::{AccountId, ClusterId, NodeId, ParseIdError};
 
 /// The voter's number; edges count from [`FIRST_EDGE`].
 const CONTROL: NodeId = NodeId::new(1);
@@ -59,8 +62,8 @@ pub(crate) fn prepare(folder: &Path, edges: u16, ports: Ports) -> Result<Prepare
     disk.create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     // Configuration files hold absolute paths: a server may be started from anywhere.
     let folder = folder.canonicalize().with_context(|| format!("cannot find {}", folder.display()))?;
-    let cluster = ClusterId::from_bytes(kept_id(&folder.join("cluster"), &entropy)?);
-    let account = AccountId::from_bytes(kept_id(&folder.join("account"), &entropy)?);
+    let cluster = kept_id(&folder.join("cluster"), || ClusterId::from_bytes(entropy.id()))?;
+    let account = kept_id(&folder.join("account"), || AccountId::from_bytes(entropy.id()))?;
     let keys = folder.join("keys");
     disk.create_dir_all(&keys)?;
     let pki = DevPki::ensure(&folder.join("tls"), cluster, clock.wall())?;
@@ -156,16 +159,18 @@ fn quiet_log() -> LogConfig {
     LogConfig { format: LogFormat::Pretty, filter: "warn".to_owned() }
 }
 
-/// An id that is chosen once and kept in a file.
-fn kept_id(path: &Path, entropy: &dyn Entropy) -> Result<[u8; 16]> {
-    if let Ok(text) = std::fs::read_to_string(path) {
-        let id: ClusterId =
-            text.trim().parse().with_context(|| format!("{} is damaged: move the folder away to begin anew", path.display()))?;
-        return Ok(*id.as_bytes());
+/// An id that is chosen once and kept in a file. Made anew only when there is no file: one that cannot be read is no reason to
+/// become another cluster.
+fn kept_id<T: FromStr<Err = ParseIdError> + Display>(path: &Path, make: impl FnOnce() -> T) -> Result<T> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => text.trim().parse().with_context(|| format!("{} is damaged: move the folder away to begin anew", path.display())),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let id = make();
+            runtime::write_secret_file(path, format!("{id}\n").as_bytes())?;
+            Ok(id)
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
     }
-    let id = ClusterId::from_bytes(entropy.id());
-    std::fs::write(path, format!("{id}\n")).with_context(|| format!("cannot write {}", path.display()))?;
-    Ok(*id.as_bytes())
 }
 
 fn kept_key<T>(
@@ -207,14 +212,8 @@ fn write_config<C: Checks>(path: &Path, config: &C) -> Result<()> {
 }
 
 fn write_if_changed(path: &Path, text: &str) -> Result<()> {
-    let wanted = || format!("cannot write {}", path.display());
     if std::fs::read_to_string(path).is_ok_and(|present| present == text) {
         return Ok(());
     }
-    let disk = RealDisk;
-    if path.exists() {
-        disk.remove_file(path).with_context(wanted)?;
-    }
-    let file = disk.open(path, OpenMode::CreateNew).with_context(wanted)?;
-    file.write_all_at(text.as_bytes(), 0).and_then(|()| file.sync_data()).with_context(wanted)
+    Ok(runtime::write_secret_file(path, text.as_bytes())?)
 }

@@ -35,7 +35,7 @@ pub(crate) async fn prove(cluster: &Cluster, clock: &dyn Clock, mut say: impl Fn
 
     let live = operator.wait_live(position, LIVE_WITHIN).await.context("waiting for the edges failed")?;
     ensure!(
-        live.edges_live == live.edges_known,
+        live.edges_known > 0 && live.edges_live == live.edges_known,
         "live on {} of {} edges only; behind: {}",
         live.edges_live,
         live.edges_known,

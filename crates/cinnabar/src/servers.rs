@@ -44,7 +44,11 @@ pub(crate) async fn edge(arguments: &ServerArgs) -> Result<(), Failure> {
     let deadline = config.shutdown.deadline;
     let metrics = server_process(&config.log)?;
     let signals = process::cancelled_by_signals().map_err(|error| failed(&error))?;
-    let edge = Edge::start(EdgeOptions::new(config, metrics)).await.map_err(|error| failed(&error))?;
+    let edge = tokio::select! {
+        biased;
+        edge = Edge::start(EdgeOptions::new(config, metrics)) => edge.map_err(|error| failed(&error))?,
+        () = signals.cancelled() => return Err(Failure::failed("ended by a signal before it served")),
+    };
     process::notify_ready(&format!("serving at {}", edge.addresses().grpc));
     signals.cancelled().await;
     process::notify_stopping();
@@ -77,9 +81,8 @@ fn load<C: Checks>(file: &Path) -> Result<C, Failure> {
     config::load(file).map_err(|error| Failure::usage(chain(&error)))
 }
 
-/// What a process is that holds keys: no core dumps, structured logs, one recorder of metrics.
+/// What a server's process has: structured logs, and one recorder of metrics.
 fn server_process(log: &LogConfig) -> Result<Metrics, Failure> {
-    process::harden().map_err(|error| Failure::failed(format!("cannot harden the process: {error}")))?;
     telemetry::init_logging(log).map_err(|error| failed(&error))?;
     telemetry::init_metrics().map_err(|error| failed(&error))
 }

@@ -121,9 +121,13 @@ impl Session {
             bar.finish_and_clear();
         }
         let reply = reply.map_err(failed)?;
-        if reply.edges_live >= reply.edges_known {
+        if reply.edges_known > 0 && reply.edges_live >= reply.edges_known {
             self.out.say(&format!("live on {}/{} edges at {position}", reply.edges_live, reply.edges_known));
             return Ok(());
+        }
+        if reply.edges_known == 0 {
+            let message = format!("written at {position}, but no edge is known that could hold it; look at `cinnabar status`");
+            return Err(Failure::deadline(message));
         }
         let mut behind = reply.behind;
         let more = behind.len().saturating_sub(LAGGARDS_SHOWN);
@@ -185,12 +189,24 @@ where
     }
 }
 
+/// The last millisecond of the year 9999.
+const YEAR_9999_MS: u64 = 253_402_300_799_999;
+
 /// A time as people read it, in UTC.
 pub(crate) fn time(millis: u64) -> String {
     if millis == 0 {
         return "-".into();
     }
+    // What lies past the year 9999 has no such form.
+    if millis > YEAR_9999_MS {
+        return format!("{millis} ms since 1970");
+    }
     humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + Duration::from_millis(millis)).to_string()
+}
+
+/// A time as programs read it: the same, or nothing.
+pub(crate) fn time_or_none(millis: u64) -> Option<String> {
+    (millis != 0).then(|| time(millis))
 }
 
 /// A text, or a dash for none.
