@@ -69,10 +69,10 @@ fn config_check_names_file_line_and_what_is_wrong() {
         (output.status.code(), text(&output.stdout) + &text(&output.stderr))
     };
     assert_eq!(check("").0, Some(0));
-    let (code, said) = check("[node]\nid = 7\nnmae = \"edge-7\"\n");
+    let (code, said) = check("[log]\nformat = \"json\"\nfiltre = \"info\"\n");
     assert_eq!(code, Some(2));
-    assert!(said.contains("edge.toml:3:1") && said.contains("nmae"), "{said}");
-    let (code, said) = check("[node]\nid = 0\n");
+    assert!(said.contains("edge.toml:3:1") && said.contains("filtre"), "{said}");
+    let (code, said) = check("[node]\nid = 0\nname = \"edge-7\"\ndata_dir = \"data\"\n");
     assert_eq!(code, Some(2));
     assert!(said.contains("node.id"), "{said}");
 }
@@ -81,7 +81,7 @@ fn config_check_names_file_line_and_what_is_wrong() {
 fn config_show_prints_what_check_accepts() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("control.toml");
-    fs::write(&file, "[node]\nname = \"control-9\"\n").unwrap();
+    fs::write(&file, "[node]\nid = 9\nname = \"control-9\"\ndata_dir = \"data\"\n").unwrap();
     let shown = cinnabar(folder.path(), &["config", "show", "control.toml", "--role", "control"]);
     assert!(shown.status.success());
     assert!(text(&shown.stdout).contains("name = \"control-9\""));
