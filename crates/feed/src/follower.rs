@@ -20,7 +20,7 @@ use types::{Position, UnixMillis};
 use wire::internal as proto;
 
 pub use self::{
-    core::{Core, CoreOptions, CoreParts, Handled, Synced},
+    core::{Base, Core, CoreOptions, CoreParts, Handled, Synced},
     mark::Mark,
     recovery::SnapshotJob,
     run::{Follower, FollowerOptions, FollowerParts, FollowerStatus, SyncState},

@@ -42,8 +42,8 @@ pub use acks::{AckRow, Acks, AcksOptions, Liveness, Presented};
 pub use changes::Changes;
 pub use error::{Fault, FeedError};
 pub use follower::{
-    CheckpointSeen, Core, CoreOptions, CoreParts, Follower, FollowerOptions, FollowerParts, FollowerStatus, Handled, Inline, KeyReceiver,
-    Mark, NoKeys, Offload, Publish, SnapshotJob, SyncState, Synced, Tables,
+    Base, CheckpointSeen, Core, CoreOptions, CoreParts, Follower, FollowerOptions, FollowerParts, FollowerStatus, Handled, Inline,
+    KeyReceiver, Mark, NoKeys, Offload, Publish, SnapshotJob, SyncState, Synced, Tables,
 };
 pub use publisher::{Handover, NoHandover, Publisher, PublisherOptions, PublisherParts};
 pub use serve::{ServeEnd, Session, serve_subscriber};

@@ -133,6 +133,19 @@ pub struct Core {
     pub(super) unsealed: Vec<Bytes>,
     pub(super) builder: Option<SnapshotBuilder>,
     pub(super) log_bytes: u64,
+    pub(super) base: Base,
+}
+
+/// What a start went on from, before the log was replayed on top.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Base {
+    /// Nothing: the log begins the chain, or it is empty.
+    #[default]
+    Nothing,
+    /// The table, which had the state root of its seal at this position.
+    Table(Position),
+    /// The newest snapshot file that had: table missing, damaged, or of no use for the log.
+    Snapshot(Position),
 }
 
 /// Verified in memory, not yet durable.
@@ -174,6 +187,11 @@ impl Core {
         self.published
     }
 
+    /// What the start went on from.
+    pub fn base(&self) -> Base {
+        self.base
+    }
+
     /// The time of the last verified checkpoint.
     pub fn checkpoint_time(&self) -> Option<UnixMillis> {
         self.checkpoint.as_ref().map(|checkpoint| checkpoint.statement.time)
@@ -207,7 +225,11 @@ impl Core {
     }
 
     fn one(&mut self, message: SubscribeDown, staged: &mut Staged, handled: &mut Handled) -> Result<(), FeedError> {
-        match message.message.ok_or(Fault::Protocol("a message without content"))? {
+        let message = message.message.ok_or(Fault::Protocol("a message without content"))?;
+        if !self.unsealed.is_empty() && !may_divide_a_batch(&message) {
+            return Err(Fault::Unsigned { have: staged.held.state.position() }.into());
+        }
+        match message {
             Message::Welcome(welcome) if is_cluster(&welcome.cluster, self.options.cluster) => Ok(()),
             Message::Welcome(_) => Err(Fault::Protocol("the server is of another cluster").into()),
             Message::Batch(batch) => self.batch(batch, staged, handled),
@@ -450,6 +472,11 @@ impl Core {
         block_on(self.log.purge_before(index, Bytes::new(), done)).map_err(failed)?;
         block_on(durable).map_err(failed)
     }
+}
+
+/// What may come before the rest of a batch and its seal. Anything else says that the sender is done with it, and left it unsigned.
+const fn may_divide_a_batch(message: &Message) -> bool {
+    matches!(message, Message::Batch(_) | Message::Envelopes(_) | Message::AckWanted(_) | Message::Refused(_))
 }
 
 /// What a refusal of the other side means here.

@@ -18,7 +18,7 @@ use types::{Position, UnixMillis};
 
 use super::{
     CheckpointSeen,
-    core::{Core, CoreOptions, CoreParts, Held},
+    core::{Base, Core, CoreOptions, CoreParts, Held},
     mark::{Found, Mark, MarkFile, STRIDE},
     record,
     table::{self, TableBehind},
@@ -65,6 +65,7 @@ impl Core {
             unsealed: Vec::new(),
             builder: None,
             log_bytes: 0,
+            base: Base::Nothing,
             options,
             parts,
         };
@@ -83,10 +84,11 @@ impl Core {
         let first = self.reader.first_index();
         // A table that lies before the log's beginning cannot be gone on from; a snapshot file may be newer.
         let connects = |held: &Held| held.state.position().revision.get() + 1 >= first;
-        let base = match in_table {
-            InTable::Proven(held) if connects(held) => Some(Held::clone(held)),
-            _ => self.newest_snapshot()?,
+        let (base, of): (_, fn(Position) -> Base) = match in_table {
+            InTable::Proven(held) if connects(held) => (Some(Held::clone(held)), Base::Table),
+            _ => (self.newest_snapshot()?, Base::Snapshot),
         };
+        self.base = base.as_ref().map_or(Base::Nothing, |held| of(held.state.position()));
         self.held = base.unwrap_or_else(|| nothing(&self.options));
         let base = self.held.state.position();
         let mut whole = log_whole;
@@ -209,6 +211,7 @@ impl Core {
         }
         tracing::info!(
             position = %self.held.state.position(),
+            base = ?self.base,
             records = self.held.state.len(),
             shown = self.published.is_some(),
             "the follower has recovered"
