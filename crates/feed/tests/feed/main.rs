@@ -7,5 +7,6 @@ mod crashes;
 mod forged;
 mod harness;
 mod recovery;
+mod scripts;
 mod serving;
 mod snapshots;

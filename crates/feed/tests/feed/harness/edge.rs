@@ -34,6 +34,15 @@ impl Seen {
         self.roots.lock().unwrap().last().cloned()
     }
 
+    /// All positions shown, oldest first.
+    pub fn positions(&self) -> Vec<Position> {
+        self.roots.lock().unwrap().iter().map(|root| root.state.position()).collect()
+    }
+
+    pub fn checkpoints(&self) -> Vec<CheckpointSeen> {
+        self.checkpoints.lock().unwrap().clone()
+    }
+
     pub fn checkpoint(&self) -> Option<CheckpointSeen> {
         self.checkpoints.lock().unwrap().last().copied()
     }

@@ -118,6 +118,14 @@ impl Plane {
         self.publisher = publisher(&self.clock, options, &self.state, Arc::new(NoHandover));
     }
 
+    /// As [`Plane::restart`], on a copy that was made at an earlier revision: what came after it never was.
+    pub fn restore(&mut self, revision: u64, options: PublisherOptions) {
+        self.sets.truncate(revision as usize);
+        self.history.truncate(revision as usize + 1);
+        self.state = state_of(&self.history[revision as usize]);
+        self.restart(options);
+    }
+
     /// As [`Plane::restart`], with envelopes to hand over.
     pub fn hand_over(&mut self, handover: Arc<dyn Handover>) {
         self.publisher = publisher(&self.clock, options(), &self.state, handover);
