@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 use wire::v1;
 
-use super::{Session, all_pages, failed, time};
+use super::{Session, all_pages, failed, or_dash, time, time_or_none};
 use crate::{ConsumerCommand, ConsumerTokenCommand, Failure};
 
 #[derive(Serialize)]
@@ -26,7 +26,15 @@ impl From<v1::Consumer> for Row {
 struct TokenRow {
     token_id: String,
     token: String,
-    expires: String,
+    expires: Option<String>,
+}
+
+/// A token as it is listed: its text was shown once, and is kept nowhere.
+#[derive(Serialize)]
+struct ListedToken {
+    token_id: String,
+    created: String,
+    expires: Option<String>,
 }
 
 pub(super) async fn run(session: &Session, command: ConsumerCommand) -> Result<(), Failure> {
@@ -83,16 +91,23 @@ async fn token(session: &Session, client: &client::Client, command: ConsumerToke
         ConsumerTokenCommand::List { consumer } => {
             let request = v1::ListConsumerTokensRequest { consumer: Some(session.consumer(&consumer)?) };
             let tokens = client.list_consumer_tokens(request).await.map_err(failed)?.tokens;
-            let rows: Vec<[String; 3]> =
-                tokens.into_iter().map(|token| [token.token_id, time(token.created_ms), time(token.expires_ms)]).collect();
-            session.out.rows(&["token id", "created", "expires"], &rows, |row| row.to_vec())
+            let row = |token: v1::ConsumerToken| ListedToken {
+                token_id: token.token_id,
+                created: time(token.created_ms),
+                expires: time_or_none(token.expires_ms),
+            };
+            let rows: Vec<ListedToken> = tokens.into_iter().map(row).collect();
+            session.out.rows(&["token id", "created", "expires"], &rows, |row| {
+                vec![row.token_id.clone(), row.created.clone(), or_dash(row.expires.as_deref().unwrap_or_default())]
+            })
         }
     }
 }
 
 fn shown_once(session: &Session, reply: v1::ConsumerTokenReply) -> Result<(), Failure> {
-    let row = TokenRow { token_id: reply.token_id, token: reply.token, expires: time(reply.expires_ms) };
-    session.out.record(&row, &[("token id", row.token_id.clone()), ("token", row.token.clone()), ("expires", row.expires.clone())])?;
+    let row = TokenRow { token_id: reply.token_id, token: reply.token, expires: time_or_none(reply.expires_ms) };
+    let expires = or_dash(row.expires.as_deref().unwrap_or_default());
+    session.out.record(&row, &[("token id", row.token_id.clone()), ("token", row.token.clone()), ("expires", expires)])?;
     session.out.say("keep it now: it is not shown again");
     Ok(())
 }

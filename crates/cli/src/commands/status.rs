@@ -3,7 +3,7 @@
 use serde::Serialize;
 use wire::v1;
 
-use super::{Session, failed, or_dash, time};
+use super::{Session, failed, or_dash, time_or_none};
 use crate::Failure;
 
 #[derive(Serialize)]
@@ -26,7 +26,7 @@ struct EdgeRow {
     connected: bool,
     watermark: String,
     lag_revisions: u64,
-    seen_ms: u64,
+    seen: Option<String>,
 }
 
 pub(super) async fn status(session: &Session) -> Result<(), Failure> {
@@ -37,7 +37,7 @@ pub(super) async fn status(session: &Session) -> Result<(), Failure> {
         node_id: edge.node_id,
         connected: edge.connected,
         lag_revisions: edge.lag_revisions,
-        seen_ms: edge.seen_ms,
+        seen: time_or_none(edge.seen_ms),
     };
     let report = Report {
         position: position(status.position),
@@ -64,7 +64,7 @@ pub(super) async fn status(session: &Session) -> Result<(), Failure> {
     session.out.line("")?;
     session.out.rows(&["edge", "connected", "holds", "behind", "seen"], &report.edges, |edge| {
         let connected = if edge.connected { "yes" } else { "no" };
-        vec![edge.node.clone(), connected.into(), edge.watermark.clone(), edge.lag_revisions.to_string(), time(edge.seen_ms)]
+        vec![edge.node.clone(), connected.into(), edge.watermark.clone(), edge.lag_revisions.to_string(), or_dash(edge.seen.as_deref().unwrap_or_default())]
     })
 }
 
@@ -75,16 +75,22 @@ fn position(position: Option<v1::Position>) -> String {
 #[derive(Serialize)]
 struct Me {
     name: String,
-    accounts: String,
+    all_accounts: bool,
+    accounts: Vec<String>,
     roles: Vec<String>,
-    expires: String,
+    expires: Option<String>,
 }
 
 pub(super) async fn whoami(session: &Session) -> Result<(), Failure> {
     let reply = session.control()?.who_am_i(v1::WhoAmIRequest {}).await.map_err(failed)?;
-    let accounts = if reply.all_accounts { "all".to_owned() } else { reply.account_ids.join(", ") };
-    let me = Me { name: reply.name, accounts, roles: reply.roles, expires: time(reply.expires_ms) };
-    let fields =
-        [("name", me.name.clone()), ("roles", me.roles.join(", ")), ("accounts", me.accounts.clone()), ("expires", me.expires.clone())];
-    session.out.record(&me, &fields)
+    let me = Me {
+        name: reply.name,
+        all_accounts: reply.all_accounts,
+        accounts: reply.account_ids,
+        roles: reply.roles,
+        expires: time_or_none(reply.expires_ms),
+    };
+    let accounts = if me.all_accounts { "all".to_owned() } else { or_dash(&me.accounts.join(", ")) };
+    let expires = or_dash(me.expires.as_deref().unwrap_or_default());
+    session.out.record(&me, &[("name", me.name.clone()), ("roles", me.roles.join(", ")), ("accounts", accounts), ("expires", expires)])
 }
