@@ -66,9 +66,13 @@ pub(crate) fn public(status: &Status) -> PublicError {
     if status.metadata().get_bin(ERROR_METADATA).is_none() {
         let mut message = error.message;
         let mut cause = status.source();
+        if cause.is_some() {
+            message = format!("the connection failed: {message}");
+        }
         while let Some(next) = cause {
             let text = next.to_string();
-            if !message.contains(&text) {
+            // Says no more than ours.
+            if text != "transport error" && !message.contains(&text) {
                 message = format!("{message}: {text}");
             }
             cause = next.source();
