@@ -56,6 +56,9 @@ pub(crate) fn parse_filter(filter: &str) -> Result<EnvFilter, TelemetryError> {
 const SECONDS_BUCKETS: [f64; 18] =
     [1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 5e-2, 0.1, 0.5, 1.0, 10.0];
 
+/// Entries of a batch: from one, by four, to what may wait for the log.
+const ENTRIES_BUCKETS: [f64; 7] = [1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0];
+
 /// Bytes, from 64 to 16 MiB, by four: a value, a batch, a change set at its limit.
 const BYTES_BUCKETS: [f64; 10] = [64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262_144.0, 1_048_576.0, 4_194_304.0, 16_777_216.0];
 
@@ -96,6 +99,7 @@ pub fn init_metrics() -> Result<Metrics, TelemetryError> {
     let builder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS_BUCKETS)
         .and_then(|builder| builder.set_buckets_for_metric(Matcher::Suffix("_bytes".into()), &BYTES_BUCKETS))
+        .and_then(|builder| builder.set_buckets_for_metric(Matcher::Suffix("_entries".into()), &ENTRIES_BUCKETS))
         .map_err(TelemetryError::Buckets)?;
     let recorder = builder.build_recorder();
     let metrics = Metrics(recorder.handle());
@@ -111,9 +115,11 @@ mod tests {
     fn metrics_second_call_shows_the_same_and_histograms_have_buckets() {
         let (first, second) = (init_metrics().unwrap(), init_metrics().unwrap());
         metrics::histogram!("cinnabar_test_seconds").record(3e-6);
+        metrics::histogram!("cinnabar_test_entries").record(3.0);
         first.fold();
         let text = second.render();
         assert!(text.contains("cinnabar_test_seconds_bucket{le=\"0.000005\"} 1"), "{text}");
+        assert!(text.contains("cinnabar_test_entries_bucket{le=\"4\"} 1"), "{text}");
     }
 
     #[test]

@@ -397,7 +397,7 @@ impl Core {
         if self.published < Some(position) {
             self.parts.publish.publish(Arc::new(Root { state: self.held.state.clone(), seal }));
             self.published = Some(position);
-            metrics::gauge!("cinnabar_feed_position").set(position.revision.get() as f64);
+            metrics::gauge!("cinnabar_feed_revision").set(position.revision.get() as f64);
         }
         if checkpointed && let Some(checkpoint) = &self.checkpoint {
             let (position, time) = (checkpoint.statement.position, checkpoint.statement.time);
