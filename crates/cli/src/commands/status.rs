@@ -64,7 +64,13 @@ pub(super) async fn status(session: &Session) -> Result<(), Failure> {
     session.out.line("")?;
     session.out.rows(&["edge", "connected", "holds", "behind", "seen"], &report.edges, |edge| {
         let connected = if edge.connected { "yes" } else { "no" };
-        vec![edge.node.clone(), connected.into(), edge.watermark.clone(), edge.lag_revisions.to_string(), or_dash(edge.seen.as_deref().unwrap_or_default())]
+        vec![
+            edge.node.clone(),
+            connected.into(),
+            edge.watermark.clone(),
+            edge.lag_revisions.to_string(),
+            or_dash(edge.seen.as_deref().unwrap_or_default()),
+        ]
     })
 }
 
