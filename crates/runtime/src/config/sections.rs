@@ -165,9 +165,12 @@ impl LogConfig {
     }
 }
 
+/// The consensus library tells at `info` what it does inside, at length; of it, what matters to an operator is a warning.
+const USUAL_FILTER: &str = "info,openraft=warn";
+
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { format: LogFormat::Json, filter: "info".into() }
+        Self { format: LogFormat::Json, filter: USUAL_FILTER.into() }
     }
 }
 
