@@ -6,6 +6,7 @@
 //! **Invariants**
 //! 1. Every file has mode 0600, the folder 0700.
 //! 2. [`DevPki::ensure`] returns certificates that are valid for at least another day.
+//! 3. A renewal keeps the key, of a node and of the CA: the node registry holds a node to the key it was registered with.
 
 use std::{
     fs, io,
@@ -75,7 +76,8 @@ pub struct DevPki {
 
 impl DevPki {
     /// Opens the folder, and makes the CA when there is none, or when it is of another cluster, damaged, or about to expire.
-    /// A new CA makes the certificates of before invalid; they are made anew by [`DevPki::node`] and [`DevPki::consumer`].
+    /// One that is renewed keeps its key, so the certificates of before stay good. One that is new, or of another cluster, makes them
+    /// invalid; they are made anew by [`DevPki::node`] and [`DevPki::consumer`].
     ///
     /// # Errors
     /// [`DevPkiError`].
@@ -139,7 +141,7 @@ impl DevPki {
         let failed = |source| DevPkiError::Make { whom: identity.to_string(), source };
         let ca_key_pem = String::from_utf8_lossy(&crate::read_secret_file(&self.ca_key())?).into_owned();
         let issuer = Issuer::new(self.ca_params(), KeyPair::from_pem(&ca_key_pem).map_err(failed)?);
-        let key = KeyPair::generate().map_err(failed)?;
+        let key = kept_or_new_key(&files.key).map_err(failed)?;
         let mut params = CertificateParams::default();
         (params.not_before, params.not_after) = self.validity();
         params.distinguished_name = common_name(&format!("cinnabar development {identity}"));
@@ -182,7 +184,7 @@ impl DevPki {
 
     fn make_ca(&self) -> Result<(), DevPkiError> {
         let failed = |source| DevPkiError::Make { whom: self.ca_name(), source };
-        let key = KeyPair::generate().map_err(failed)?;
+        let key = kept_or_new_key(&self.ca_key()).map_err(failed)?;
         let certificate = self.ca_params().self_signed(&key).map_err(failed)?;
         write_secret_file(&self.ca_key(), key.serialize_pem().as_bytes())?;
         write_secret_file(&self.ca(), certificate.pem().as_bytes())?;
@@ -203,6 +205,12 @@ impl DevPki {
         let from = self.now.get().saturating_sub(BACKDATED.as_millis() as u64);
         (at(from), at(self.now.plus(LIFETIME).get()))
     }
+}
+
+/// The key in the file; a new one when there is none, or it is damaged or open to others.
+fn kept_or_new_key(path: &Path) -> Result<KeyPair, rcgen::Error> {
+    let kept = crate::read_secret_file(path).ok().and_then(|bytes| KeyPair::from_pem(&String::from_utf8_lossy(&bytes)).ok());
+    kept.map_or_else(KeyPair::generate, Ok)
 }
 
 fn common_name(text: &str) -> DistinguishedName {
@@ -253,6 +261,28 @@ mod tests {
         assert!(other.0 != later.0 && other.1 != later.1, "another cluster");
         fs::write(folder.join("node-7.pem"), b"damaged").unwrap();
         assert_eq!(make(ClusterId::from_bytes([2; 16]), NOW.plus(LIFETIME)).0, other.0, "a damaged certificate leaves the CA alone");
+    }
+
+    #[test]
+    fn dev_pki_renewal_keeps_the_keys_and_the_old_certificate_good() {
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = temporary.path().join("pki");
+        let make = |now| {
+            let pki = DevPki::ensure(&folder, CLUSTER, now).unwrap();
+            let files = pki.node(NodeId::new(7)).unwrap();
+            (CertificateDer::from_pem_file(&files.cert).unwrap(), CertificateDer::from_pem_file(&files.ca).unwrap())
+        };
+        let (first, _) = make(NOW);
+        let (second, ca) = make(NOW.plus(LIFETIME));
+        assert_ne!(first, second, "about to expire, so renewed");
+        let key = |certificate: &CertificateDer<'_>| PeerCertificate::read(certificate).unwrap().public_key;
+        assert_eq!(key(&first), key(&second), "the registry holds the node to its key");
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(ca).unwrap();
+        let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(roots.into(), crate::tls::provider()).build().unwrap();
+        let at = |now: UnixMillis| rustls::pki_types::UnixTime::since_unix_epoch(Duration::from_millis(now.get()));
+        verifier.verify_client_cert(&first, &[], at(NOW.plus(LIFETIME / 2))).unwrap();
+        verifier.verify_client_cert(&second, &[], at(NOW.plus(LIFETIME))).unwrap();
     }
 
     #[test]

@@ -65,21 +65,22 @@ fn notify(state: &[NotifyState<'_>]) {
 }
 
 /// Beginnings of the names of threads on which sled runs: of the table's own writer, and of sled's. A damaged file can make it
-/// panic; the table's owner catches that, moves the folder aside and rebuilds.
+/// panic; the table's owner catches that, moves the folder aside and rebuilds. Calls into sled on other threads say by
+/// [`seams::contained`] that they are caught.
 pub const TABLE_THREADS: &[&str] = &["table", "sled-"];
 
 /// Makes a panic end the process: a broken invariant stops the node rather than serve on half of it.
 ///
 /// The log gets the place and, when it is a literal, the message; a formatted message could carry a value and is withheld.
-/// Panics on threads whose name starts with one of `contained` are logged only: their owners catch them, and rebuild what
-/// was touched. [`TABLE_THREADS`] is the one case.
+/// Panics within [`seams::contained`], and on threads whose name starts with one of `contained`, are logged only: their owners
+/// catch them, and rebuild what was touched. [`TABLE_THREADS`] is the one case.
 pub fn install_panic_hook(contained: &'static [&'static str]) {
     std::panic::set_hook(Box::new(move |info| {
         let thread = std::thread::current();
         let thread = thread.name().unwrap_or("unnamed");
         let place = info.location().map_or_else(String::new, ToString::to_string);
         let message = printable(info);
-        if contained.iter().any(|prefix| thread.starts_with(prefix)) {
+        if seams::is_contained() || contained.iter().any(|prefix| thread.starts_with(prefix)) {
             tracing::warn!(thread, place, message, "panic, contained");
             return;
         }

@@ -8,6 +8,7 @@
 //! 2. A simulated implementation is a function of its seed and of the calls made to it.
 
 mod clock;
+mod contained;
 mod disk;
 mod entropy;
 mod table;
@@ -17,6 +18,7 @@ mod transport;
 pub mod sim;
 
 pub use clock::{Clock, Spawn};
+pub use contained::{contained, is_contained};
 pub use disk::{Disk, DiskFile, OpenMode};
 pub use entropy::Entropy;
 pub use futures::future::BoxFuture;

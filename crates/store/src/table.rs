@@ -35,7 +35,7 @@ use std::borrow::Cow;
 
 pub use behind::{Durable, WriteBehind, WriteBehindError, WriteBehindOptions};
 pub use memory::MemTable;
-pub use open::{OpenedTable, SetAside, Visit, open_or_set_aside};
+pub use open::{OpenedTable, SetAside, Visit, open_anew, open_or_set_aside};
 use seams::{TableBatch, TableError};
 
 pub use self::sled::{SledOptions, SledReader, SledTable};

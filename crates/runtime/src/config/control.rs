@@ -118,8 +118,6 @@ pub struct ControlLimits {
     pub log_segment_bytes: ByteSize,
     /// Log entries between two snapshot files.
     pub snapshot_entries: u64,
-    /// Batches that may wait for the table on disk; when full, applying waits.
-    pub table_queue_max: usize,
     /// sled's cache.
     pub table_cache_bytes: ByteSize,
     /// Data keys that are kept unwrapped.
@@ -138,8 +136,6 @@ const SNAPSHOTS_SENT_MAX: usize = 8;
 const LOG_SEGMENT_BYTES: ByteSize = ByteSize::from_mib(64);
 /// Entries between snapshots: replay of this many takes about a second.
 const SNAPSHOT_ENTRIES: u64 = 100_000;
-/// Batches behind: each is at most 8 MiB, in practice a few KiB.
-const TABLE_QUEUE_MAX: usize = 1024;
 /// 64 MiB: sled is read at the start only.
 const TABLE_CACHE_BYTES: ByteSize = ByteSize::from_mib(64);
 /// Data keys kept unwrapped: one or two per account, about 100 bytes each.
@@ -205,12 +201,14 @@ impl Default for ControlLimits {
             snapshots_sent_max: SNAPSHOTS_SENT_MAX,
             log_segment_bytes: LOG_SEGMENT_BYTES,
             snapshot_entries: SNAPSHOT_ENTRIES,
-            table_queue_max: TABLE_QUEUE_MAX,
             table_cache_bytes: TABLE_CACHE_BYTES,
             deks_cached_max: DEKS_CACHED_MAX,
         }
     }
 }
+
+/// The largest segment that the log takes.
+pub(super) const LOG_SEGMENT_BYTES_MAX: ByteSize = ByteSize::from_mib(2048);
 
 /// The largest change set: a window or segment must hold at least two.
 pub(super) const CHANGE_SET_BYTES_MAX: u64 = 8 << 20;
@@ -232,9 +230,8 @@ impl Checks for ControlConfig {
         within("limits.window_bytes", limits.window_bytes, ByteSize::from_bytes(2 * CHANGE_SET_BYTES_MAX), ByteSize::from_bytes(1 << 40))?;
         within("limits.subscribers_max", limits.subscribers_max, 1, 1 << 20)?;
         within("limits.snapshots_sent_max", limits.snapshots_sent_max, 1, 1 << 10)?;
-        within("limits.log_segment_bytes", limits.log_segment_bytes, ByteSize::from_mib(1), ByteSize::from_mib(4096))?;
+        within("limits.log_segment_bytes", limits.log_segment_bytes, ByteSize::from_mib(1), LOG_SEGMENT_BYTES_MAX)?;
         within("limits.snapshot_entries", limits.snapshot_entries, 100, 1 << 32)?;
-        within("limits.table_queue_max", limits.table_queue_max, 1, 1 << 20)?;
         within("limits.table_cache_bytes", limits.table_cache_bytes, ByteSize::from_mib(1), ByteSize::from_bytes(1 << 40))?;
         within("limits.deks_cached_max", limits.deks_cached_max, 1, 1 << 24)?;
         for node in &self.register {

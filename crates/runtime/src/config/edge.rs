@@ -12,7 +12,7 @@ use types::NodeId;
 
 use super::{
     ByteSize, Checks, ConnectionLimits, Fault, FileMode, HostPort, LogConfig, Node, PeerRule, Shutdown, TlsFiles, UnixListen,
-    control::{CHANGE_SET_BYTES_MAX, node_name},
+    control::{CHANGE_SET_BYTES_MAX, LOG_SEGMENT_BYTES_MAX, node_name},
     sections::{MAX_WAIT_MS, in_ms},
     units::duration,
     within,
@@ -94,8 +94,6 @@ pub struct EdgeLimits {
     pub log_segment_bytes: ByteSize,
     /// The log is cut to a snapshot file when it is longer than this.
     pub log_bytes_max: ByteSize,
-    /// Batches that may wait for the table on disk; when full, applying waits.
-    pub table_queue_max: usize,
     /// sled's cache.
     pub table_cache_bytes: ByteSize,
     /// Data keys that are kept unwrapped.
@@ -114,8 +112,6 @@ const RECEIVED_BYTES_MAX: ByteSize = ByteSize::from_mib(32);
 const LOG_SEGMENT_BYTES: ByteSize = ByteSize::from_mib(16);
 /// 256 MiB: replay at the start takes some seconds at most.
 const LOG_BYTES_MAX: ByteSize = ByteSize::from_mib(256);
-/// Batches behind: each is at most 8 MiB, in practice a few KiB.
-const TABLE_QUEUE_MAX: usize = 1024;
 /// 64 MiB: sled is read at the start only.
 const TABLE_CACHE_BYTES: ByteSize = ByteSize::from_mib(64);
 /// Data keys kept unwrapped: one or two per account, about 100 bytes each.
@@ -186,7 +182,6 @@ impl Default for EdgeLimits {
             received_bytes_max: RECEIVED_BYTES_MAX,
             log_segment_bytes: LOG_SEGMENT_BYTES,
             log_bytes_max: LOG_BYTES_MAX,
-            table_queue_max: TABLE_QUEUE_MAX,
             table_cache_bytes: TABLE_CACHE_BYTES,
             deks_cached_max: DEKS_CACHED_MAX,
             lookups_pipelined_max: LOOKUPS_PIPELINED_MAX,
@@ -238,11 +233,10 @@ impl EdgeConfig {
         let (mib, most) = (ByteSize::from_mib(1), ByteSize::from_bytes(1 << 40));
         within("limits.index_bytes_max", limits.index_bytes_max, mib, most)?;
         within("limits.received_bytes_max", limits.received_bytes_max, ByteSize::from_bytes(2 * CHANGE_SET_BYTES_MAX), most)?;
-        within("limits.log_segment_bytes", limits.log_segment_bytes, mib, ByteSize::from_mib(4096))?;
+        within("limits.log_segment_bytes", limits.log_segment_bytes, mib, LOG_SEGMENT_BYTES_MAX)?;
         if limits.log_bytes_max < limits.log_segment_bytes {
             return Err(("limits.log_bytes_max", "is smaller than limits.log_segment_bytes; give it room for at least one segment".into()));
         }
-        within("limits.table_queue_max", limits.table_queue_max, 1, 1 << 20)?;
         within("limits.table_cache_bytes", limits.table_cache_bytes, mib, most)?;
         within("limits.deks_cached_max", limits.deks_cached_max, 1, 1 << 24)?;
         within("limits.lookups_pipelined_max", limits.lookups_pipelined_max, 1, 1 << 16)?;

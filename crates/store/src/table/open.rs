@@ -76,6 +76,18 @@ pub fn open_or_set_aside(folder: &Path, options: SledOptions, visit: &mut Visit<
     Ok(OpenedTable { table, set_aside: Some(SetAside { folder: aside, cause }) })
 }
 
+/// Moves the folder aside, whatever is in it, and opens an empty table in its place. The table that was open there has been dropped.
+///
+/// # Errors
+/// [`TableError`] when no empty table can be opened.
+pub fn open_anew(folder: &Path, options: SledOptions) -> Result<SledTable, TableError> {
+    let aside = set_aside(folder)?;
+    tracing::error!(folder = %aside.display(), "moved a table aside; it is rebuilt");
+    let mut table = SledTable::open(folder, options)?;
+    table.set_live_bytes(0);
+    Ok(table)
+}
+
 enum Opening {
     Held(TableError),
     Bad(TableError),

@@ -4,7 +4,6 @@ use std::{
     collections::BTreeMap,
     fs::File,
     os::unix::fs::DirBuilderExt,
-    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
@@ -37,7 +36,7 @@ impl Default for SledOptions {
 
 /// Runs what calls into sled; its errors and panics become a [`TableError`]. A panic's message is not kept: it may quote records.
 fn guarded<T>(operation: &'static str, call: impl FnOnce() -> sled::Result<T>) -> Result<T, TableError> {
-    match catch_unwind(AssertUnwindSafe(call)) {
+    match seams::contained(call) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(sled::Error::Corruption { at, .. })) => {
             Err(TableError::Damaged { operation, detail: format!("sled reports corruption at {at:?}") })
