@@ -61,7 +61,10 @@ pub(crate) async fn run(global: &Global, arguments: DevArgs) -> Result<(), Failu
 
 /// Writes the context, proves the main job, and stays if that is wanted: until `q`, or until the voter stops.
 async fn prove_and_stay(cluster: &mut Cluster, clock: &RealClock, out: Output, stays: bool) -> Result<(), Failure> {
-    save_context(cluster)?;
+    // A run that ends after the proof leaves the context of one that may be live alone.
+    if stays {
+        save_context(cluster)?;
+    }
     let proved = proof::prove(cluster, clock, |line| {
         let _ = out.line(&line);
     });

@@ -431,6 +431,9 @@ pub enum ConsumerTokenCommand {
         consumer: String,
         /// The token's id
         token: String,
+        /// How long the old one still works; it ends at once when left out
+        #[arg(long, value_name = "D", value_parser = humantime::parse_duration)]
+        grace: Option<Duration>,
     },
     /// Revoke a token
     Revoke {
@@ -460,6 +463,12 @@ pub struct LookupArgs {
     /// The secret's name, when the binding is to a store
     #[arg(long, value_name = "NAME")]
     pub secret: Option<String>,
+    /// The version before the current one, for who still needs it while a value is being replaced
+    #[arg(long, conflicts_with = "exact")]
+    pub previous: bool,
+    /// This version exactly
+    #[arg(long, value_name = "VERSION")]
+    pub exact: Option<u64>,
     /// Which edge of the context; the first when left out
     #[arg(long, value_name = "EDGE")]
     pub edge: Option<String>,

@@ -68,14 +68,18 @@ pub(super) async fn run(session: &Session, command: ConsumerCommand) -> Result<(
 async fn token(session: &Session, client: &client::Client, command: ConsumerTokenCommand) -> Result<(), Failure> {
     match command {
         ConsumerTokenCommand::Create { consumer, expires_in } => {
-            let lifetime_ms = expires_in.map_or(0, |lifetime: Duration| u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX));
+            let lifetime_ms = millis(expires_in);
             let request =
                 v1::CreateConsumerTokenRequest { consumer: Some(session.consumer(&consumer)?), lifetime_ms, ..Default::default() };
             shown_once(session, client.create_consumer_token(request).await.map_err(failed)?)
         }
-        ConsumerTokenCommand::Roll { consumer, token } => {
-            let request =
-                v1::RollConsumerTokenRequest { consumer: Some(session.consumer(&consumer)?), token_id: token, ..Default::default() };
+        ConsumerTokenCommand::Roll { consumer, token, grace } => {
+            let request = v1::RollConsumerTokenRequest {
+                consumer: Some(session.consumer(&consumer)?),
+                token_id: token,
+                grace_ms: millis(grace),
+                ..Default::default()
+            };
             shown_once(session, client.roll_consumer_token(request).await.map_err(failed)?)
         }
         ConsumerTokenCommand::Revoke { consumer, token } => {
@@ -102,6 +106,11 @@ async fn token(session: &Session, client: &client::Client, command: ConsumerToke
             })
         }
     }
+}
+
+/// A duration as the wire has it; none is 0.
+fn millis(duration: Option<Duration>) -> u64 {
+    duration.map_or(0, |duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
 }
 
 fn shown_once(session: &Session, reply: v1::ConsumerTokenReply) -> Result<(), Failure> {

@@ -67,7 +67,12 @@ fn request(session: &Session, arguments: &LookupArgs) -> Result<v1::GetRequest, 
     let min_position =
         arguments.min_position.as_deref().map(str::parse::<Position>).transpose().map_err(|error| Failure::usage(error.to_string()))?;
     let freshness = v1::Freshness { min_position: min_position.map(Into::into), max_age_ms: arguments.max_age.map(millis) };
-    let wanted = v1::Wanted { binding: arguments.binding.clone(), secret: arguments.secret.clone().unwrap_or_default(), which: None };
+    let which = match (arguments.previous, arguments.exact) {
+        (true, _) => Some(v1::wanted::Which::Pointer(v1::Pointer::Previous.into())),
+        (false, Some(version)) => Some(v1::wanted::Which::Version(version)),
+        (false, None) => None,
+    };
+    let wanted = v1::Wanted { binding: arguments.binding.clone(), secret: arguments.secret.clone().unwrap_or_default(), which };
     Ok(v1::GetRequest { consumer: Some(session.consumer(&arguments.consumer)?), wanted: Some(wanted), freshness: Some(freshness) })
 }
 

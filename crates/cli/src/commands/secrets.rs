@@ -159,7 +159,12 @@ pub(super) async fn run(session: &Session, command: SecretCommand) -> Result<(),
 
 /// Prints what was written; with a receipt to wait for, only once it is live everywhere, so that the status printed is the one
 /// waited for. What was written is printed also when the time runs out: it is written.
-async fn shown_when_live(session: &Session, client: &Client, written: v1::Secret, receipt: Option<Option<v1::Receipt>>) -> Result<(), Failure> {
+async fn shown_when_live(
+    session: &Session,
+    client: &Client,
+    written: v1::Secret,
+    receipt: Option<Option<v1::Receipt>>,
+) -> Result<(), Failure> {
     let Some(receipt) = receipt else { return Row::from(written).print(session) };
     let waited = session.wait_live(client, receipt).await;
     let reference = v1::SecretRef { account: session.account()?, store: written.store_id.clone(), secret: written.id.clone() };
