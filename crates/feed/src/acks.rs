@@ -17,6 +17,7 @@ use std::{
 };
 
 use seams::Clock;
+use tokio::sync::Notify;
 use types::{FeatureLevel, NodeId, Position};
 
 use crate::changes::{Changes, Changing};
@@ -53,15 +54,6 @@ impl Liveness {
     }
 }
 
-/// What is odd about how a node presents itself. Each is an alarm; none of them keeps a node from being healed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Presented {
-    /// It holds less than it once acknowledged: its disk was lost or restored from a copy, or it lied.
-    pub went_back_from: Option<Position>,
-    /// It has another stream here, which is cut in favour of this one.
-    pub duplicate: bool,
-}
-
 /// One node's row, as others may see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AckRow {
@@ -82,8 +74,28 @@ struct Row {
     /// The highest it ever acknowledged to this process.
     highest: Option<Position>,
     seen: Duration,
-    stream: Option<u64>,
+    stream: Option<Stream>,
     level: FeatureLevel,
+}
+
+impl Row {
+    fn is_of(&self, number: u64) -> bool {
+        self.stream.as_ref().is_some_and(|stream| stream.number == number)
+    }
+
+    /// Tells the stream that it counts no more. The permit waits for it where it does not listen yet.
+    fn supersede(&self) {
+        if let Some(stream) = &self.stream {
+            stream.superseded.notify_one();
+        }
+    }
+}
+
+/// The stream that counts for a row.
+struct Stream {
+    number: u64,
+    /// Its own, so that an acknowledgement of one node wakes nobody who waits for another's end.
+    superseded: Arc<Notify>,
 }
 
 #[derive(Default)]
@@ -109,6 +121,7 @@ pub(crate) struct StreamClaim {
     acks: Arc<Acks>,
     node: NodeId,
     stream: u64,
+    superseded: Arc<Notify>,
 }
 
 impl Acks {
@@ -182,12 +195,15 @@ impl Acks {
 
     /// Forgets a node, when it is removed from the registry.
     pub fn forget(&self, node: NodeId) {
-        self.lock().rows.remove(&node);
+        if let Some(row) = self.lock().rows.remove(&node) {
+            row.supersede();
+        }
         self.moved();
     }
 
-    /// A node opens a stream and says what it holds.
-    pub(crate) fn claim(self: &Arc<Self>, node: NodeId, durable: Option<Position>, level: FeatureLevel) -> (StreamClaim, Presented) {
+    /// A node opens a stream; what it holds is [presented](StreamClaim::present) when its history is known to be this one. True when
+    /// it has another stream here, which is cut in favour of this one: an alarm.
+    pub(crate) fn claim(self: &Arc<Self>, node: NodeId, level: FeatureLevel) -> (StreamClaim, bool) {
         let now = self.clock.monotonic();
         let mut inner = self.lock();
         inner.streams += 1;
@@ -199,12 +215,14 @@ impl Acks {
             }
         }
         let row = inner.rows.entry(node).or_insert(Row { durable: None, highest: None, seen: now, stream: None, level });
-        let presented =
-            Presented { went_back_from: row.highest.filter(|highest| durable < Some(*highest)), duplicate: row.stream.is_some() };
-        *row = Row { durable, highest: row.highest.max(durable), seen: now, stream: Some(stream), level };
+        let duplicate = row.stream.is_some();
+        row.supersede();
+        let superseded = Arc::new(Notify::new());
+        let counts = Stream { number: stream, superseded: superseded.clone() };
+        *row = Row { durable: None, highest: row.highest, seen: now, stream: Some(counts), level };
         drop(inner);
         self.moved();
-        (StreamClaim { acks: self.clone(), node, stream }, presented)
+        (StreamClaim { acks: self.clone(), node, stream, superseded }, duplicate)
     }
 
     fn active(&self, row: &Row, now: Duration) -> bool {
@@ -221,6 +239,26 @@ impl Acks {
 }
 
 impl StreamClaim {
+    /// The node.
+    pub(crate) const fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// The node holds `held`, and its readers see it if `shown`; only then does it count as durable. Returns what it once acknowledged
+    /// when that is more: its disk was lost or restored from a copy, or it lied. An alarm, and nothing that keeps it from being healed.
+    pub(crate) fn present(&self, held: Option<Position>, shown: bool) -> Option<Position> {
+        let mut inner = self.acks.lock();
+        let row = inner.rows.get_mut(&self.node).filter(|row| row.is_of(self.stream))?;
+        let went_back_from = row.highest.filter(|highest| held < Some(*highest));
+        if shown {
+            row.durable = row.durable.max(held);
+            row.highest = row.highest.max(held);
+        }
+        drop(inner);
+        self.acks.moved();
+        went_back_from
+    }
+
     /// Records a durable watermark. False when a newer stream of the node has taken over: this one must end.
     pub(crate) fn acknowledge(&self, durable: Position, level: FeatureLevel) -> bool {
         if let Some(hears) = self.acks.hears.get() {
@@ -228,10 +266,13 @@ impl StreamClaim {
         }
         let now = self.acks.clock.monotonic();
         let mut inner = self.acks.lock();
-        let Some(row) = inner.rows.get_mut(&self.node).filter(|row| row.stream == Some(self.stream)) else {
+        let Some(row) = inner.rows.get_mut(&self.node).filter(|row| row.is_of(self.stream)) else {
             return false;
         };
-        *row = Row { durable: row.durable.max(Some(durable)), highest: row.highest.max(Some(durable)), seen: now, level, ..*row };
+        row.durable = row.durable.max(Some(durable));
+        row.highest = row.highest.max(Some(durable));
+        row.seen = now;
+        row.level = level;
         drop(inner);
         self.acks.moved();
         true
@@ -239,14 +280,13 @@ impl StreamClaim {
 
     /// Whether this is still the node's newest stream.
     pub(crate) fn stands(&self) -> bool {
-        self.acks.lock().rows.get(&self.node).is_some_and(|row| row.stream == Some(self.stream))
+        self.acks.lock().rows.get(&self.node).is_some_and(|row| row.is_of(self.stream))
     }
 
     /// Completes when a newer stream of the node has taken over. Safe to cancel.
     pub(crate) async fn superseded(&self) {
-        let mut changed = self.acks.changed.changes();
         while self.stands() {
-            changed.changed().await;
+            self.superseded.notified().await;
         }
     }
 }
@@ -254,7 +294,7 @@ impl StreamClaim {
 impl Drop for StreamClaim {
     fn drop(&mut self) {
         let now = self.acks.clock.monotonic();
-        if let Some(row) = self.acks.lock().rows.get_mut(&self.node).filter(|row| row.stream == Some(self.stream)) {
+        if let Some(row) = self.acks.lock().rows.get_mut(&self.node).filter(|row| row.is_of(self.stream)) {
             row.stream = None;
             row.seen = now;
         }
@@ -284,8 +324,9 @@ mod tests {
     #[test]
     fn acks_count_connected_and_recent_nodes() {
         let (clock, acks) = table();
-        let (one, _) = acks.claim(NodeId::new(1), None, LEVEL);
-        let (two, _) = acks.claim(NodeId::new(2), Some(at(5)), LEVEL);
+        let (one, _) = acks.claim(NodeId::new(1), LEVEL);
+        let (two, _) = acks.claim(NodeId::new(2), LEVEL);
+        two.present(Some(at(5)), true);
         assert_eq!(acks.live(at(5), |_| true), Liveness { live: 1, of: 2 });
         assert!(one.acknowledge(at(5), LEVEL));
         assert_eq!(acks.live(at(5), |_| true), Liveness { live: 2, of: 2 });
@@ -302,8 +343,8 @@ mod tests {
     #[test]
     fn acks_wait_ends_with_the_last_acknowledgement() {
         let (_, acks) = table();
-        let (one, _) = acks.claim(NodeId::new(1), None, LEVEL);
-        let (two, _) = acks.claim(NodeId::new(2), None, LEVEL);
+        let (one, _) = acks.claim(NodeId::new(1), LEVEL);
+        let (two, _) = acks.claim(NodeId::new(2), LEVEL);
         let mut wait = Box::pin(acks.wait_live(at(3), |_| true));
         assert!(wait.as_mut().now_or_never().is_none());
         one.acknowledge(at(3), LEVEL);
@@ -315,10 +356,11 @@ mod tests {
     #[test]
     fn acks_presenting_less_or_twice_is_told_and_the_newest_stream_counts() {
         let (_, acks) = table();
-        let (old, first) = acks.claim(NodeId::new(1), Some(at(9)), LEVEL);
-        assert_eq!(first, Presented::default());
-        let (new, second) = acks.claim(NodeId::new(1), None, LEVEL);
-        assert_eq!(second, Presented { went_back_from: Some(at(9)), duplicate: true });
+        let (old, duplicate) = acks.claim(NodeId::new(1), LEVEL);
+        assert_eq!((duplicate, old.present(Some(at(9)), true)), (false, None));
+        let (new, duplicate) = acks.claim(NodeId::new(1), LEVEL);
+        assert_eq!((duplicate, new.present(None, true)), (true, Some(at(9))));
+        assert_eq!(old.present(Some(at(9)), true), None);
         assert!(!old.acknowledge(at(10), LEVEL));
         assert!(old.superseded().now_or_never().is_some());
         assert_eq!(acks.live(at(1), |_| true), Liveness { live: 0, of: 1 }, "the lost disk counts as lost");
@@ -328,13 +370,48 @@ mod tests {
     }
 
     #[test]
+    fn acks_count_only_what_is_presented_and_shown() {
+        let (_, acks) = table();
+        let (one, _) = acks.claim(NodeId::new(1), LEVEL);
+        assert_eq!(acks.live(at(1), |_| true), Liveness { live: 0, of: 1 }, "its history was not compared yet");
+        assert_eq!(one.present(Some(at(5)), false), None);
+        assert_eq!(acks.live(at(1), |_| true), Liveness { live: 0, of: 1 }, "its readers do not see it");
+        assert_eq!(one.present(Some(at(5)), true), None);
+        assert_eq!(acks.live(at(5), |_| true), Liveness { live: 1, of: 1 });
+    }
+
+    #[test]
+    fn acks_of_one_node_wake_no_other_nodes_stream() {
+        struct Woken(std::sync::atomic::AtomicBool);
+        impl std::task::Wake for Woken {
+            fn wake(self: Arc<Self>) {
+                self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+            }
+        }
+        let (_, acks) = table();
+        let (one, _) = acks.claim(NodeId::new(1), LEVEL);
+        let (two, _) = acks.claim(NodeId::new(2), LEVEL);
+        let woken = Arc::new(Woken(false.into()));
+        let waker = woken.clone().into();
+        let mut context = std::task::Context::from_waker(&waker);
+        let mut waiting = Box::pin(one.superseded());
+        assert!(waiting.as_mut().poll(&mut context).is_pending());
+        two.acknowledge(at(1), LEVEL);
+        one.acknowledge(at(1), LEVEL);
+        assert!(!woken.0.load(std::sync::atomic::Ordering::Relaxed));
+        acks.forget(NodeId::new(1));
+        assert!(woken.0.load(std::sync::atomic::Ordering::Relaxed));
+        assert!(waiting.as_mut().poll(&mut context).is_ready(), "who is forgotten is superseded too");
+    }
+
+    #[test]
     fn acks_full_table_drops_the_row_longest_unseen() {
         let (clock, acks) = table();
         for node in 1..=3 {
-            drop(acks.claim(NodeId::new(node), Some(at(1)), LEVEL));
+            drop(acks.claim(NodeId::new(node), LEVEL));
             clock.advance(Duration::from_secs(1));
         }
-        let _four = acks.claim(NodeId::new(4), Some(at(1)), LEVEL);
+        let _four = acks.claim(NodeId::new(4), LEVEL);
         assert_eq!(acks.rows().iter().map(|row| row.node.get()).collect::<Vec<_>>(), [2, 3, 4]);
     }
 }

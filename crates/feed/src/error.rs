@@ -119,6 +119,16 @@ pub enum Fault {
         /// The version of the set in force.
         set: u32,
     },
+    /// The signer is in the signer set in force, but its node is revoked.
+    #[error("{what} at {at} is signed by node {signer}, which is revoked")]
+    RevokedSigner {
+        /// Seal or checkpoint.
+        what: &'static str,
+        /// Its position.
+        at: Position,
+        /// Who claims to have signed.
+        signer: NodeId,
+    },
     /// Signed under another version of the signer set than the state at that position holds.
     #[error("{what} at {at} is signed under signer set {got}, in force is {want}")]
     WrongSignerSet {
@@ -245,6 +255,7 @@ impl Fault {
             Self::BadChangeSet { .. } => "bad_change_set",
             Self::Unsigned { .. } => "unsigned",
             Self::UnknownSigner { .. } => "unknown_signer",
+            Self::RevokedSigner { .. } => "revoked_signer",
             Self::WrongSignerSet { .. } => "wrong_signer_set",
             Self::BadSignature { .. } => "bad_signature",
             Self::UntrustedSignerSet { .. } => "untrusted_signer_set",

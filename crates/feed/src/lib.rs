@@ -38,7 +38,7 @@ mod sign;
 mod snapshot;
 mod window;
 
-pub use acks::{AckRow, Acks, AcksOptions, Liveness, Presented};
+pub use acks::{AckRow, Acks, AcksOptions, Liveness};
 pub use changes::Changes;
 pub use error::{Fault, FeedError};
 pub use follower::{

@@ -107,6 +107,8 @@ pub struct Publisher {
     cuts: Mutex<VecDeque<(Duration, Arc<Cut>)>>,
     streams: AtomicUsize,
     wake: Changing<Wake>,
+    /// Counts changes of the node registry: streams look whether their node is revoked, whatever they are doing.
+    registry: Changing<u64>,
 }
 
 /// What moves when streams have something to do.
@@ -116,8 +118,6 @@ pub(crate) struct Wake {
     pub(crate) version: u64,
     /// Counts changes of key epochs: envelopes are handed over again.
     pub(crate) keys: u64,
-    /// Counts changes of the node registry: streams look whether their node is revoked.
-    pub(crate) nodes: u64,
     /// Counts ticks: envelopes can be added without a change that edges would see.
     pub(crate) ticks: u64,
 }
@@ -125,9 +125,10 @@ pub(crate) struct Wake {
 struct Inner {
     window: Window,
     state: State,
-    /// Whether this node's key stands in the signer set in force.
+    /// Whether this node's key stands in the signer set in force, and the node is not revoked.
     may_sign: bool,
-    tick: Option<(SealPoint, UnixMillis)>,
+    /// The newest ticks, newest last; bounded by [`KEPT`]. A subscriber that is always a little behind gets an older one.
+    ticks: VecDeque<(SealPoint, UnixMillis)>,
 }
 
 /// Signatures and frames made, newest last; bounded by [`KEPT`].
@@ -135,7 +136,7 @@ struct Inner {
 struct Signed {
     seals: VecDeque<(SealPoint, Bytes)>,
     frames: VecDeque<(Run, Arc<[SubscribeDown]>)>,
-    checkpoint: Option<(UnixMillis, Arc<SubscribeDown>)>,
+    checkpoints: VecDeque<(UnixMillis, Arc<SubscribeDown>)>,
 }
 
 /// The first position before a run of change sets, and its end.
@@ -164,9 +165,9 @@ pub(crate) enum Next {
     OtherGeneration,
 }
 
-/// This node's key is not in the signer set in force: it cannot seal.
+/// This node's key is not in the signer set in force, or the node is revoked: it cannot seal.
 #[derive(Debug, thiserror::Error)]
-#[error("this node is no signer of the signer set in force: it cannot seal what it serves")]
+#[error("this node is no signer of the signer set in force, or it is revoked: it cannot seal what it serves")]
 pub(crate) struct NoSigner;
 
 impl Publisher {
@@ -174,7 +175,7 @@ impl Publisher {
     pub fn new(options: PublisherOptions, key: SigningKey, parts: PublisherParts, state: &State) -> Arc<Self> {
         let tip = seal_point(state.propagated());
         let may_sign = is_signer(&options, &key, state.propagated());
-        let inner = Inner { window: Window::new(options.window, tip), state: state.clone(), may_sign, tick: None };
+        let inner = Inner { window: Window::new(options.window, tip), state: state.clone(), may_sign, ticks: VecDeque::new() };
         Arc::new(Self {
             options,
             parts,
@@ -184,6 +185,7 @@ impl Publisher {
             cuts: Mutex::default(),
             streams: AtomicUsize::new(0),
             wake: Changing::new(Wake::default()),
+            registry: Changing::new(0),
         })
     }
 
@@ -194,9 +196,10 @@ impl Publisher {
         inner.window.push(&[], seal_point(state.propagated()));
         inner.may_sign = is_signer(&self.options, &self.key, state.propagated());
         inner.state = state.clone();
-        inner.tick = None;
+        inner.ticks.clear();
         drop(inner);
-        self.woke(1, 1, 0);
+        self.registry.change(|version| *version += 1);
+        self.woke(1, 0);
     }
 
     /// Change sets were applied, and `state` follows the last of them. Never waits for a stream.
@@ -211,8 +214,8 @@ impl Publisher {
             changes.any(|change| change.key.as_bytes().first().is_some_and(|first| keyspaces.iter().any(|k| k.number() == *first)))
         };
         let keys = u64::from(touches(&[Keyspace::KekEpoch]));
-        let nodes = u64::from(touches(&[Keyspace::Node]));
-        let signers = touches(&[Keyspace::Settings, Keyspace::SignerSet]);
+        let nodes = touches(&[Keyspace::Node]);
+        let signers = touches(&[Keyspace::Settings, Keyspace::SignerSet, Keyspace::Node]);
         let mut inner = self.lock();
         inner.window.push(sets, seal_point(state.propagated()));
         inner.state = state.clone();
@@ -221,7 +224,10 @@ impl Publisher {
         }
         metrics::gauge!("cinnabar_feed_window_bytes").set(inner.window.bytes() as f64);
         drop(inner);
-        self.woke(keys, nodes, 0);
+        if nodes {
+            self.registry.change(|version| *version += 1);
+        }
+        self.woke(keys, 0);
     }
 
     /// A tick of `time` was applied, and `state` follows it. When this node's clock is further off than a second, the tick is
@@ -237,15 +243,15 @@ impl Publisher {
         let point = seal_point(state.propagated());
         let mut inner = self.lock();
         inner.state = state.clone();
-        if inner.tick.is_none_or(|(_, before)| before < time) {
-            inner.tick = Some((point, time));
+        if inner.ticks.back().is_none_or(|(_, before)| *before < time) {
+            keep(&mut inner.ticks, (point, time));
         }
         drop(inner);
         // Whoever plans a snapshot now forgets what is old itself.
         if let Ok(mut cuts) = self.cuts.try_lock() {
             self.forget_old(&mut cuts);
         }
-        self.woke(0, 0, 1);
+        self.woke(0, 1);
     }
 
     /// How far this node's chain goes.
@@ -277,9 +283,14 @@ impl Publisher {
         self.wake.changes()
     }
 
-    fn woke(&self, keys: u64, nodes: u64, ticks: u64) {
+    /// For waiting for changes of the node registry.
+    pub(crate) fn registry(&self) -> Changes<u64> {
+        self.registry.changes()
+    }
+
+    fn woke(&self, keys: u64, ticks: u64) {
         self.wake.change(|wake| {
-            *wake = Wake { version: wake.version + 1, keys: wake.keys + keys, nodes: wake.nodes + nodes, ticks: wake.ticks + ticks };
+            *wake = Wake { version: wake.version + 1, keys: wake.keys + keys, ticks: wake.ticks + ticks };
         });
     }
 
@@ -326,10 +337,11 @@ impl Publisher {
         // Under a newer signer set than the tick's, the next tick is waited for: a signature under an old set would be refused.
         let in_force = inner.window.tip().signer_set;
         let fits = |point: &SealPoint| point.position <= position && point.signer_set == in_force;
-        let (point, time) = inner.tick.filter(|(point, time)| inner.may_sign && *time > after && fits(point))?;
+        let newer = inner.ticks.iter().rev().take_while(|(_, time)| inner.may_sign && *time > after);
+        let (point, time) = newer.copied().find(|(point, _)| fits(point))?;
         drop(inner);
         let mut signed = self.signed();
-        if let Some((_, message)) = signed.checkpoint.as_ref().filter(|(made, _)| *made == time) {
+        if let Some((_, message)) = signed.checkpoints.iter().rev().find(|(made, _)| *made == time) {
             return Some((time, message.clone()));
         }
         let SealStatement { cluster, chain, position, chain_hash, state_root } = self.statement(point);
@@ -337,7 +349,7 @@ impl Publisher {
         let checkpoint_encoded = self.key.sign(statement, self.options.node, point.signer_set).encode();
         let message = Arc::new(down(Message::Checkpoint(proto::Checkpoint { checkpoint_encoded })));
         metrics::counter!("cinnabar_feed_checkpoints_signed_total").increment(1);
-        signed.checkpoint = Some((time, message.clone()));
+        keep(&mut signed.checkpoints, (time, message.clone()));
         Some((time, message))
     }
 
@@ -468,7 +480,7 @@ pub(crate) fn seal_point(state: &Propagated) -> SealPoint {
 }
 
 fn is_signer(options: &PublisherOptions, key: &SigningKey, state: &Propagated) -> bool {
-    crate::sign::signer_set(state).is_some_and(|set| set.key_of(options.node) == Some(&key.public()))
+    crate::sign::may_sign(state, options.node, &key.public())
 }
 
 fn keep<T>(kept: &mut VecDeque<T>, new: T) {

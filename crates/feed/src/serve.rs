@@ -16,6 +16,7 @@ use wire::internal::{self as proto, RefusedKind, SubscribeDown, SubscribeUp, sub
 use crate::{
     Cut, Publisher,
     acks::StreamClaim,
+    changes::Changes,
     follower::run_blocking,
     publisher::{CHAIN, Next, Wake, down},
 };
@@ -78,6 +79,8 @@ enum Never {}
 /// Where a subscriber says it stands.
 struct Greeting {
     held: Option<(Position, Hash)>,
+    /// Whether its readers see that.
+    shown: bool,
     resume: Option<(Position, Hash, u32)>,
     level: FeatureLevel,
 }
@@ -90,14 +93,11 @@ async fn serve(
 ) -> Result<Never, ServeEnd> {
     let _place = publisher.enter().ok_or_else(|| refuse(RefusedKind::Busy, "no room for another stream here"))?;
     let greeting = greet(receiver, publisher, session).await?;
+    // From before the look on, so that no revocation falls in between.
+    let registry = publisher.registry();
     admit(publisher, session.node)?;
-    let (claim, presented) = publisher.acks().claim(session.node, greeting.held.map(|(position, _)| position), greeting.level);
-    if let Some(from) = presented.went_back_from {
-        metrics::counter!("cinnabar_feed_went_back_total").increment(1);
-        tracing::error!(node = %session.node, acknowledged = %from, presents = ?greeting.held.map(|(position, _)| position.to_string()),
-            "an edge presents less than it acknowledged: its disk was lost or restored from a copy");
-    }
-    if presented.duplicate {
+    let (claim, duplicate) = publisher.acks().claim(session.node, greeting.level);
+    if duplicate {
         metrics::counter!("cinnabar_feed_duplicate_streams_total").increment(1);
         tracing::error!(node = %session.node, "one node id opened a second stream: the older one is cut");
     }
@@ -112,8 +112,9 @@ async fn serve(
     tokio::select! {
         biased;
         () = claim.superseded() => Err(refuse(RefusedKind::Duplicate, "the node opened another stream; this one is cut")),
+        end = revoked(registry, publisher, session.node) => end,
         end = up(receiver, publisher, &claim) => end,
-        end = stream_down(sender, publisher, session, greeting) => end,
+        end = stream_down(sender, publisher, &claim, greeting) => end,
     }
 }
 
@@ -156,7 +157,7 @@ async fn greet(receiver: &mut dyn RecvHalf<SubscribeUp>, publisher: &Arc<Publish
         }
         _ => None,
     };
-    Ok(Greeting { held, resume, level })
+    Ok(Greeting { held, shown: !hello.held_back, resume, level })
 }
 
 /// The cluster's feature level; zero before it was begun.
@@ -164,12 +165,20 @@ fn level_in_force(state: &Propagated) -> FeatureLevel {
     state.settings().ok().flatten().map(|settings| settings.feature_level).unwrap_or_default()
 }
 
-/// A revoked node is cut, at the start and whenever the registry changes. A node without a record was let in by the transport.
+/// A revoked node is cut: at the start, and whenever the registry changes ([`revoked`]). A node without a record was let in by the transport.
 fn admit(publisher: &Publisher, node: NodeId) -> Result<(), ServeEnd> {
     match publisher.state().propagated().node(node) {
         Ok(Some(record)) if record.revoked.is_some() => Err(refuse(RefusedKind::Revoked, "the node has been revoked")),
         Ok(_) => Ok(()),
         Err(_) => Err(refuse(RefusedKind::Unavailable, "the node's record cannot be read here")),
+    }
+}
+
+/// Ends the stream when its node is revoked, also while a send waits for it.
+async fn revoked(mut registry: Changes<u64>, publisher: &Publisher, node: NodeId) -> Result<Never, ServeEnd> {
+    loop {
+        registry.changed().await;
+        admit(publisher, node)?;
     }
 }
 
@@ -198,7 +207,7 @@ async fn up(receiver: &mut dyn RecvHalf<SubscribeUp>, publisher: &Arc<Publisher>
 }
 
 /// Sends what comes after where the subscriber stands, for as long as it listens.
-async fn stream_down(sender: &mut Sender, publisher: &Arc<Publisher>, session: &Session, greeting: Greeting) -> Result<Never, ServeEnd> {
+async fn stream_down(sender: &mut Sender, publisher: &Arc<Publisher>, claim: &StreamClaim, greeting: Greeting) -> Result<Never, ServeEnd> {
     let mut woken = publisher.woken();
     let mut handed = Wake { keys: u64::MAX, ..Wake::default() };
     // A subscriber that holds nothing stands before the first change set, with the hash of nothing.
@@ -207,13 +216,11 @@ async fn stream_down(sender: &mut Sender, publisher: &Arc<Publisher>, session: &
     let mut resume = greeting.resume;
     let mut last_checkpoint = UnixMillis::new(0);
     let mut last_envelopes = Vec::new();
+    let mut presented = false;
     loop {
         let wake = woken.look();
-        if wake.nodes != handed.nodes {
-            admit(publisher, session.node)?;
-        }
         if (wake.keys, wake.ticks) != (handed.keys, handed.ticks) {
-            let envelopes = publisher.parts.handover.envelopes(&publisher.state(), session.node);
+            let envelopes = publisher.parts.handover.envelopes(&publisher.state(), claim.node());
             if envelopes != last_envelopes {
                 last_envelopes.clone_from(&envelopes);
                 sender.send(down(Message::Envelopes(proto::Envelopes { envelopes }))).await?;
@@ -227,23 +234,30 @@ async fn stream_down(sender: &mut Sender, publisher: &Arc<Publisher>, session: &
                 return Err(refuse(RefusedKind::Fork, format!("{position} is of another generation than {}", publisher.head())));
             }
             Next::Ahead => return Err(refuse(RefusedKind::Behind, format!("this node stands at {}, before {position}", publisher.head()))),
+            _ if !presented => {
+                // Its history is ours as far as known here: what it presents counts from now on.
+                presented = true;
+                present(claim, &greeting);
+            }
+            _ => {}
+        }
+        match next {
             Next::Frames(frames, end) => {
                 for frame in &*frames {
                     sender.send(frame.clone()).await?;
                 }
                 (position, hash) = (end.position, end.chain_hash);
                 held = Some((position, hash));
+                // Also where writes never pause: it is the checkpoints from which age counts.
+                send_checkpoint(sender, publisher, position, &mut last_checkpoint).await?;
                 continue;
             }
             Next::Current => {
-                if let Some((time, message)) = publisher.checkpoint(position, last_checkpoint) {
-                    last_checkpoint = time;
-                    sender.send((*message).clone()).await?;
-                }
+                send_checkpoint(sender, publisher, position, &mut last_checkpoint).await?;
                 woken.changed().await;
                 continue;
             }
-            Next::Behind | Next::OtherGeneration => {}
+            Next::Behind | Next::OtherGeneration | Next::Fork | Next::Ahead => {}
         }
         let cut = plan(publisher, resume, held).await?;
         let first_chunk = resume.filter(|(at, root, _)| (*at, *root) == (cut.position(), cut.state_root())).map_or(0, |(_, _, next)| next);
@@ -252,6 +266,25 @@ async fn stream_down(sender: &mut Sender, publisher: &Arc<Publisher>, session: &
         held = Some((position, hash));
         resume = None;
     }
+}
+
+/// Takes up what a subscriber presents, and says so when it is less than it acknowledged.
+fn present(claim: &StreamClaim, greeting: &Greeting) {
+    let held = greeting.held.map(|(position, _)| position);
+    if let Some(from) = claim.present(held, greeting.shown) {
+        metrics::counter!("cinnabar_feed_went_back_total").increment(1);
+        tracing::error!(node = %claim.node(), acknowledged = %from, presents = ?held.map(|position| position.to_string()),
+            "an edge presents less than it acknowledged: its disk was lost or restored from a copy");
+    }
+}
+
+/// The newest checkpoint that vouches for no more than was sent, when there is one later than the last.
+async fn send_checkpoint(sender: &mut Sender, publisher: &Publisher, position: Position, last: &mut UnixMillis) -> Result<(), ServeEnd> {
+    if let Some((time, message)) = publisher.checkpoint(position, *last) {
+        *last = time;
+        sender.send((*message).clone()).await?;
+    }
+    Ok(())
 }
 
 async fn plan(

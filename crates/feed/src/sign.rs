@@ -151,16 +151,20 @@ impl Anchor {
 pub(crate) struct Trust {
     cluster: ClusterId,
     anchor: Anchor,
-    /// The newest set that descends from the anchor; none before the first was seen.
+    /// The newest set that descends from the anchor; none before the first was seen. Whole, also where members are revoked: a
+    /// successor signed by the threshold of it stays valid for those who come later.
     set: Option<Arc<SignerSetRecord>>,
+    /// Members whose signatures over seals and checkpoints count no more: their nodes are revoked.
+    revoked: Arc<[NodeId]>,
 }
 
 impl Trust {
-    pub(crate) const fn new(cluster: ClusterId, anchor: Anchor) -> Self {
-        Self { cluster, anchor, set: None }
+    pub(crate) fn new(cluster: ClusterId, anchor: Anchor) -> Self {
+        Self { cluster, anchor, set: None, revoked: Arc::default() }
     }
 
-    /// The trust that holds at `state`: its signer set in force, reached from what is trusted by sets each signed by the one before.
+    /// The trust that holds at `state`: its signer set in force, reached from what is trusted by sets each signed by the one before,
+    /// without the members that the registry of `state` has revoked.
     pub(crate) fn follow(&self, state: &Propagated) -> Result<Self, Fault> {
         let version = set_in_force(state);
         let trusted = self.set.as_ref().map_or(0, |set| set.version);
@@ -179,7 +183,14 @@ impl Trust {
             }
             set = Some(Arc::new(record));
         }
-        Ok(Self { set, ..self.clone() })
+        let members = set.iter().flat_map(|set| &set.keys).map(|member| member.node);
+        let revoked = members.filter(|node| is_revoked(state, *node)).collect();
+        Ok(Self { set, revoked, ..self.clone() })
+    }
+
+    /// Whether a signature under the set of that version can be verified already.
+    pub(crate) fn knows(&self, signer_set: u32) -> bool {
+        self.set.as_ref().is_some_and(|set| set.version == signer_set)
     }
 
     /// Whether a signature is one of the set's.
@@ -188,6 +199,9 @@ impl Trust {
         let want = self.set.as_ref().map_or(0, |set| set.version);
         let set = self.set.as_ref().filter(|_| got == want).ok_or(Fault::WrongSignerSet { what, at, got, want })?;
         let key = set.key_of(signer).ok_or(Fault::UnknownSigner { what, at, signer, set: want })?;
+        if self.revoked.contains(&signer) {
+            return Err(Fault::RevokedSigner { what, at, signer });
+        }
         if verifies(key, &signed.statement.signing_bytes(), &signed.signature) {
             Ok(())
         } else {
@@ -202,9 +216,15 @@ pub(crate) fn set_in_force(state: &Propagated) -> u32 {
     settings.map_or(0, |settings| settings.signer_set)
 }
 
-/// The signer set in force.
-pub(crate) fn signer_set(state: &Propagated) -> Option<SignerSetRecord> {
-    signer_set_at(state, set_in_force(state))
+/// Whether `node` may sign with `key` at `state`: the set in force has them, and the node is not revoked.
+pub(crate) fn may_sign(state: &Propagated, node: NodeId, key: &[u8; 32]) -> bool {
+    let set = signer_set_at(state, set_in_force(state));
+    set.is_some_and(|set| set.key_of(node) == Some(key)) && !is_revoked(state, node)
+}
+
+/// Whether the registry says that a node is revoked. A record that does not decode speaks for nobody.
+fn is_revoked(state: &Propagated, node: NodeId) -> bool {
+    state.node(node).map_or(true, |record| record.is_some_and(|record| record.revoked.is_some()))
 }
 
 fn signer_set_at(state: &Propagated, version: u32) -> Option<SignerSetRecord> {

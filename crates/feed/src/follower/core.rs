@@ -31,6 +31,9 @@ use super::{
 };
 use crate::{Anchor, Fault, FeedError, SnapshotBuilder, block::block_on, serve::is_cluster, sign::Trust};
 
+/// What a change set costs in memory beside its bytes: also one of no bytes is counted.
+pub(super) const SET_OVERHEAD: usize = 64;
+
 /// What a core is opened with.
 #[derive(Clone, Debug)]
 pub struct CoreOptions {
@@ -246,6 +249,7 @@ impl Core {
                 Ok(())
             }
             Message::SnapshotEnd(_) => {
+                self.settle_now(staged, handled)?;
                 self.snapshot_end(handled)?;
                 staged.held = self.held.clone();
                 Ok(())
@@ -265,16 +269,18 @@ impl Core {
     /// One batch, or a part of one: verified against its seal when that comes.
     fn batch(&mut self, batch: proto::Batch, staged: &mut Staged, handled: &mut Handled) -> Result<(), FeedError> {
         let have = staged.held.state.position();
+        // Who sends change sets is done with snapshots: what was begun would lead back behind them.
+        self.builder = None;
         if batch.change_sets_encoded.is_empty() {
             return Err(Fault::Protocol("a batch without change sets").into());
         }
-        // Copied out of the message, so that one small record does not keep a large receive buffer in memory.
-        self.unsealed.extend(batch.change_sets_encoded.iter().map(|set| Bytes::copy_from_slice(set)));
-        let bytes: usize = self.unsealed.iter().map(Bytes::len).sum();
+        let bytes: usize = self.unsealed.iter().chain(&batch.change_sets_encoded).map(|set| set.len() + SET_OVERHEAD).sum();
         if bytes > self.options.unsealed_bytes_max {
             let max = self.options.unsealed_bytes_max as u64;
             return Err(Fault::TooLarge { what: "change sets without a seal", got: bytes as u64, max }.into());
         }
+        // Copied out of the message, so that one small record does not keep a large receive buffer in memory.
+        self.unsealed.extend(batch.change_sets_encoded.iter().map(|set| Bytes::copy_from_slice(set)));
         if batch.seal_encoded.is_empty() {
             return Ok(());
         }
@@ -425,16 +431,22 @@ impl Core {
 
     fn snapshot_begin(&mut self, begin: &proto::SnapshotBegin) -> Result<(), FeedError> {
         let builder = SnapshotBuilder::begin(self.options.cluster, begin, &self.held.state, self.builder.take())?;
-        if self.held.seal.is_some() && builder.position() <= self.held.state.position() {
-            return Err(Fault::SnapshotBack { got: builder.position(), have: self.held.state.position() }.into());
-        }
+        self.leads_on(builder.position())?;
         self.builder = Some(builder);
         Ok(())
+    }
+
+    /// Refuses a snapshot that is not newer than what is held.
+    fn leads_on(&self, got: Position) -> Result<(), Fault> {
+        let have = self.held.state.position();
+        if self.held.seal.is_some() && got <= have { Err(Fault::SnapshotBack { got, have }) } else { Ok(()) }
     }
 
     /// The whole snapshot is proven: its file is made durable, the log begins anew behind it, then it is shown.
     fn snapshot_end(&mut self, handled: &mut Handled) -> Result<(), FeedError> {
         let builder = self.builder.take().ok_or(Fault::Protocol("a snapshot's end without its beginning"))?;
+        // What is held may have moved on since the beginning was checked.
+        self.leads_on(builder.position())?;
         let (state, seal) = builder.finish()?;
         let verified = verify::sealed(self.options.cluster, state, &self.held.trust, &seal)?;
         self.fits(&self.held.state, &verified.state)?;

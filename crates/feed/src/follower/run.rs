@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use types::{ClusterId, FeatureLevel, NodeId, Position, UnixMillis};
 use wire::internal::{self as proto, SubscribeDown, SubscribeUp, subscribe_down::Message, subscribe_up::Message as Up};
 
-use super::{Core, Handled, KeyReceiver, Offload, Synced, run_blocking};
+use super::{Core, Handled, KeyReceiver, Offload, Synced, core::SET_OVERHEAD, run_blocking};
 use crate::{FeedError, publisher::CHAIN, serve::position_out};
 
 /// What a follower is made with.
@@ -285,6 +285,7 @@ impl Follower {
             resume: core.resume(),
             software: self.options.software.clone(),
             holds: self.parts.keys.holds(),
+            held_back: synced.is_some() && core.published().is_none(),
         })
     }
 
@@ -401,7 +402,7 @@ fn millis(duration: Duration) -> u64 {
 /// The bytes that count for merging.
 fn size(message: &SubscribeDown) -> usize {
     match &message.message {
-        Some(Message::Batch(batch)) => batch.change_sets_encoded.iter().map(Bytes::len).sum(),
+        Some(Message::Batch(batch)) => batch.change_sets_encoded.iter().map(|set| set.len() + SET_OVERHEAD).sum(),
         Some(Message::SnapshotChunk(chunk)) => chunk.records.len(),
         _ => 256,
     }

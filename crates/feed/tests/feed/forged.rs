@@ -285,3 +285,32 @@ fn index_full_keeps_the_last_position_and_goes_on_once_something_was_deleted() {
     take(&mut core, batch(&plane.sets[plane.sets.len() - 2..], Some(&plane.seal())));
     assert_eq!(edge.seen.position(), Some(plane.position()));
 }
+
+#[test]
+fn signer_whose_node_is_revoked_seals_and_checkpoints_no_more_though_it_stands_in_the_set() {
+    let (plane, edge, mut core) = scene();
+    take(&mut core, batch(&plane.sets[3..5], Some(&plane.seal())));
+    let key = TypedKey::Node { node: CONTROL }.encode();
+    let mut record = state::record::NodeRecord::decode(plane.propagated().get(&key).unwrap()).unwrap();
+    record.revoked = Some(UnixMillis::new(START_MS));
+    let revoked = plane.next_set(vec![state::Change { key, value: Some(record.encode()) }]);
+    let mut next = plane.propagated().clone();
+    next.accept(&revoked).unwrap();
+    let own_seal = signing_key().sign(next.seal_statement(CLUSTER), CONTROL, 1);
+    assert_eq!(fault_of(core.handle(vec![batch(&[Arc::new(revoked)], Some(&own_seal))])), "revoked_signer");
+    let cut = feed::Cut::new(next, own_seal.encode(), None, 1 << 20);
+    let fresh = Edge::new(&plane.clock);
+    let chunks = (0..cut.chunks()).map(|index| crate::harness::down(Message::SnapshotChunk(cut.chunk(index).unwrap())));
+    let begin = crate::harness::down(Message::SnapshotBegin(cut.begin(0)));
+    let end = crate::harness::down(Message::SnapshotEnd(wire::internal::SnapshotEnd {}));
+    let all = [begin].into_iter().chain(chunks).chain([end]).collect();
+    assert_eq!(fault_of(fresh.open().handle(all)), "revoked_signer");
+    assert_eq!(edge.seen.position(), Some(at(5)));
+}
+
+#[test]
+fn change_sets_of_no_bytes_count_against_the_bound() {
+    let (_, _, mut core) = scene();
+    let empty = wire::internal::Batch { change_sets_encoded: vec![Bytes::new(); (64 << 20) / 64 + 1], seal_encoded: Bytes::new() };
+    assert_eq!(fault_of(core.handle(vec![crate::harness::down(Message::Batch(empty))])), "too_large");
+}

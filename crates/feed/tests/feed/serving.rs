@@ -517,3 +517,88 @@ async fn second_snapshot_of_a_slow_subscriber_holds_only_what_has_changed() {
     }
     assert!(sizes.len() == 2 && sizes[0] > 1 && sizes[1] == 1, "{sizes:?}");
 }
+
+#[tokio::test]
+async fn checkpoints_go_out_also_while_writes_never_pause() {
+    let mut plane = Plane::new();
+    plane.tick();
+    for _ in 0..14 {
+        plane.commit(vec![put(1, vec![7; 1500])]);
+    }
+    let (mut link, _serving) = served(&plane.publisher, EDGE, 64);
+    link.sender.send(hello(None)).await.unwrap();
+    settle().await;
+    let mut order = Vec::new();
+    while let Some(Ok(message)) = link.receiver.recv().now_or_never() {
+        match message.message {
+            Some(Message::Batch(_)) => order.push('b'),
+            Some(Message::Checkpoint(_)) => order.push('c'),
+            _ => {}
+        }
+    }
+    assert!(order.len() > 3 && order[..2] == ['b', 'c'] && order[2..].iter().all(|one| *one == 'b'), "{order:?}");
+}
+
+#[tokio::test]
+async fn subscriber_revoked_while_it_reads_a_snapshot_slowly_gets_no_more_of_it() {
+    let mut plane = Plane::new();
+    plane.write(60);
+    let (mut slow, serving) = served(&plane.publisher, EDGE, 1);
+    slow.sender.send(hello(None)).await.unwrap();
+    settle().await;
+    revoke(&mut plane, EDGE);
+    let mut chunks = 0;
+    let kind = loop {
+        match slow.receiver.recv().await.unwrap().message {
+            Some(Message::SnapshotChunk(_)) => chunks += 1,
+            Some(Message::Refused(refused)) => break refused.kind(),
+            _ => {}
+        }
+    };
+    assert_eq!((kind, chunks), (RefusedKind::Revoked, 0));
+    assert!(matches!(serving.await.unwrap(), ServeEnd::Refused { kind: RefusedKind::Revoked, .. }));
+}
+
+#[tokio::test]
+async fn subscriber_is_not_fed_by_a_node_that_is_revoked() {
+    let mut plane = Plane::new();
+    plane.write(3);
+    revoke(&mut plane, crate::harness::CONTROL);
+    let (mut link, _serving) = served(&plane.publisher, EDGE, 8);
+    link.sender.send(hello(None)).await.unwrap();
+    assert_eq!(refusal(&mut link).await, RefusedKind::Unavailable, "an edge would refuse its seals");
+}
+
+#[tokio::test]
+async fn position_presented_counts_only_when_its_history_is_ours_and_readers_see_it() {
+    let mut plane = Plane::new();
+    plane.write(9);
+    let own = plane.history[4].chain_hash();
+    let held_back = |hash: Hash| {
+        let mut up = hello(Some((at(4), hash)));
+        if let Some(Up::Hello(hello)) = &mut up.message {
+            hello.held_back = true;
+        }
+        up
+    };
+    let forked = hello(Some((at(4), Hash::from_bytes([5; 32]))));
+    let ahead = hello(Some((at(50), own)));
+    for (case, up, durable) in [
+        ("a fork", forked, None),
+        ("ahead", ahead, None),
+        ("held back", held_back(own), None),
+        ("ours", hello(Some((at(4), own))), Some(at(4))),
+    ] {
+        let (mut link, _serving) = served(&plane.publisher, EDGE, 64);
+        link.sender.send(up).await.unwrap();
+        settle().await;
+        assert_eq!(plane.publisher.acks().rows()[0].durable, durable, "{case}");
+    }
+}
+
+fn revoke(plane: &mut Plane, node: NodeId) {
+    let key = TypedKey::Node { node }.encode();
+    let mut record = NodeRecord::decode(plane.propagated().get(&key).unwrap()).unwrap();
+    record.revoked = Some(UnixMillis::new(1));
+    plane.commit(vec![Change { key, value: Some(record.encode()) }]);
+}

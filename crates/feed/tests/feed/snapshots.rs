@@ -267,6 +267,35 @@ fn snapshot_that_would_go_back_is_refused() {
 }
 
 #[test]
+fn snapshot_that_batches_have_passed_is_given_up() {
+    let (mut plane, edge, mut core) = scene();
+    take(&mut core, batch(&plane.sets[..1], Some(&plane.seal_of(1))));
+    let cut = cut(&plane);
+    take(&mut core, begin(cut.begin(0)));
+    plane.write(2);
+    take(&mut core, batch(&plane.sets[1..], Some(&plane.seal())));
+    assert_eq!(core.resume(), None);
+    assert_eq!(fault_of(core.handle(vec![chunk(cut.chunk(0).unwrap())])), "protocol");
+    assert_eq!(fault_of(core.handle(vec![end()])), "protocol");
+    assert_eq!(edge.seen.position(), Some(at(43)));
+    core.close().unwrap();
+    assert_eq!(edge.open().published(), Some(at(43)));
+}
+
+#[test]
+fn snapshot_end_after_a_batch_in_one_run_of_messages_leaves_the_log_whole() {
+    let (plane, edge, mut core) = scene();
+    let whole = cut(&plane);
+    let mut messages = vec![begin(whole.begin(0))];
+    messages.extend((0..whole.chunks()).map(|index| chunk(whole.chunk(index).unwrap())));
+    messages.extend([batch(&plane.sets[..1], Some(&plane.seal_of(1))), end()]);
+    assert_eq!(fault_of(core.handle(messages)), "protocol");
+    assert_eq!(edge.seen.position(), Some(at(1)), "what was good before it is shown");
+    core.close().unwrap();
+    assert_eq!(edge.open().published(), Some(at(1)));
+}
+
+#[test]
 fn snapshot_of_an_empty_window_is_shared_by_subscribers_and_follows_the_window() {
     let mut plane = Plane::new();
     plane.write(40);
