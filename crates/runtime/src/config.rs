@@ -94,7 +94,11 @@ pub fn load<C: Checks>(path: &Path) -> Result<C, ConfigError> {
 pub fn parse<C: Checks>(path: &Path, text: &str) -> Result<C, ConfigError> {
     let config: C = toml::from_str(text).map_err(|error| {
         let (line, column) = error.span().map_or((0, 0), |span| place(text, span.start));
-        ConfigError::Parse { path: path.to_owned(), line, column, message: error.message().to_owned() }
+        let message = match key_at(text, line) {
+            Some(key) => format!("{key}: {}", error.message()),
+            None => error.message().to_owned(),
+        };
+        ConfigError::Parse { path: path.to_owned(), line, column, message }
     })?;
     config.check().map_err(|(key, message)| ConfigError::Check { path: path.to_owned(), key, message })?;
     Ok(config)
@@ -115,6 +119,16 @@ fn place(text: &str, offset: usize) -> (usize, usize) {
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().map_or(0, |rest| rest.chars().count()) + 1;
     (line, column)
+}
+
+/// The dotted key that a line sets: its own, below the table that the last header before it names.
+fn key_at(text: &str, line: usize) -> Option<String> {
+    let lines: Vec<&str> = text.lines().take(line).map(str::trim).collect();
+    let (key, _) = lines.last()?.split_once('=')?;
+    let key = key.trim();
+    let is_key = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'));
+    let table = lines.iter().rfind(|line| line.starts_with('[')).map(|header| header.trim_matches(['[', ']']));
+    is_key.then(|| table.map_or_else(|| key.to_owned(), |table| format!("{table}.{key}")))
 }
 
 /// Fails with `key` unless the number lies in the range.

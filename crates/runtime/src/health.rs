@@ -4,7 +4,7 @@
 //! Nothing else answers without credentials, so nothing here tells more than names of checks, their state, and numbers.
 //!
 //! **Invariants**
-//! 1. A check starts as not ready, so a server that forgets to set one is never taken for ready.
+//! 1. A check starts as not ready, and no check is not ready either, so a server that forgets to set one is never taken for ready.
 //! 2. Connections are bounded; what is over the bound waits in the kernel's queue.
 
 use std::{
@@ -49,7 +49,7 @@ pub struct Check {
 }
 
 impl Readiness {
-    /// No checks: ready.
+    /// No checks yet, and so not ready: the port may answer before the server has said what there is to check.
     pub fn new() -> Self {
         Self::default()
     }
@@ -61,9 +61,10 @@ impl Readiness {
         check
     }
 
-    /// Whether every check is ready.
+    /// Whether there is a check, and every check is ready.
     pub fn is_ready(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).values().all(Option::is_none)
+        let checks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        !checks.is_empty() && checks.values().all(Option::is_none)
     }
 
     /// One line per check, in the order of names: `[+] disk ready` or `[-] feed not ready: reason`.
@@ -213,9 +214,10 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (readiness, cancel) = (Readiness::new(), CancellationToken::new());
-        let (disk, feed) = (readiness.check("disk"), readiness.check("feed"));
         let server = tokio::spawn(serve(listener, readiness.clone(), init_metrics().unwrap(), cancel.clone()));
 
+        assert!(request(address, "/readyz").await.starts_with("HTTP/1.1 503"), "nothing to check yet");
+        let (disk, feed) = (readiness.check("disk"), readiness.check("feed"));
         assert!(request(address, "/livez").await.starts_with("HTTP/1.1 200"));
         disk.ready();
         let answer = request(address, "/readyz").await;

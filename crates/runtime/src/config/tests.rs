@@ -71,20 +71,20 @@ fn config_empty_is_the_default() {
 }
 
 #[test]
-fn config_mistake_is_reported_with_line_and_column() {
+fn config_mistake_is_reported_with_line_column_and_key() {
     let cases = [
-        ("[limits]\nwindow_byte = \"1MiB\"\n", "x.toml:2:1: unknown field `window_byte`, expected one of"),
+        ("[limits]\nwindow_byte = \"1MiB\"\n", "x.toml:2:1: limits.window_byte: unknown field `window_byte`, expected one of"),
         ("\n\n[logs]\n", "x.toml:3:2: unknown field `logs`"),
-        ("[limits]\n  window_bytes = \"64MB\"\n", "x.toml:2:18: \"64MB\" is not a size such as"),
-        ("[limits]\nwindow_bytes = 64\n", "x.toml:2:16: invalid type: integer `64`, expected a string"),
-        ("[cluster]\nlease = \"soon\"\n", "x.toml:2:9: \"soon\" is not a duration such as"),
-        ("[listen]\ngrpc = \"localhost\"\n", "x.toml:2:8: "),
-        ("[node]\nid = 1\nname = \"Control 1\"\ndata_dir = \"d\"\n", "x.toml:3:8: a node name has 'C' at place 1"),
-        ("[node]\nid = -1\n", "x.toml:2:6: "),
+        ("[limits]\n  window_bytes = \"64MB\"\n", "x.toml:2:18: limits.window_bytes: \"64MB\" is not a size such as"),
+        ("[limits]\nwindow_bytes = 64\n", "x.toml:2:16: limits.window_bytes: invalid type: integer `64`, expected a string"),
+        ("[cluster]\nlease = \"soon\"\n", "x.toml:2:9: cluster.lease: \"soon\" is not a duration such as"),
+        ("[listen]\ngrpc = \"localhost\"\n", "x.toml:2:8: listen.grpc: "),
+        ("[node]\nid = 1\nname = \"Control 1\"\ndata_dir = \"d\"\n", "x.toml:3:8: node.name: a node name has 'C' at place 1"),
+        ("[node]\nid = -1\n", "x.toml:2:6: node.id: "),
         ("[node]\nid = 1\nname = \"c\"\n", "x.toml:1:1: missing field `data_dir`"),
-        ("[log]\nformat = \"xml\"\n", "x.toml:2:10: unknown variant `xml`, expected `json` or `pretty`"),
+        ("[log]\nformat = \"xml\"\n", "x.toml:2:10: log.format: unknown variant `xml`, expected `json` or `pretty`"),
         ("[log\n", "x.toml:1:5: "),
-        ("[node]\nid = 1\nid = 2\n", "x.toml:3:1: duplicate key"),
+        ("[node]\nid = 1\nid = 2\n", "x.toml:3:1: node.id: duplicate key"),
     ];
     for (text, expected) in cases {
         let error = parsed::<ControlConfig>(text).unwrap_err();
