@@ -19,6 +19,7 @@ use state::Root;
 use types::{Position, UnixMillis};
 use wire::internal as proto;
 
+pub(crate) use self::core::Held;
 pub use self::{
     core::{Base, Core, CoreOptions, CoreParts, Handled, Synced},
     mark::Mark,

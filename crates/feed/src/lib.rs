@@ -32,6 +32,7 @@ mod changes;
 mod error;
 mod follower;
 mod head;
+mod marks;
 mod publisher;
 mod serve;
 mod sign;
@@ -45,6 +46,7 @@ pub use follower::{
     Base, CheckpointSeen, Core, CoreOptions, CoreParts, Follower, FollowerOptions, FollowerParts, FollowerStatus, Handled, Inline,
     KeyReceiver, Mark, NoKeys, Offload, Publish, SnapshotJob, SyncState, Synced, Tables,
 };
+pub use marks::{MarksError, decode_marks, encode_marks};
 pub use publisher::{Handover, NoHandover, Publisher, PublisherOptions, PublisherParts};
 pub use serve::{ServeEnd, Session, serve_subscriber};
 pub use sign::{Anchor, SigningKey, SigningKeyError, sign_signer_set, verify_successor};

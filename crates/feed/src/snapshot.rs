@@ -22,11 +22,13 @@ use std::collections::BTreeMap;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use state::{BUCKETS, ChainHead, Key, Propagated, SealStatement, Signed, bucket_hash, bucket_of, root_of_buckets};
-use types::{ClusterId, Hash, Position};
+use types::{ClusterId, Hash, Position, UnixMillis};
 use wire::internal as proto;
 
 use crate::{
-    Fault, head,
+    Fault,
+    follower::Held,
+    head,
     publisher::CHAIN,
     serve::{position_in, position_out},
 };
@@ -146,14 +148,26 @@ pub struct SnapshotBuilder {
     state_root: Hash,
     chunks: u32,
     next: u32,
+    /// Bytes of records proven so far, and how many there may be.
+    bytes: u64,
+    bytes_max: u64,
 }
 
 impl SnapshotBuilder {
     /// Begins, or goes on with `before` when it is the same snapshot. What the seal says is held against the meta here; its signature
-    /// is verified at the end, when the signer set that lies in the snapshot itself is proven.
-    pub(crate) fn begin(cluster: ClusterId, begin: &proto::SnapshotBegin, held: &Propagated, before: Option<Self>) -> Result<Self, Fault> {
+    /// is verified here too when its signer set is trusted already, and at the end in any case, when the signer set that lies in the
+    /// snapshot itself is proven. At most `bytes_max` of records are taken.
+    pub(crate) fn begin(
+        cluster: ClusterId,
+        begin: &proto::SnapshotBegin,
+        held: &Held,
+        bytes_max: u64,
+        before: Option<Self>,
+    ) -> Result<Self, Fault> {
+        let (trust, held) = (&held.trust, &held.state);
         let malformed = |error: state::StatementError| Fault::Malformed { what: "seal", detail: error.to_string() };
-        let seal = Signed::<SealStatement>::decode(&begin.seal_encoded).map_err(malformed)?.statement;
+        let signed = Signed::<SealStatement>::decode(&begin.seal_encoded).map_err(malformed)?;
+        let seal = signed.statement;
         let (head, hashes) = decode_meta(&begin.meta)?;
         let at = seal.position;
         if seal.cluster != cluster {
@@ -167,6 +181,14 @@ impl SnapshotBuilder {
         }
         if held.generation() != at.generation && held.position() != Position::default() {
             return Err(Fault::WrongGeneration { got: at, have: held.position() });
+        }
+        if trust.knows(signed.signer_set) {
+            trust.verify("seal", at, &signed)?;
+        }
+        // What is announced holds the lengths of each record too: never more than a fifth of it.
+        let announced = begin.records_bytes - begin.records_bytes / 5;
+        if announced > bytes_max {
+            return Err(Fault::IndexFull { at, got: announced, max: bytes_max });
         }
         if root_of_buckets(&hashes) != Some(seal.state_root) {
             return Err(Fault::SnapshotWhole { at, detail: "its bucket hashes do not have the sealed state root".into() });
@@ -187,6 +209,8 @@ impl SnapshotBuilder {
                 state_root: seal.state_root,
                 chunks: begin.chunks,
                 next: 0,
+                bytes: 0,
+                bytes_max,
             }),
             _ => Err(Fault::Protocol("a snapshot is gone on with that was never begun")),
         }
@@ -218,8 +242,13 @@ impl SnapshotBuilder {
         let listed = chunk.proof.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]]));
         let mut buckets: BTreeMap<u16, Vec<(Key, Bytes)>> = listed.map(|bucket| (bucket, Vec::new())).collect();
         let mut rest = &chunk.records[..];
+        let mut bytes = self.bytes;
         while !rest.is_empty() {
             let (key, value) = take_record(&mut rest).ok_or_else(|| refuse("a record is cut off".into()))?;
+            bytes += (key.as_bytes().len() + value.len()) as u64;
+            if bytes > self.bytes_max {
+                return Err(Fault::IndexFull { at: self.head.position, got: bytes, max: self.bytes_max });
+            }
             let bucket = bucket_of(&key);
             let records = buckets.get_mut(&bucket).ok_or_else(|| refuse(format!("a record of bucket {bucket}, which is not listed")))?;
             records.push((key, value));
@@ -232,12 +261,16 @@ impl SnapshotBuilder {
             }
         }
         self.proven.extend(buckets);
+        self.bytes = bytes;
         self.next += 1;
         Ok(())
     }
 
-    /// The whole state and its seal, once every bucket is proven or taken over. The seal's signature is still to be verified.
-    pub(crate) fn finish(self) -> Result<(Propagated, Bytes), Fault> {
+    /// The whole state and its seal, once every bucket is proven or taken over. The seal's signature is still to be verified. Nobody
+    /// signs the time that stands in a snapshot's head, so it counts up to `proven` only: one far ahead would hold an edge back
+    /// for as long after the next damage.
+    pub(crate) fn finish(mut self, proven: UnixMillis) -> Result<(Propagated, Bytes), Fault> {
+        self.head.time = self.head.time.min(proven);
         let at = self.head.position;
         let missing = |detail: String| Fault::SnapshotWhole { at, detail };
         if self.next != self.chunks {

@@ -34,6 +34,13 @@ use crate::{Anchor, Fault, FeedError, SnapshotBuilder, block::block_on, serve::i
 /// What a change set costs in memory beside its bytes: also one of no bytes is counted.
 pub(super) const SET_OVERHEAD: usize = 64;
 
+/// How often an edge that is alone writes the mark, so that a clock that begins too early after a loss of power is told from one
+/// that goes right.
+const MARK_EVERY: Duration = Duration::from_secs(60);
+
+/// How far this node's clock may be behind the control plane's without being held for one that is wrong.
+const SKEW: Duration = Duration::from_secs(5);
+
 /// What a core is opened with.
 #[derive(Clone, Debug)]
 pub struct CoreOptions {
@@ -109,11 +116,11 @@ pub struct Handled {
 
 /// What is verified and durable.
 #[derive(Clone)]
-pub(super) struct Held {
-    pub(super) state: Propagated,
-    pub(super) trust: Trust,
+pub(crate) struct Held {
+    pub(crate) state: Propagated,
+    pub(crate) trust: Trust,
     /// None while nothing is held.
-    pub(super) seal: Option<Signed<SealStatement>>,
+    pub(crate) seal: Option<Signed<SealStatement>>,
 }
 
 /// The follower's state and files.
@@ -137,6 +144,10 @@ pub struct Core {
     pub(super) builder: Option<SnapshotBuilder>,
     pub(super) log_bytes: u64,
     pub(super) base: Base,
+    /// A wall time that had certainly come at this monotonic time, whatever the wall clock shows since.
+    pub(super) wall_floor: (UnixMillis, Duration),
+    /// When the mark was written last, on the monotonic clock.
+    pub(super) marked: Duration,
 }
 
 /// What a start went on from, before the log was replayed on top.
@@ -213,6 +224,19 @@ impl Core {
     /// Whether enough log has grown for a snapshot file.
     pub fn snapshot_due(&self) -> bool {
         self.log_bytes >= self.options.snapshot_every_bytes && self.held.seal.is_some()
+    }
+
+    /// Whether the mark has not been written for a minute.
+    pub fn mark_due(&self) -> bool {
+        self.held.seal.is_some() && self.parts.clock.monotonic().saturating_sub(self.marked) >= MARK_EVERY
+    }
+
+    /// Writes the mark if it is due: how late it is by now must be known also after days alone.
+    ///
+    /// # Errors
+    /// [`FeedError::Disk`].
+    pub fn keep_mark(&mut self) -> Result<(), FeedError> {
+        if self.mark_due() { self.write_mark() } else { Ok(()) }
     }
 
     /// Makes the mark durable, writes what waits for the table, and closes all files. What comes next is [`Core::open`].
@@ -311,6 +335,8 @@ impl Core {
     }
 
     fn checkpoint(&mut self, encoded: &Bytes, staged: &mut Staged, handled: &mut Handled) -> Result<(), FeedError> {
+        // As with a batch: who vouches for what is held is not in the middle of a snapshot.
+        self.builder = None;
         if staged.held.seal.is_none() {
             return Err(Fault::Protocol("a checkpoint before anything is held").into());
         }
@@ -356,6 +382,8 @@ impl Core {
         let checkpointed = staged.checkpoint.is_some();
         if let Some(checkpoint) = staged.checkpoint {
             self.proven_time = self.proven_time.max(checkpoint.statement.time);
+            // The signed time is as good as a clock: what age counts from here on starts at the later of the two.
+            self.wall_floor = (self.parts.clock.wall().max(less_skew(checkpoint.statement.time)), self.parts.clock.monotonic());
             self.checkpoint = Some(checkpoint);
         }
         if !moved && !checkpointed {
@@ -386,7 +414,7 @@ impl Core {
             return Ok(None);
         };
         let released = match self.mark.hold {
-            Some(until) if self.proven_time <= until => {
+            Some(until) if self.proven_time <= until || self.held.state.position() < self.mark.position => {
                 tracing::warn!(position = %self.held.state.position(), "held back until it is certain that nothing shown before is missing");
                 return Ok(None);
             }
@@ -412,17 +440,25 @@ impl Core {
         Ok(self.synced())
     }
 
-    /// The latest log time that what is held may have; the head's own may come from a snapshot, where nothing proves it.
+    /// The latest log time that is known of what is held.
     fn newest_time(&self) -> UnixMillis {
         self.held.state.head().time.max(self.proven_time)
     }
 
     pub(super) fn write_mark(&mut self) -> Result<(), FeedError> {
+        let now = self.parts.clock.monotonic();
+        let (floor, since) = self.wall_floor;
+        let mut at = (self.held.state.position(), Some(self.held.state.chain_hash()));
+        if self.mark.hold.is_some() && self.mark.position > at.0 {
+            // What was held before the damage stays known until it is back.
+            at = (self.mark.position, self.mark.chain_hash);
+        }
+        self.marked = now;
         self.mark = Mark {
-            position: self.held.state.position(),
-            chain_hash: Some(self.held.state.chain_hash()),
+            position: at.0,
+            chain_hash: at.1,
             time: self.newest_time().max(self.mark.time),
-            wall: self.parts.clock.wall().max(self.mark.wall),
+            wall: self.parts.clock.wall().max(floor.plus(now.saturating_sub(since))),
             hold: self.mark.hold,
             checkpoint: self.checkpoint.as_ref().map(Signed::encode),
         };
@@ -430,7 +466,9 @@ impl Core {
     }
 
     fn snapshot_begin(&mut self, begin: &proto::SnapshotBegin) -> Result<(), FeedError> {
-        let builder = SnapshotBuilder::begin(self.options.cluster, begin, &self.held.state, self.builder.take())?;
+        // One that is smaller than what is held passes even where there is no room: see `fits`.
+        let bytes_max = self.options.index_bytes_max.max(self.held.state.bytes());
+        let builder = SnapshotBuilder::begin(self.options.cluster, begin, &self.held, bytes_max, self.builder.take())?;
         self.leads_on(builder.position())?;
         self.builder = Some(builder);
         Ok(())
@@ -447,7 +485,7 @@ impl Core {
         let builder = self.builder.take().ok_or(Fault::Protocol("a snapshot's end without its beginning"))?;
         // What is held may have moved on since the beginning was checked.
         self.leads_on(builder.position())?;
-        let (state, seal) = builder.finish()?;
+        let (state, seal) = builder.finish(self.newest_time())?;
         let verified = verify::sealed(self.options.cluster, state, &self.held.trust, &seal)?;
         self.fits(&self.held.state, &verified.state)?;
         let before = std::mem::replace(&mut self.held, Held { state: verified.state, trust: verified.trust, seal: Some(verified.seal) });
@@ -468,12 +506,9 @@ impl Core {
 
     /// Empties the log and lets it go on behind what is held.
     pub(super) fn restart_log(&mut self) -> Result<(), FeedError> {
-        let next = self.held.state.position().revision.get() + 1;
-        let failed = |source| FeedError::Log { operation: "began anew behind a snapshot", source: Box::new(source) };
-        let (done, durable) = store::completion();
-        block_on(self.log.truncate_from(self.reader.first_index(), done)).map_err(failed)?;
-        block_on(durable).map_err(failed)?;
-        self.purge_before(next)?;
+        // Past the end, so that one durable operation empties the log and lets it go on there: a crash leaves it as it was, or behind
+        // what is held, and never empty at an index that connects to nothing.
+        self.purge_before(self.held.state.position().revision.get() + 1)?;
         self.log_bytes = 0;
         Ok(())
     }
@@ -484,6 +519,11 @@ impl Core {
         block_on(self.log.purge_before(index, Bytes::new(), done)).map_err(failed)?;
         block_on(durable).map_err(failed)
     }
+}
+
+/// A time of the control plane's, as a clock that is a little behind may show it.
+pub(super) fn less_skew(time: UnixMillis) -> UnixMillis {
+    UnixMillis::new(time.get().saturating_sub(SKEW.as_millis() as u64))
 }
 
 /// What may come before the rest of a batch and its seal. Anything else says that the sender is done with it, and left it unsigned.

@@ -9,8 +9,10 @@
 //! - the rule after damage: nothing is published until the chain, or a verified checkpoint of a position that is held, lies
 //!   beyond `mark.time + STRIDE`. Then everything that was ever shown is contained (P3).
 //!
-//! It also keeps the last checkpoint, from which age goes on after a restart, and the highest wall time seen, without
-//! which a clock set back would make an old state look young.
+//! It also keeps the last checkpoint, from which age goes on after a restart, and the latest wall time that has certainly come since,
+//! without which a clock set back would make an old state look young. An edge that is alone writes it once a minute.
+//!
+//! A snapshot's own log time is signed by nobody and moves no mark; that what it brought is back, is known by the position of the mark.
 //!
 //! ```text
 //! file `mark`: two blocks of 4096 bytes, written in turn, so that a torn write leaves the other
@@ -54,7 +56,7 @@ pub struct Mark {
     pub chain_hash: Option<Hash>,
     /// Log time: nothing was shown that is later than this plus the stride.
     pub time: UnixMillis,
-    /// The highest the wall clock was ever seen to show.
+    /// The latest wall time that has certainly come: as shown since the checkpoint, or counted from it on the monotonic clock.
     pub wall: UnixMillis,
     /// After damage: nothing may be shown before the chain, or a checkpoint, lies beyond this log time.
     pub hold: Option<UnixMillis>,

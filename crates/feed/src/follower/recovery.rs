@@ -18,7 +18,7 @@ use types::{Position, UnixMillis};
 
 use super::{
     CheckpointSeen,
-    core::{Base, Core, CoreOptions, CoreParts, Held},
+    core::{Base, Core, CoreOptions, CoreParts, Held, less_skew},
     mark::{Found, Mark, MarkFile, STRIDE},
     record,
     table::{self, TableBehind},
@@ -66,12 +66,15 @@ impl Core {
             builder: None,
             log_bytes: 0,
             base: Base::Nothing,
+            wall_floor: (UnixMillis::default(), parts.clock.monotonic()),
+            marked: parts.clock.monotonic(),
             options,
             parts,
         };
         let whole = core.recover(&in_table, opened.whole, found == Found::Damaged)?;
         core.remember(&found, whole)?;
         core.align(in_table);
+        core.wall_floor.0 = core.mark.wall.max(core.parts.clock.wall());
         core.restore_checkpoint();
         let wall_before = core.mark.wall;
         core.show(false)?;
@@ -192,6 +195,7 @@ impl Core {
         match verify::checkpoint(self.options.cluster, &self.held.state, &self.held.trust, none, &encoded) {
             Ok(checkpoint) => {
                 self.proven_time = self.proven_time.max(checkpoint.statement.time);
+                self.wall_floor.0 = self.wall_floor.0.max(less_skew(checkpoint.statement.time));
                 self.checkpoint = Some(checkpoint);
             }
             Err(fault) => {
@@ -246,12 +250,14 @@ impl Core {
         Ok(proven(&self.options, head, &seal, records)?)
     }
 
-    /// A snapshot file of what is held, if there is none yet.
+    /// A snapshot file of what is held, if there is none yet; it takes the place of the oldest.
     pub(super) fn write_snapshot(&self) -> Result<(), FeedError> {
-        match self.snapshot_job() {
-            Some(job) => job.run().map(drop),
-            None => Ok(()),
-        }
+        let Some(job) = self.snapshot_job() else { return Ok(()) };
+        let order = order_of(job.run()?);
+        let failed = |source| FeedError::Snapshot { operation: "removing old files", source: Box::new(source) };
+        // Files of later positions were of no use, or this one would not have been written: they must not push it out.
+        let later = self.snapshots.orders().map_err(failed)?.iter().filter(|other| **other > order).count();
+        self.snapshots.keep_newest(later + SNAPSHOTS_KEPT).map_err(failed)
     }
 
     /// Work that writes a snapshot file of what is held; it may run beside the core. None while nothing is held.
@@ -300,6 +306,11 @@ impl Core {
     }
 }
 
+/// The order by which a snapshot file of a position is named.
+fn order_of(position: Position) -> u128 {
+    u128::from(position.generation.get()) << 64 | u128::from(position.revision.get())
+}
+
 /// Writes one snapshot file and reads it back.
 pub struct SnapshotJob {
     disk: Arc<dyn Disk>,
@@ -316,7 +327,7 @@ impl SnapshotJob {
     pub fn run(self) -> Result<Position, FeedError> {
         let failed = |operation| move |source| FeedError::Snapshot { operation, source: Box::new(source) };
         let position = self.state.position();
-        let order = u128::from(position.generation.get()) << 64 | u128::from(position.revision.get());
+        let order = order_of(position);
         let present = self.folder.orders().map_err(failed("listing"))?.contains(&order);
         if present && self.verify(order).is_err() {
             // A damaged file of this very position: it is of no use, and in the way.

@@ -17,6 +17,9 @@ use wire::internal::{self as proto, SubscribeDown, SubscribeUp, subscribe_down::
 use super::{Core, Handled, KeyReceiver, Offload, Synced, core::SET_OVERHEAD, run_blocking};
 use crate::{FeedError, publisher::CHAIN, serve::position_out};
 
+/// The longest wait in one piece.
+const PAUSE: Duration = Duration::from_secs(30);
+
 /// What a follower is made with.
 #[derive(Clone, Debug)]
 pub struct FollowerOptions {
@@ -142,6 +145,7 @@ impl Follower {
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), FeedError> {
         let mut failures = 0_u32;
         loop {
+            self.keep_mark().await.inspect_err(|error| self.lost(error))?;
             let mut fresh = false;
             let error = match self.follow(&stop, &mut fresh).await {
                 Ok(()) => FeedError::Stopping,
@@ -160,12 +164,37 @@ impl Follower {
             failures = if fresh { 0 } else { failures.saturating_add(1) };
             let asked = if let FeedError::Refused { retry_after_ms, .. } = &error { *retry_after_ms } else { 0 };
             let wait = self.backoff(failures).max(Duration::from_millis(asked).min(Duration::from_secs(300)));
+            self.pause(wait, &stop).await?;
+        }
+    }
+
+    /// Waits between two streams. Control may be away for days: the mark is kept meanwhile.
+    async fn pause(&mut self, wait: Duration, stop: &CancellationToken) -> Result<(), FeedError> {
+        let until = self.parts.clock.monotonic().saturating_add(wait);
+        loop {
+            let rest = until.saturating_sub(self.parts.clock.monotonic());
+            if rest.is_zero() || stop.is_cancelled() {
+                return Ok(());
+            }
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {}
-                () = self.parts.clock.sleep(wait) => {}
+                () = self.parts.clock.sleep(rest.min(PAUSE)) => {}
             }
+            self.keep_mark().await.inspect_err(|error| self.lost(error))?;
         }
+    }
+
+    /// Writes the mark when that is due. Called at least once in [`PAUSE`] and twice the silence that is borne.
+    async fn keep_mark(&mut self) -> Result<(), FeedError> {
+        let Some(mut core) = self.core.take_if(|core| core.mark_due()) else { return Ok(()) };
+        let work = move || {
+            let kept = core.keep_mark();
+            (core, kept)
+        };
+        let (core, kept) = run_blocking(&*self.parts.offload, work).await?;
+        self.core = Some(core);
+        kept
     }
 
     /// One stream, from dialling to its end.
@@ -215,6 +244,7 @@ impl Follower {
                 }
                 Event::Snapshot(written) => self.snapshot_done(written).await?,
             }
+            self.keep_mark().await?;
         }
     }
 

@@ -52,6 +52,23 @@ fn restart_alone_serves_at_once_with_the_age_of_the_last_checkpoint() {
 }
 
 #[test]
+fn restart_after_days_alone_and_a_loss_of_power_is_not_fooled_by_a_clock_that_begins_too_early() {
+    let (plane, edge) = scene();
+    let (mut core, wall) = (edge.open(), plane.clock.wall());
+    assert!(!core.mark_due());
+    plane.clock.advance(Duration::from_secs(6 * 86_400));
+    assert!(core.mark_due());
+    // The wall clock is set back before the mark is written: what has passed since the checkpoint is counted all the same.
+    plane.clock.set_wall(wall);
+    core.keep_mark().unwrap();
+    assert!(!core.mark_due());
+    edge.crash(core, &SimEntropy::new(3));
+    plane.clock.set_wall(wall.plus(Duration::from_secs(3600)));
+    edge.open();
+    assert_eq!(edge.seen.checkpoint().unwrap().restored_wall, Some(wall.plus(Duration::from_secs(6 * 86_400))));
+}
+
+#[test]
 fn restart_after_a_crash_soon_after_the_first_checkpoint_knows_its_age() {
     let plane = Plane::new();
     let edge = Edge::new(&plane.clock);

@@ -602,3 +602,28 @@ fn revoke(plane: &mut Plane, node: NodeId) {
     record.revoked = Some(UnixMillis::new(1));
     plane.commit(vec![Change { key, value: Some(record.encode()) }]);
 }
+
+#[tokio::test]
+async fn follower_keeps_its_mark_while_nobody_can_be_reached() {
+    use seams::Clock;
+    let plane = Plane::new();
+    let edge = Edge::new(&plane.clock);
+    let mut core = edge.open();
+    core.handle(vec![batch(&plane.sets, Some(&plane.seal()))]).unwrap();
+    let wall = plane.clock.wall();
+    core.handle(vec![checkpoint(&plane.checkpoint(wall.get()))]).unwrap();
+    let running = start(&plane, core, EDGE);
+    for _ in 0..10 {
+        settle().await;
+        plane.clock.advance(Duration::from_secs(50));
+    }
+    settle().await;
+    // Power is lost: nothing is closed.
+    running.task.abort();
+    assert!(running.task.await.is_err());
+    edge.disk.crash(&SimEntropy::new(5));
+    edge.table.crash(&SimEntropy::new(5));
+    edge.open();
+    let seen = edge.seen.checkpoint().unwrap();
+    assert!(seen.restored_wall >= Some(wall.plus(Duration::from_secs(400))), "{seen:?}");
+}

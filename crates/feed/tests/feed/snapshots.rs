@@ -296,6 +296,74 @@ fn snapshot_end_after_a_batch_in_one_run_of_messages_leaves_the_log_whole() {
 }
 
 #[test]
+fn snapshot_head_with_a_time_far_ahead_holds_no_edge_back_after_damage() {
+    let (plane, edge, mut core) = scene();
+    let cut = cut(&plane);
+    let mut forged = cut.begin(0);
+    let mut meta = BytesMut::from(&forged.meta[..]);
+    meta[49..57].copy_from_slice(&u64::MAX.to_le_bytes());
+    forged.meta = meta.freeze();
+    take(&mut core, begin(forged));
+    for index in 0..cut.chunks() {
+        take(&mut core, chunk(cut.chunk(index).unwrap()));
+    }
+    take(&mut core, end());
+    let now = crate::harness::START_MS;
+    take(&mut core, crate::harness::checkpoint(&plane.checkpoint(now + 1)));
+    core.close().unwrap();
+    edge.remove_files("edge/log");
+    edge.remove_files("edge/snapshots");
+    edge.table.clear();
+    let mut core = edge.open();
+    assert_eq!(core.published(), None);
+    // A checkpoint of an older position, however late, does not say that all that was shown is back.
+    take(&mut core, batch(&plane.sets[..40], Some(&plane.seal_of(40))));
+    take(&mut core, crate::harness::checkpoint(&plane.checkpoint_of(40, now + 6000)));
+    assert_eq!(core.published(), None);
+    take(&mut core, batch(&plane.sets[40..], Some(&plane.seal())));
+    assert_eq!(core.published(), Some(at(41)));
+}
+
+#[test]
+fn snapshot_too_large_is_refused_at_its_beginning_or_at_the_first_chunk_too_many() {
+    let (plane, edge, core) = scene();
+    drop(core);
+    let cut = cut(&plane);
+    let mut core = edge.open_bounded(store::Drive::Inline, 1500);
+    assert_eq!(fault_of(core.handle(vec![begin(cut.begin(0))])), "index_full");
+    take(&mut core, begin(SnapshotBegin { records_bytes: 10, ..cut.begin(0) }));
+    assert_eq!(fault_of(core.handle(vec![chunk(cut.chunk(0).unwrap())])), "index_full", "it announced less than it sends");
+    assert_eq!(core.resume(), None);
+}
+
+#[test]
+fn snapshot_signed_by_nobody_known_is_refused_at_its_beginning_and_a_stale_one_dropped() {
+    let (mut plane, edge, mut core) = scene();
+    take(&mut core, batch(&plane.sets, Some(&plane.seal())));
+    plane.write(1);
+    let cut = cut(&plane);
+    let seal = other_key().sign(plane.seal().statement, CONTROL, 1);
+    assert_eq!(fault_of(core.handle(vec![begin(SnapshotBegin { seal_encoded: seal.encode(), ..cut.begin(0) })])), "bad_signature");
+    take(&mut core, begin(cut.begin(0)));
+    core.disconnected();
+    assert!(core.resume().is_some());
+    take(&mut core, crate::harness::checkpoint(&plane.checkpoint_of(41, crate::harness::START_MS + 1)));
+    assert_eq!(core.resume(), None, "the next stream went on without it");
+    assert_eq!(edge.seen.position(), Some(at(41)));
+}
+
+#[test]
+fn snapshot_files_from_the_network_are_kept_two_at_a_time() {
+    let (mut plane, edge, mut core) = scene();
+    for _ in 0..4 {
+        send(&mut core, &cut(&plane));
+        plane.write(1);
+    }
+    assert_eq!(edge.files("edge/snapshots").len(), 2);
+    assert_eq!(edge.seen.position(), Some(at(44)));
+}
+
+#[test]
 fn snapshot_of_an_empty_window_is_shared_by_subscribers_and_follows_the_window() {
     let mut plane = Plane::new();
     plane.write(40);
