@@ -24,6 +24,7 @@ mod error;
 mod feed_link;
 mod housekeeping;
 mod keys;
+mod marks;
 mod options;
 mod recent;
 mod resolve;

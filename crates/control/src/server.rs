@@ -28,6 +28,7 @@ use crate::{
     door::{self, Door},
     housekeeping,
     keys::{self, Envelopes, UnlockError},
+    marks,
     options::{ControlOptions, Observer},
     recent::Recent,
     services::{FeedService, Services},
@@ -233,6 +234,9 @@ impl Control {
         drop(root);
         bootstrap::register(core, register).await?;
         core.publisher.acks().expect(edges(&core.consensus.local())?);
+        let file = config.node.data_dir.join("marks");
+        marks::restore(&core.publisher, &file);
+        core.tasks.spawn("keep marks", Box::pin(marks::keep(core.clone(), file)));
         core.tasks.spawn("housekeeping", Box::pin(housekeeping::run(core.clone())));
 
         let (address, listener) = listen(config.listen.grpc, "gRPC").await?;

@@ -26,10 +26,11 @@ pub(crate) use feed::FeedService;
 fn after(page: &PageTarget) -> Result<Option<Key>, PublicError> {
     let Some(token) = &page.token else { return Ok(None) };
     let bad = || PublicError::new(ErrorKind::InvalidArgument, "field `page.token`: not a token that a page before this one gave out");
-    let bytes: Option<Vec<u8>> = (token.len() % 2 == 0 && token.is_ascii())
-        .then(|| (0..token.len()).step_by(2).map(|at| u8::from_str_radix(&token[at..at + 2], 16).ok()).collect())
-        .flatten();
-    let key = Key::from_bytes(bytes.ok_or_else(bad)?.into());
+    // Digit by digit: `u8::from_str_radix` would take a sign for one.
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let (pairs, rest) = token.as_bytes().as_chunks::<2>();
+    let bytes: Option<Vec<u8>> = pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect();
+    let key = Key::from_bytes(bytes.filter(|_| rest.is_empty()).ok_or_else(bad)?.into());
     key.decode().map(|_| Some(key)).map_err(|_| bad())
 }
 
