@@ -6,6 +6,7 @@
 mod crashes;
 mod forged;
 mod harness;
+mod power;
 mod recovery;
 mod scripts;
 mod serving;
