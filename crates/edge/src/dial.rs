@@ -12,12 +12,15 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Response, Status, Streaming};
 use wire::{
-    FEED_MESSAGE_BYTES_MAX,
-    internal::{SubscribeDown, SubscribeUp, feed_client::FeedClient},
+    ErrorKind, FEED_MESSAGE_BYTES_MAX, PublicError,
+    internal::{Refused, RefusedKind, SubscribeDown, SubscribeUp, feed_client::FeedClient, subscribe_down::Message},
 };
 
 /// Messages up that wait: a hello and some acknowledgements, of which the last counts.
 const OUT_MAX: usize = 16;
+
+/// How long a revoked node stays away from the node that said so.
+const REVOKED_RETRY_MS: u64 = 60_000;
 
 /// Calls the control nodes in turn.
 pub(crate) struct ControlDial {
@@ -60,10 +63,24 @@ impl SendHalf<SubscribeUp> for Up {
     }
 }
 
-/// The receiving half, which first waits for the call to be answered. Both states are kept across a cancelled receive.
+/// The receiving half, which first waits for the call to be answered. Its state is kept across a cancelled receive.
 enum Down {
     Opening(BoxFuture<'static, Result<Streaming<SubscribeDown>, Status>>),
     Open(Box<Streaming<SubscribeDown>>),
+    Ended,
+}
+
+impl Down {
+    /// A status ends the stream. That this node is revoked is said by status before a stream is opened, and is a message to the follower.
+    fn end(&mut self, status: &Status) -> Result<SubscribeDown, LinkClosed> {
+        *self = Self::Ended;
+        let error = PublicError::from_status(status);
+        if error.kind != ErrorKind::Revoked {
+            return Err(closed(status));
+        }
+        let refused = Refused { kind: RefusedKind::Revoked.into(), message: error.message, retry_after_ms: REVOKED_RETRY_MS };
+        Ok(SubscribeDown { message: Some(Message::Refused(refused)) })
+    }
 }
 
 impl RecvHalf<SubscribeDown> for Down {
@@ -71,11 +88,16 @@ impl RecvHalf<SubscribeDown> for Down {
         Box::pin(async move {
             loop {
                 match self {
-                    Self::Opening(opening) => *self = Self::Open(Box::new(opening.await.map_err(|status| closed(&status))?)),
-                    Self::Open(stream) => {
-                        let message = stream.message().await.map_err(|status| closed(&status))?;
-                        return message.ok_or_else(|| LinkClosed { reason: "the server ended the stream".to_owned() });
-                    }
+                    Self::Opening(opening) => match opening.await {
+                        Ok(stream) => *self = Self::Open(Box::new(stream)),
+                        Err(status) => return self.end(&status),
+                    },
+                    Self::Open(stream) => match stream.message().await {
+                        Ok(Some(message)) => return Ok(message),
+                        Ok(None) => *self = Self::Ended,
+                        Err(status) => return self.end(&status),
+                    },
+                    Self::Ended => return Err(LinkClosed { reason: "the server ended the stream".to_owned() }),
                 }
             }
         })
@@ -85,5 +107,5 @@ impl RecvHalf<SubscribeDown> for Down {
 /// What the server said, or what happened on the way to it, with all causes.
 fn closed(status: &Status) -> LinkClosed {
     let causes = std::iter::successors(std::error::Error::source(status), |cause| cause.source());
-    LinkClosed { reason: causes.fold(wire::PublicError::from_status(status).to_string(), |line, cause| format!("{line}: {cause}")) }
+    LinkClosed { reason: causes.fold(PublicError::from_status(status).to_string(), |line, cause| format!("{line}: {cause}")) }
 }

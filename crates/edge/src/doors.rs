@@ -106,6 +106,8 @@ fn serve<C>(
         .max_concurrent_streams(limits.streams_max)
         .timeout(limits.request_timeout)
         .max_connection_age(limits.connection_age_max)
+        // Streams have no end of their own: without this they would hold a connection for ever.
+        .max_connection_age_grace(limits.request_timeout)
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -137,5 +139,6 @@ fn connection(peer: &Peer) -> lookup::Connection {
         Some(PeerIdentity::Consumer { consumer, .. }) => Some(consumer.clone()),
         Some(PeerIdentity::Node { .. }) | None => None,
     };
-    lookup::Connection { identity, uid: peer.uid() }
+    let not_after = peer.certificate().map(|certificate| certificate.not_after);
+    lookup::Connection { identity, not_after, uid: peer.uid() }
 }

@@ -32,6 +32,7 @@ use crate::{
     follow::{Blocking, Following, Seen},
     glue::Glue,
     keys::{EdgeKeys, ensure_node_key},
+    revoked::Mark,
     status::{self, Checks, StatusService, StatusSource},
 };
 
@@ -85,6 +86,11 @@ impl Edge {
         let serving = Arc::new(Serving::new(Arc::clone(&clock), Arc::clone(&ring)));
         let lookup = Arc::new(Lookup::new(Arc::clone(&serving), Arc::new(Served::new(SERVED_ROWS_MAX)), &config.node.name));
         let keys = Arc::new(EdgeKeys::open(config.node.id, pair, ring, Arc::clone(&disk), data.join("keks"))?);
+        let mark = Arc::new(Mark::new(Arc::clone(&disk), data));
+        let glue = Glue { node: config.node.id, serving, keys: Arc::clone(&keys), mark: Arc::clone(&mark), observer };
+        if mark.is_set()? {
+            glue.revoked("it was marked so in an earlier run");
+        }
         let tasks = TokioSpawn::new(Handle::current(), CancellationToken::new());
         let readiness = Readiness::new();
         let checks = Arc::new(Checks::new(&readiness));
@@ -96,6 +102,7 @@ impl Edge {
             owner,
             lookup: Arc::clone(&lookup),
             keys: Arc::clone(&keys),
+            mark,
             seen: seen.clone(),
         });
 
@@ -106,7 +113,7 @@ impl Edge {
             entropy,
             disk,
             dial: Arc::new(ControlDial::new(config.control.endpoints.clone(), client_tls)),
-            glue: Arc::new(Glue { node: config.node.id, serving, keys: Arc::clone(&keys), observer }),
+            glue: Arc::new(glue),
             keys,
             table: data.join("table"),
             table_cache_bytes: config.limits.table_cache_bytes.bytes(),

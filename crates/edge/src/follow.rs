@@ -90,32 +90,34 @@ impl Following {
     /// the nodes whose certificates are accepted here.
     pub(crate) async fn run(self, first: Follower, stop: CancellationToken) {
         let mut follower = Some(first);
-        let mut pause = REOPEN_MIN;
+        let mut pauses = Pauses::default();
         while !stop.is_cancelled() {
             let ended = match follower.take() {
                 Some(follower) => {
+                    let status = follower.status();
+                    let durable = status.borrow().durable;
                     let refused = self.until_revoked(follower.status());
                     let mut running = std::pin::pin!(follower.run(stop.clone()));
-                    tokio::select! {
+                    let ended = tokio::select! {
                         biased;
                         ended = &mut running => ended,
-                        () = refused => {
-                            self.glue.revoked("a control node refuses this node as revoked");
-                            running.await
-                        }
+                        () = refused => running.await,
+                    };
+                    if status.borrow().durable > durable {
+                        pauses.worked();
                     }
+                    ended
                 }
                 None => match self.open().await {
                     Ok(opened) => {
                         follower = Some(opened);
-                        pause = REOPEN_MIN;
                         continue;
                     }
                     Err(error) => Err(error),
                 },
             };
             let Err(error) = ended else { return };
-            let chain = chain(&error);
+            let (chain, pause) = (chain(&error), pauses.next());
             metrics::counter!("cinnabar_edge_follower_failures_total", "node" => self.options.node.to_string()).increment(1);
             tracing::error!(error = chain, retry_in_ms = pause.as_millis() as u64, "following has failed; what is held is served on");
             self.seen.ended(chain);
@@ -124,19 +126,21 @@ impl Following {
                 () = stop.cancelled() => return,
                 () = self.clock.sleep(pause) => {}
             }
-            pause = (pause * 2).min(REOPEN_MAX);
         }
     }
 }
 
 impl Following {
-    /// Completes when a control node has refused this node as revoked. The chain says so too, but a revoked node is cut off before it
-    /// hears it (P7).
+    /// Completes when a control node has refused this node as revoked, and all that follows from it is done and on the disk. The chain
+    /// says so too, but a revoked node is cut off before it hears it (P7).
     async fn until_revoked(&self, mut status: watch::Receiver<FollowerStatus>) {
         let revoked = |status: &FollowerStatus| status.refused == Some(RefusedKind::Revoked.as_str_name());
         if status.wait_for(revoked).await.is_err() {
             // The follower has ended, and its end is what counts.
             std::future::pending::<()>().await;
+        }
+        while !self.glue.revoked("a control node refuses this node as revoked") {
+            self.clock.sleep(REOPEN_MAX).await;
         }
     }
 }
@@ -175,8 +179,43 @@ impl Seen {
     }
 }
 
+/// The pauses before a failed disk is tried again. Opening alone, which reads only, says nothing of whether it can be written.
+struct Pauses(Duration);
+
+impl Default for Pauses {
+    fn default() -> Self {
+        Self(REOPEN_MIN)
+    }
+}
+
+impl Pauses {
+    /// Something has become durable: the next failure is a new one.
+    fn worked(&mut self) {
+        *self = Self::default();
+    }
+
+    fn next(&mut self) -> Duration {
+        let longer = (self.0 * 2).min(REOPEN_MAX);
+        std::mem::replace(&mut self.0, longer)
+    }
+}
+
 /// An error and its causes in one line.
 fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_until_something_has_become_durable() {
+        let mut pauses = Pauses::default();
+        let seconds: Vec<_> = (0..8).map(|_| pauses.next().as_secs()).collect();
+        assert_eq!(seconds, [1, 2, 4, 8, 16, 32, 60, 60]);
+        pauses.worked();
+        assert_eq!(pauses.next(), REOPEN_MIN);
+    }
 }

@@ -7,24 +7,32 @@ use lookup::{Checkpoint, Serving};
 use state::Root;
 use types::{NodeId, Position};
 
-use crate::{Observer, keys::EdgeKeys};
+use crate::{Observer, keys::EdgeKeys, revoked::Mark};
 
 /// Publishes what the follower hands over.
 pub(crate) struct Glue {
     pub(crate) node: NodeId,
     pub(crate) serving: Arc<Serving>,
     pub(crate) keys: Arc<EdgeKeys>,
+    pub(crate) mark: Arc<Mark>,
     pub(crate) observer: Option<Arc<dyn Observer>>,
 }
 
 impl Glue {
-    /// Serves nothing more and drops the keys. After a restart the next hearing of it, by chain or by refusal, does it again.
-    pub(crate) fn revoked(&self, by: &'static str) {
+    /// Serves nothing more, drops the keys and removes their envelopes, and marks the data folder, so that a restart changes nothing.
+    /// Whether all of that is on the disk; if not, it should be called again.
+    pub(crate) fn revoked(&self, by: &'static str) -> bool {
         if !self.serving.is_revoked() {
-            tracing::error!(node = %self.node, by, "this node has been revoked: it serves nothing more and drops its keys");
+            tracing::error!(node = %self.node, by, remedy = self.mark.remedy(), "this node has been revoked: it serves nothing more and drops its keys");
         }
+        self.keys.forget();
         self.serving.revoke();
-        self.serving.keys().lock();
+        let erased = self.keys.erase();
+        let marked = self.mark.set();
+        if let Err(error) = &marked {
+            tracing::error!(%error, "the mark of the revocation cannot be set; it is tried again");
+        }
+        erased && marked.is_ok()
     }
 }
 

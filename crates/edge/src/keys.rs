@@ -2,7 +2,8 @@
 //!
 //! An envelope is believed only when the key in it matches the commitment that the published state carries for its epoch. It may come
 //! before that state does, so it waits in memory; once it has matched, its bytes are written to a file as they came, so that the
-//! edge opens values after a restart without the control plane. A key leaves the ring when the chain says that its epoch is destroyed.
+//! edge opens values after a restart without the control plane. A key leaves the ring when the chain says that its epoch is destroyed,
+//! and its file the disk, whatever is known of the file.
 //!
 //! ```text
 //! keks/DOMAIN-EPOCH.envelope   the HPKE envelope as it came; its own format names itself
@@ -65,6 +66,10 @@ struct Inner {
     filed: BTreeSet<EpochName>,
     /// Envelopes that have matched and are in no file yet.
     unfiled: BTreeMap<EpochName, Bytes>,
+    /// Destroyed epochs whose files may still be there.
+    unremoved: BTreeSet<EpochName>,
+    /// This node is revoked: nothing is taken in any more.
+    forgotten: bool,
 }
 
 /// Reads the node's key file, or makes key and file at the first start. Its public part stands in the node registry.
@@ -101,6 +106,13 @@ impl EdgeKeys {
         disk.create_dir_all(&folder).map_err(failed("create the folder"))?;
         let mut inner = Inner::default();
         for name in disk.list(&folder).map_err(failed("list"))? {
+            if name.ends_with(".new") {
+                // A crash came between writing and renaming; the envelope is asked for again.
+                if let Err(error) = remove(&*disk, &folder.join(&name)) {
+                    tracing::warn!(file = name, %error, "what a crash left of a key envelope cannot be removed");
+                }
+                continue;
+            }
             let Some(epoch) = parse_name(&name) else { continue };
             match read(&*disk, &folder.join(&name)) {
                 Ok(bytes) => {
@@ -123,12 +135,37 @@ impl EdgeKeys {
             }
         };
         let mut inner = self.lock();
+        if inner.forgotten {
+            return;
+        }
         if inner.announced != announced {
             inner.announced = announced;
             self.drop_destroyed(&mut inner);
             self.open_waiting(&mut inner);
         }
+        self.remove_destroyed(&mut inner);
         self.file(&mut inner);
+    }
+
+    /// Drops all keys and envelopes, and takes none any more: this node is revoked.
+    pub(crate) fn forget(&self) {
+        let mut inner = self.lock();
+        *inner = Inner { announced: std::mem::take(&mut inner.announced), forgotten: true, ..Inner::default() };
+        self.ring.lock();
+    }
+
+    /// Removes all envelopes from the disk. Whether none is left.
+    pub(crate) fn erase(&self) -> bool {
+        let _inner = self.lock();
+        let removed = self.disk.list(&self.folder).and_then(|names| {
+            let mut ours = names.iter().filter(|name| name.ends_with(".envelope") || name.ends_with(".new"));
+            ours.try_for_each(|name| remove(&*self.disk, &self.folder.join(name)))?;
+            self.disk.sync_dir(&self.folder)
+        });
+        if let Err(error) = &removed {
+            tracing::error!(%error, "the key envelopes of this revoked node cannot be removed; it is tried again");
+        }
+        removed.is_ok()
     }
 
     /// Epochs that the state calls usable and whose key is not here. Empty when the node can open everything.
@@ -147,12 +184,27 @@ impl EdgeKeys {
             if self.ring.remove_kek(&record.domain, record.n) {
                 tracing::info!(domain = %record.domain, epoch = %record.n, "KEK epoch destroyed: its key was dropped");
             }
-            if inner.filed.remove(&epoch) {
-                let removed = self.disk.remove_file(&self.path(&epoch)).and_then(|()| self.disk.sync_dir(&self.folder));
-                if let Err(error) = removed {
-                    tracing::warn!(domain = %record.domain, epoch = %record.n, %error, "the envelope of a destroyed KEK epoch cannot be removed");
-                }
+            inner.filed.remove(&epoch);
+            // Whether there is a file is not asked of memory, which may know nothing of one that could not be read.
+            inner.unremoved.insert(epoch);
+        }
+    }
+
+    /// Removes the files of destroyed epochs; what fails is tried again at the next root.
+    fn remove_destroyed(&self, inner: &mut Inner) {
+        if inner.unremoved.is_empty() {
+            return;
+        }
+        for epoch in std::mem::take(&mut inner.unremoved) {
+            let path = self.path(&epoch);
+            let removed = remove(&*self.disk, &path).and_then(|()| remove(&*self.disk, &path.with_extension("new")));
+            if let Err(error) = removed {
+                tracing::warn!(domain = %epoch.0, epoch = %epoch.1, %error, "the envelope of a destroyed KEK epoch cannot be removed; it is tried again");
+                inner.unremoved.insert(epoch);
             }
+        }
+        if let Err(error) = self.disk.sync_dir(&self.folder) {
+            tracing::warn!(%error, "the removal of destroyed KEK epochs is not durable; it is done again at the next start");
         }
     }
 
@@ -198,10 +250,7 @@ impl EdgeKeys {
     fn write(&self, epoch: &EpochName, envelope: &[u8]) -> io::Result<()> {
         let path = self.path(epoch);
         let beside = path.with_extension("new");
-        match self.disk.remove_file(&beside) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        remove(&*self.disk, &beside)?;
         let file = self.disk.open(&beside, OpenMode::CreateNew)?;
         file.write_all_at(envelope, 0)?;
         file.sync_data()?;
@@ -222,6 +271,9 @@ impl EdgeKeys {
 impl KeyReceiver for EdgeKeys {
     fn received(&self, envelopes: Vec<proto::Envelope>) {
         let mut inner = self.lock();
+        if inner.forgotten {
+            return;
+        }
         for envelope in envelopes {
             let Ok(domain) = KeyDomain::new(envelope.domain) else {
                 tracing::warn!("a key envelope for a key domain that cannot exist was ignored");
@@ -261,6 +313,14 @@ fn epochs(state: &Propagated) -> Result<Vec<KekEpochRecord>, FormatError> {
 fn parse_name(file: &str) -> Option<EpochName> {
     let (domain, epoch) = file.strip_suffix(".envelope")?.rsplit_once('-')?;
     Some((KeyDomain::new(domain).ok()?, KekEpoch::new(epoch.parse().ok()?)))
+}
+
+/// Removes a file; one that is not there is fine.
+fn remove(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    match disk.remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 fn read(disk: &dyn Disk, path: &Path) -> io::Result<Bytes> {

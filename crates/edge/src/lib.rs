@@ -5,6 +5,9 @@
 //! (`doors.rs`) are gRPC on a UNIX socket, gRPC over mutual TLS, and health and metrics over HTTP. Nothing here is global: several
 //! edges share a process in `cinnabar dev` and in tests.
 //!
+//! A node that is revoked, by the chain or by a control node that refuses its stream, drops its keys and their envelopes and marks its data
+//! folder (`revoked.rs`): it answers only status and health from then on, after a restart too.
+//!
 //! **Invariants**
 //! 1. The doors open before the control plane is reached, and stay open without it (P5).
 //! 2. A door answers nothing but health to who proves nothing.
@@ -12,7 +15,7 @@
 //!
 //! **Failure**: only what makes serving impossible from the start (no folder, a port taken, a key file that does not fit) stops [`Edge::start`].
 //!
-//! **Left out**: relaying, plain HTTP lookups on the socket, certificates that renew themselves.
+//! **Left out**: gRPC reflection (control nodes have it), relaying, plain HTTP lookups on the socket, certificates that renew themselves.
 
 mod anchor;
 mod dial;
@@ -23,6 +26,7 @@ mod follow;
 mod glue;
 mod keys;
 mod options;
+mod revoked;
 mod status;
 mod table;
 

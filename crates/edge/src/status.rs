@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status};
 use types::{ClusterId, NodeId, NodeName, Position};
 use wire::v1;
 
-use crate::{follow::Seen, keys::EdgeKeys};
+use crate::{follow::Seen, keys::EdgeKeys, revoked::Mark};
 
 /// How often readiness and gauges follow: as often as checkpoints come.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
@@ -44,6 +44,7 @@ pub(crate) struct StatusSource {
     pub(crate) owner: u32,
     pub(crate) lookup: Arc<Lookup>,
     pub(crate) keys: Arc<EdgeKeys>,
+    pub(crate) mark: Arc<Mark>,
     pub(crate) seen: Seen,
 }
 
@@ -55,7 +56,7 @@ impl StatusSource {
         let synced = serving.position().is_some();
         let mut problems = self.seen.problems();
         if serving.is_revoked() {
-            problems.push("this node has been revoked".to_owned());
+            problems.push(format!("this node has been revoked: {}", self.mark.remedy()));
         }
         if synced && !serving.fresh_enough() {
             problems.push(format!("the state is too old to serve: age {}", serving.age()));

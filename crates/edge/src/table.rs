@@ -1,14 +1,12 @@
 //! Where the follower's table lies: a folder of sled's, never the only copy.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::PathBuf;
 
 use seams::{Table, TableError};
-use store::{SledOptions, SledTable};
+use store::{SledOptions, open_anew, open_or_set_aside};
 
-/// Opens the table in `folder`; a damaged one is moved to `folder.damaged`, in place of an older one, for whoever looks into it.
+/// Opens the table in `folder`; a damaged one, and one in whose opening the process died twice, is moved to `folder.damaged-N`, for
+/// whoever looks into it, and an empty one takes its place.
 pub(crate) struct SledTables {
     folder: PathBuf,
     options: SledOptions,
@@ -22,23 +20,52 @@ impl SledTables {
 
 impl feed::Tables for SledTables {
     fn open(&mut self) -> Result<Box<dyn Table>, TableError> {
-        Ok(Box::new(SledTable::open(&self.folder, self.options.clone())?))
+        // All of it is read here once: that finds the damage, and counts the live bytes by which the folder is kept small.
+        Ok(Box::new(open_or_set_aside(&self.folder, self.options.clone(), &mut |_, _| Ok(()))?.table))
     }
 
     fn reset(&mut self) -> Result<Box<dyn Table>, TableError> {
-        set_aside(&self.folder).map_err(|source| TableError::Failed { operation: "set aside", source: Box::new(source) })?;
-        self.open()
+        Ok(Box::new(open_anew(&self.folder, self.options.clone())?))
     }
 }
 
-fn set_aside(folder: &Path) -> std::io::Result<()> {
-    let aside = folder.with_extension("damaged");
-    if aside.exists() {
-        fs::remove_dir_all(&aside)?;
+#[cfg(test)]
+mod tests {
+    use feed::Tables;
+    use seams::TableBatch;
+
+    use super::*;
+
+    #[test]
+    fn table_that_is_rewritten_again_and_again_is_kept_small() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = SledOptions { cache_bytes: 1 << 20, compact_bytes_min: 1 << 20 };
+        let mut tables = SledTables { folder: folder.path().join("table"), options };
+        let mut table = tables.open().unwrap();
+        for round in 0..100_u8 {
+            let mut batch = TableBatch::default();
+            for key in 0..4_u8 {
+                batch.put([key], vec![round ^ key; 64 << 10]);
+            }
+            table.write(&batch).unwrap();
+            table.flush().unwrap();
+        }
+        assert!(table.disk_bytes() < 8 << 20, "25 MiB were written, {} bytes are held", table.disk_bytes());
     }
-    if folder.exists() {
-        fs::rename(folder, &aside)?;
-        tracing::warn!(folder = %folder.display(), aside = %aside.display(), "the table was set aside; it is rebuilt from the log and a snapshot file");
+
+    #[test]
+    fn table_in_whose_opening_the_process_died_twice_is_set_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut tables = SledTables::new(folder.path().join("table"), 1 << 20);
+        let mut batch = TableBatch::default();
+        batch.put(*b"key", *b"value");
+        let mut table = tables.open().unwrap();
+        table.write(&batch).unwrap();
+        table.flush().unwrap();
+        drop(table);
+        std::fs::write(folder.path().join("table.opening"), b"xx").unwrap();
+        let table = tables.open().unwrap();
+        assert_eq!(table.get(b"key").unwrap(), None);
+        assert!(folder.path().join("table.damaged-1").exists());
     }
-    Ok(())
 }

@@ -85,10 +85,11 @@ impl Checkpoint {
         }
     }
 
-    /// The time by which tokens expire: the later of the wall clock and the checkpoint's time, so that a clock set back revives nothing
-    /// that the control plane already held to be expired.
+    /// The time by which credentials expire: the wall clock, but never before the checkpoint's time and what the monotonic clock counted
+    /// since. So a wall clock that is set back revives nothing: neither what the control plane already held to be expired, nor what
+    /// has expired here since.
     pub fn now(&self, clock: &dyn Clock) -> UnixMillis {
-        clock.wall().max(self.time)
+        clock.wall().max(self.time.plus(clock.monotonic().saturating_sub(self.counted_from)))
     }
 }
 
@@ -146,5 +147,14 @@ mod tests {
         assert_eq!(Checkpoint::received(at(9_000), &clock).now(&clock), at(9_000));
         clock.set_wall(at(20_000));
         assert_eq!(Checkpoint::received(at(9_000), &clock).now(&clock), at(20_000));
+    }
+
+    #[test]
+    fn now_goes_on_when_the_wall_clock_is_set_back() {
+        let clock = ManualClock::at(at(10_000));
+        let checkpoint = Checkpoint::received(at(9_000), &clock);
+        clock.advance(Duration::from_secs(60));
+        clock.set_wall(at(10_000));
+        assert_eq!(checkpoint.now(&clock), at(69_000), "a token that ended at 60 s stays ended");
     }
 }

@@ -21,6 +21,8 @@ use crate::LookupError;
 pub struct Connection {
     /// The consumer that the peer's verified certificate names (`spiffe://CLUSTER/account/A/KIND/NAME`).
     pub identity: Option<ConsumerRef>,
+    /// When that certificate ends. A connection may outlive it; what it proves does not.
+    pub not_after: Option<UnixMillis>,
     /// The uid of the process at the other end of a UNIX socket, as the kernel tells it.
     pub uid: Option<u32>,
 }
@@ -112,8 +114,8 @@ pub struct Caller {
 enum Proof {
     /// Who sends the token whose SHA-256 this is.
     Token([u8; 32]),
-    /// A consumer that the transport proved: by certificate, or by uid and configuration.
-    Consumer(ConsumerRef),
+    /// A consumer that the transport proved: by certificate, which may end, or by uid and configuration.
+    Consumer { consumer: ConsumerRef, not_after: Option<UnixMillis> },
 }
 
 /// The proof is left out: a hash of a token is of no use in a log.
@@ -121,7 +123,7 @@ impl fmt::Debug for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.proof {
             Proof::Token(_) => f.write_str("Caller(token)"),
-            Proof::Consumer(consumer) => write!(f, "Caller({consumer})"),
+            Proof::Consumer { consumer, .. } => write!(f, "Caller({consumer})"),
         }
     }
 }
@@ -141,8 +143,8 @@ impl Authenticator {
     pub fn caller(&self, connection: &Connection, bearer: Option<&str>, wanted: Option<ConsumerTarget>) -> Result<Caller, LookupError> {
         let proof = match (bearer, &connection.identity, connection.uid) {
             (Some(text), _, _) => Proof::Token(token_hash(text)?),
-            (None, Some(identity), _) => Proof::Consumer(identity.clone()),
-            (None, None, Some(uid)) => Proof::Consumer(self.peers.consumer(uid, wanted.as_ref())?),
+            (None, Some(identity), _) => Proof::Consumer { consumer: identity.clone(), not_after: connection.not_after },
+            (None, None, Some(uid)) => Proof::Consumer { consumer: self.peers.consumer(uid, wanted.as_ref())?, not_after: None },
             (None, None, None) => return Err(LookupError::Unauthenticated),
         };
         Ok(Caller { proof, wanted })
@@ -157,7 +159,12 @@ impl Caller {
     pub(crate) fn consumer(&self, state: &Propagated, now: UnixMillis) -> Result<ConsumerRef, LookupError> {
         let revoked = |what: String| LookupError::Revoked { what, position: state.position() };
         let consumer = match &self.proof {
-            Proof::Consumer(consumer) => consumer.clone(),
+            Proof::Consumer { consumer, not_after } => {
+                if not_after.is_some_and(|end| end <= now) {
+                    return Err(revoked("the certificate of this connection has expired".to_owned()));
+                }
+                consumer.clone()
+            }
             Proof::Token(hash) => {
                 let token = state.consumer_by_token(*hash)?.ok_or_else(|| revoked("this token is unknown".to_owned()))?;
                 if token.expires.is_some_and(|expires| expires <= now) {
@@ -178,7 +185,7 @@ impl Caller {
     /// When the credential ends, if it does.
     pub(crate) fn expires(&self, state: &Propagated) -> Result<Option<UnixMillis>, LookupError> {
         match &self.proof {
-            Proof::Consumer(_) => Ok(None),
+            Proof::Consumer { not_after, .. } => Ok(*not_after),
             Proof::Token(hash) => Ok(state.consumer_by_token(*hash)?.and_then(|token| token.expires)),
         }
     }

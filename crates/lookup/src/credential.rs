@@ -36,12 +36,6 @@ impl Credential {
         authenticator.caller(&self.connection, bearer.map(|text| text.as_str()), consumer)
     }
 
-    /// Something is proved, by whatever means.
-    pub(crate) fn proved(&self) -> Result<(), LookupError> {
-        let proved = self.bearer.is_some() || self.connection != Connection::default();
-        if proved { Ok(()) } else { Err(LookupError::Unauthenticated) }
-    }
-
     /// How long the call may wait for a position: what is left of its deadline, less what the reply needs.
     pub(crate) fn patience(&self, options: &ServiceOptions) -> Duration {
         self.timeout.map_or(options.patience, |timeout| (timeout - timeout / 10).min(options.patience_max))

@@ -154,11 +154,13 @@ pub enum LookupError {
     /// The node is shutting down.
     #[error("this edge is shutting down; ask another edge, or connect again")]
     Stopping,
-    /// More watches or streams than this node allows at once.
-    #[error("too many {what} at once: {max} are open")]
+    /// More watches, streams or bytes of replies than this node allows at once.
+    #[error("too many {what} at once: at most {max} {whose}")]
     Busy {
         /// What there are too many of.
         what: &'static str,
+        /// Of whom: "on this edge" or "for one caller".
+        whose: &'static str,
         /// The bound.
         max: usize,
     },

@@ -2,11 +2,16 @@
 //!
 //! The server that mounts [`Service`] puts a [`Connection`] into each request's extensions; the rest of a credential is the request's own
 //! `authorization` metadata. `Stream` has no task and no channel of its own: the reply stream pulls the request stream, so what is in
-//! flight is bounded by HTTP/2's windows, and replies that are ready together leave in one frame.
+//! flight is bounded by HTTP/2's windows, and replies that are ready together leave in one frame. A unary reply has no such bound: it is
+//! whole in memory until its reader takes it, so its bytes are counted (`held.rs`).
+//!
+//! Places are taken by callers that the present root knows, and one caller gets a quarter of them at most (`places.rs`).
 //!
 //! **Failure**: a refused lookup fails a unary call, and is an outcome in the others. While draining, streams end with "unavailable".
 
+mod held;
 mod pipeline;
+mod places;
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
@@ -14,25 +19,38 @@ use futures::{
     Stream,
     stream::{self, FuturesUnordered},
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
-use types::NodeName;
+use types::{ConsumerRef, NodeName};
 use wire::{
-    parse::{GetManyTarget, GetTarget},
+    parse::{FieldError, GetManyTarget, GetTarget, WantedTarget},
     v1,
 };
 
-use self::pipeline::{Callers, Pipeline};
-use crate::{Authenticator, Credential, Found, Lookup, LookupError, Watch};
+pub use self::held::HeldReplies;
+use self::{
+    held::Held,
+    pipeline::{Callers, Pipeline},
+    places::{Holder, Place, Places},
+};
+use crate::{Authenticator, Caller, Credential, Found, Lookup, LookupError, Watch};
 
-/// Bounds of the service.
+/// The largest request: 256 names of the longest kind, with room. Decoding comes before authentication, so a stranger may make a node
+/// hold this much.
+const REQUEST_BYTES_MAX: usize = 256 << 10;
+
+/// What a reply weighs on top of its values.
+const REPLY_WEIGHT: usize = 1024;
+
+/// Bounds of the service. One caller gets a quarter of each at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServiceOptions {
     /// Open watches; one more is answered "busy".
     pub watches_max: usize,
     /// Open lookup streams; one more is answered "busy".
     pub streams_max: usize,
+    /// Bytes of unary replies that their readers have not taken yet; a reply more is answered "busy" instead.
+    pub reply_bytes_max: usize,
     /// Lookups of one stream that wait for a position at a time; while there are more, the stream is not read.
     pub stream_waiting_max: usize,
     /// How long a lookup waits for its `min_position` when the call has no deadline of its own.
@@ -46,6 +64,8 @@ impl Default for ServiceOptions {
         Self {
             watches_max: 4096,
             streams_max: 1024,
+            // Two replies of the largest size for one caller.
+            reply_bytes_max: 136 << 20,
             stream_waiting_max: 64,
             patience: Duration::from_secs(1),
             patience_max: Duration::from_secs(30),
@@ -60,8 +80,9 @@ pub struct Service {
     authenticator: Arc<Authenticator>,
     node: NodeName,
     options: ServiceOptions,
-    watches: Arc<Semaphore>,
-    streams: Arc<Semaphore>,
+    watches: Arc<Places>,
+    streams: Arc<Places>,
+    reply_bytes: Arc<Places>,
     stop: CancellationToken,
 }
 
@@ -78,16 +99,30 @@ impl Service {
             lookup,
             authenticator: Arc::new(authenticator),
             node,
-            watches: Arc::new(Semaphore::new(options.watches_max)),
-            streams: Arc::new(Semaphore::new(options.streams_max)),
+            watches: Places::new("watches", options.watches_max),
+            streams: Places::new("lookup streams", options.streams_max),
+            reply_bytes: Places::new("bytes of replies", options.reply_bytes_max),
             options,
             stop,
         }
     }
 
     /// The service for tonic's router.
-    pub fn into_server(self) -> v1::lookup_server::LookupServer<Self> {
-        v1::lookup_server::LookupServer::new(self)
+    pub fn into_server(self) -> HeldReplies<v1::lookup_server::LookupServer<Self>> {
+        HeldReplies(v1::lookup_server::LookupServer::new(self).max_decoding_message_size(REQUEST_BYTES_MAX))
+    }
+
+    /// A reply that counts by the bytes of the values in it until it has left.
+    fn held<T>(&self, caller: &Caller, values: usize, reply: impl FnOnce() -> T) -> Result<Response<T>, LookupError> {
+        let place = self.reply_bytes.take(Holder::Consumer(self.known(caller)?), REPLY_WEIGHT + values)?;
+        let mut response = Response::new(reply());
+        response.extensions_mut().insert(Held::new(place));
+        Ok(response)
+    }
+
+    /// Whom the caller stands for in the present root.
+    fn known(&self, caller: &Caller) -> Result<ConsumerRef, LookupError> {
+        self.lookup.whoami(caller).map(|(consumer, _)| consumer)
     }
 
     fn found(&self, found: &Found) -> v1::Found {
@@ -105,45 +140,57 @@ impl Service {
         outcome.map(|found| self.found(&found)).map_err(|error| error.public()).into()
     }
 
-    async fn one(&self, credential: Credential, request: v1::GetRequest) -> Result<Found, LookupError> {
+    async fn one(&self, credential: Credential, request: v1::GetRequest) -> Result<Response<v1::Found>, LookupError> {
         let get = GetTarget::try_from(request)?;
         let caller = credential.caller(&self.authenticator, get.consumer)?;
         self.lookup.ready(get.freshness, credential.patience(&self.options)).await;
-        self.lookup.get(&caller, &get.wanted, get.freshness)
+        let found = self.lookup.get(&caller, &get.wanted, get.freshness)?;
+        self.held(&caller, found.value.expose().len(), || self.found(&found))
     }
 
-    async fn many(&self, credential: Credential, request: v1::GetManyRequest) -> Result<Vec<v1::Outcome>, LookupError> {
+    async fn many(&self, credential: Credential, request: v1::GetManyRequest) -> Result<Response<v1::GetManyReply>, LookupError> {
         let many = GetManyTarget::try_from(request)?;
         let caller = credential.caller(&self.authenticator, many.consumer)?;
         self.lookup.ready(many.freshness, credential.patience(&self.options)).await;
         let good: Vec<_> = many.wanted.iter().filter_map(|wanted| wanted.as_ref().ok().cloned()).collect();
-        let mut found = self.lookup.get_many(&caller, &good, many.freshness).into_iter();
-        let outcomes = many.wanted.into_iter().filter_map(|wanted| match wanted {
+        let found = self.lookup.get_many(&caller, &good, many.freshness);
+        if found.iter().all(Result::is_err) {
+            // Nothing of size, and perhaps a caller whom the root does not know.
+            return Ok(Response::new(self.reply(many.wanted, found)));
+        }
+        let values = found.iter().flatten().map(|found| found.value.expose().len()).sum();
+        self.held(&caller, values, || self.reply(many.wanted, found))
+    }
+
+    /// Outcomes in the order of what was asked, of which only what could be read was looked up.
+    fn reply(&self, wanted: Vec<Result<WantedTarget, FieldError>>, found: Vec<Result<Found, LookupError>>) -> v1::GetManyReply {
+        let mut found = found.into_iter();
+        let outcomes = wanted.into_iter().filter_map(|wanted| match wanted {
             Ok(_) => found.next().map(|outcome| self.outcome(outcome)),
             Err(error) => Some(self.outcome(Err(error.into()))),
         });
-        Ok(outcomes.collect())
+        v1::GetManyReply { outcomes: outcomes.collect() }
     }
 
     fn begin_watch(&self, credential: &Credential, request: v1::GetRequest) -> Result<Watching, LookupError> {
         let get = GetTarget::try_from(request)?;
         let caller = credential.caller(&self.authenticator, get.consumer)?;
-        let place = place("watches", &self.watches, self.options.watches_max)?;
+        let place = self.watches.take(Holder::Consumer(self.known(&caller)?), 1)?;
         let watch = Watch::new(Arc::clone(&self.lookup), caller, get.wanted, get.freshness);
         Ok(Watching { service: self.clone(), watch, ended: false, _place: place })
     }
 
     fn begin_stream(&self, credential: Credential, requests: Streaming<v1::StreamRequest>) -> Result<Pipeline, LookupError> {
-        credential.proved()?;
-        let place = place("lookup streams", &self.streams, self.options.streams_max)?;
+        let holder = match credential.caller(&self.authenticator, None) {
+            Ok(caller) => Holder::Consumer(self.known(&caller)?),
+            // Each request says as whom.
+            Err(LookupError::PeerAmbiguous { uid }) => Holder::Uid(uid),
+            Err(error) => return Err(error),
+        };
+        let place = self.streams.take(holder, 1)?;
         let callers = Callers { credential, last: None };
         Ok(Pipeline { service: self.clone(), callers, requests, ended: false, waiting: FuturesUnordered::new(), _place: place })
     }
-}
-
-/// A place among those that are bounded.
-fn place(what: &'static str, places: &Arc<Semaphore>, max: usize) -> Result<OwnedSemaphorePermit, LookupError> {
-    Arc::clone(places).try_acquire_owned().map_err(|_| LookupError::Busy { what, max })
 }
 
 fn status(error: LookupError) -> Status {
@@ -155,7 +202,7 @@ struct Watching {
     service: Service,
     watch: Watch,
     ended: bool,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Watching {
@@ -179,14 +226,12 @@ impl Watching {
 impl v1::lookup_server::Lookup for Service {
     async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::Found>, Status> {
         let credential = Credential::of(&request);
-        let found = self.one(credential, request.into_inner()).await.map_err(status)?;
-        Ok(Response::new(self.found(&found)))
+        self.one(credential, request.into_inner()).await.map_err(status)
     }
 
     async fn get_many(&self, request: Request<v1::GetManyRequest>) -> Result<Response<v1::GetManyReply>, Status> {
         let credential = Credential::of(&request);
-        let outcomes = self.many(credential, request.into_inner()).await.map_err(status)?;
-        Ok(Response::new(v1::GetManyReply { outcomes }))
+        self.many(credential, request.into_inner()).await.map_err(status)
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::WatchReply, Status>> + Send>>;

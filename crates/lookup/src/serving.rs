@@ -86,9 +86,10 @@ impl Serving {
         self.position.send_replace(Some(position));
     }
 
-    /// Counts age from `checkpoint` on. An older one than the last is ignored.
+    /// Counts age from `checkpoint` on. One that is not newer than the last is ignored: one from the disk may not take the place of the
+    /// same that was received, and one that is repeated makes nothing younger.
     pub fn checkpoint(&self, checkpoint: Checkpoint) {
-        if self.checkpoint.load().as_ref().is_some_and(|last| last.time() > checkpoint.time()) {
+        if self.checkpoint.load().as_ref().is_some_and(|last| last.time() >= checkpoint.time()) {
             return;
         }
         let stale = !self.fresh_enough();
@@ -203,5 +204,25 @@ fn bounds_of(state: &Propagated) -> Bounds {
             tracing::error!(%error, "the settings cannot be read: this copy is damaged, nothing is served from it");
             Bounds { lease: Duration::ZERO, edge_offline_max: Some(Duration::ZERO) }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use seams::sim::ManualClock;
+    use types::ClusterId;
+
+    use super::*;
+
+    #[test]
+    fn checkpoint_from_the_disk_does_not_replace_the_same_that_was_received() {
+        let clock = Arc::new(ManualClock::at(UnixMillis::new(10_000)));
+        let serving = Serving::new(clock.clone(), Arc::new(KeyRing::new(ClusterId::from_bytes([1; 16]))));
+        let time = UnixMillis::new(9_000);
+        serving.checkpoint(Checkpoint::received(time, &*clock));
+        clock.advance(Duration::from_secs(5));
+        clock.set_wall(UnixMillis::new(9_000));
+        serving.checkpoint(Checkpoint::restored(time, time, &*clock));
+        assert_eq!(serving.age(), Age::Known(Duration::from_secs(6)), "it became no younger");
     }
 }

@@ -235,7 +235,7 @@ impl Inside {
         let uid = rustix::process::getuid().as_raw();
         let authenticator = Authenticator::new(PeerRules::new(vec![PeerRule { uid, account, pattern: PeerPattern::Any }]));
         let consumer = ConsumerTarget::try_from(records.reader())?;
-        let by_uid = authenticator.caller(&Connection { identity: None, uid: Some(uid) }, None, Some(consumer))?;
+        let by_uid = authenticator.caller(&Connection { identity: None, not_after: None, uid: Some(uid) }, None, Some(consumer))?;
         let by_token = authenticator.caller(&Connection::default(), Some(token), None)?;
         let wanted = (0..secrets).map(|number| WantedTarget::try_from(records.wanted(number))).collect::<Result<_, _>>()?;
         Ok(Self { lookup: lookup.clone(), by_uid, by_token, wanted, clock })

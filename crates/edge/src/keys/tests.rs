@@ -132,6 +132,46 @@ fn destroyed_epoch_is_dropped_from_the_ring_and_the_disk() {
 }
 
 #[test]
+fn destroyed_epoch_leaves_no_file_even_of_one_that_could_not_be_read_or_was_replaced() {
+    let node = Node::new();
+    let put = |name: &str, bytes: &[u8]| {
+        let file = node.disk.open(&Path::new("keks").join(name), OpenMode::CreateNew).unwrap();
+        file.write_all_at(bytes, 0).unwrap();
+        file.sync_data().unwrap();
+    };
+    let (first, record) = node.epoch(1, KekState::Retired);
+    let (second, other) = node.epoch(2, KekState::Retired);
+    node.disk.create_dir_all(Path::new("keks")).unwrap();
+    put("global-eu-1.envelope", &vec![7; ENVELOPE_BYTES_MAX as usize + 1]);
+    put("global-eu-2.envelope", b"damaged");
+    put("global-eu-2.new", &second.envelope);
+    put("global-eu-9.new", &first.envelope);
+    let keys = node.start();
+    assert_eq!(node.files(), ["global-eu-1.envelope", "global-eu-2.envelope"], "what a crash left is swept");
+    // The second is refused, and so forgotten.
+    keys.follow(&chain(&[&record, &other]));
+    let destroyed = [record, other].map(|record| KekEpochRecord { state: KekState::Destroyed, ..record });
+    keys.follow(&chain(&[&destroyed[0], &destroyed[1]]));
+    assert_eq!(node.files(), Vec::<String>::new());
+}
+
+#[test]
+fn forgotten_keys_leave_no_file_and_take_no_envelope_any_more() {
+    let node = Node::new();
+    let (first, record) = node.epoch(1, KekState::Retired);
+    let (second, active) = node.epoch(2, KekState::Active);
+    let keys = node.start();
+    keys.received(vec![first]);
+    keys.follow(&chain(&[&record]));
+    keys.forget();
+    assert!(keys.ring.is_locked() && keys.erase());
+    keys.received(vec![second]);
+    keys.follow(&chain(&[&record, &active]));
+    assert!(keys.ring.is_locked());
+    assert_eq!(node.files(), Vec::<String>::new());
+}
+
+#[test]
 fn envelopes_that_wait_are_bounded() {
     let node = Node::new();
     let keys = node.start();

@@ -4,7 +4,10 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -69,6 +72,8 @@ pub(crate) struct Plane {
     ring: KeyRing,
     dek: Option<MintedDek>,
     publisher: Arc<Publisher>,
+    /// Whether a subscription is answered by the status "revoked", as a control node does before it opens a stream.
+    pub(crate) refusing: Arc<AtomicBool>,
     tls: ServerTls,
     address: SocketAddr,
     server: Option<TokioSpawn>,
@@ -146,6 +151,7 @@ impl Plane {
             ring,
             dek: None,
             publisher,
+            refusing: Arc::default(),
             tls,
             address,
             server: None,
@@ -253,7 +259,7 @@ impl Plane {
         let listener = TcpListener::bind(self.address).await.unwrap();
         let tasks = TokioSpawn::new(Handle::current(), CancellationToken::new());
         let incoming = accept_tls(listener, self.tls.clone(), AcceptLimits::from(&ConnectionLimits::default()), &tasks);
-        let service = FeedServer::new(FeedService(self.publisher.clone(), tasks.token().clone()));
+        let service = FeedServer::new(FeedService(self.publisher.clone(), tasks.token().clone(), self.refusing.clone()));
         let server = tonic::transport::Server::builder().add_service(service);
         let stop = tasks.token().clone().cancelled_owned();
         tokio::spawn(server.serve_with_incoming_shutdown(incoming, stop));
@@ -320,7 +326,7 @@ pub(crate) fn tls_channel(address: SocketAddr, own: Option<&TlsFiles>, ca: &Path
 }
 
 #[derive(Clone)]
-struct FeedService(Arc<Publisher>, CancellationToken);
+struct FeedService(Arc<Publisher>, CancellationToken, Arc<AtomicBool>);
 
 type Frames = std::pin::Pin<Box<dyn Stream<Item = Result<SubscribeDown, Status>> + Send>>;
 
@@ -329,6 +335,9 @@ impl Feed for FeedService {
     type SubscribeStream = Frames;
 
     async fn subscribe(&self, request: Request<Streaming<SubscribeUp>>) -> Result<Response<Frames>, Status> {
+        if self.2.load(Ordering::Acquire) {
+            return Err(wire::PublicError::new(wire::ErrorKind::Revoked, "this node was revoked").into());
+        }
         let node = request.extensions().get::<Peer>().and_then(Peer::identity).and_then(|identity| identity.node()).unwrap();
         let (sender, frames) = mpsc::channel(4);
         let link = Link { sender: Box::new(Down(sender)), receiver: Box::new(Up(request.into_inner())), peer: node.to_string() };

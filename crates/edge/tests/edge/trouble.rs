@@ -125,3 +125,40 @@ async fn edge_that_is_revoked_serves_nothing_more_and_again_after_a_restart() {
     assert_eq!(read(&edge, get(&plane, "API_KEY", None, None)).await, Err(ErrorKind::Unavailable));
     edge.shutdown(PATIENCE).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn edge_whose_new_stream_is_refused_as_revoked_stays_so_until_its_mark_is_removed() {
+    let mut plane = Plane::start().await;
+    let edge = plane.edge().await;
+    plane.write("GREETING", "hello");
+    let position = plane.bind("API_KEY", "GREETING");
+    plane.tick();
+    read(&edge, get(&plane, "API_KEY", Some(position), None)).await.unwrap();
+    plane.stop().await;
+    plane.refusing.store(true, Ordering::Release);
+    plane.serve().await;
+    until_status(&edge, |status| !status.serving).await;
+    assert_eq!(read(&edge, get(&plane, "API_KEY", None, None)).await, Err(ErrorKind::Unavailable));
+    assert!(edge.serving().keys().is_locked());
+    let mark = plane.data().join("revoked");
+    until_status(&edge, |_| mark.exists()).await;
+    assert_eq!(std::fs::read_dir(plane.data().join("keks")).unwrap().count(), 0, "no envelope is left");
+    edge.shutdown(PATIENCE).await.unwrap();
+
+    plane.stop().await;
+    let edge = plane.edge().await;
+    let status = edge.status();
+    assert!(!status.serving && status.position.is_some(), "it refuses without anybody telling it again");
+    assert!(status.problems.iter().any(|problem| problem.contains("revoked") && problem.contains(mark.to_str().unwrap())), "{status:?}");
+    until(&edge, "/readyz", "[-] fresh not ready").await;
+    edge.shutdown(PATIENCE).await.unwrap();
+
+    std::fs::remove_file(&mark).unwrap();
+    plane.refusing.store(false, Ordering::Release);
+    plane.serve().await;
+    let edge = plane.edge().await;
+    let position = plane.write("GREETING", "again");
+    plane.tick();
+    assert_eq!(read(&edge, get(&plane, "API_KEY", Some(position), None)).await.unwrap().value, b"again");
+    edge.shutdown(PATIENCE).await.unwrap();
+}

@@ -1,14 +1,13 @@
 //! The pipelined stream: lookups in, outcomes out, in whatever order they are ready.
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use tokio::sync::OwnedSemaphorePermit;
 use tonic::{Status, Streaming};
 use wire::{
     parse::{ConsumerTarget, GetTarget},
     v1,
 };
 
-use super::Service;
+use super::{Service, places::Place};
 use crate::{Caller, Credential, Found, LookupError};
 
 /// One lookup stream.
@@ -20,7 +19,7 @@ pub(super) struct Pipeline {
     pub(super) ended: bool,
     /// Lookups that wait for a position.
     pub(super) waiting: FuturesUnordered<BoxFuture<'static, (u64, Result<Found, LookupError>)>>,
-    pub(super) _place: OwnedSemaphorePermit,
+    pub(super) _place: Place,
 }
 
 /// What may happen next on a stream.

@@ -70,7 +70,7 @@ fn caller_without_any_proof_is_unauthenticated() {
 
 #[test]
 fn token_that_is_sent_decides_alone() {
-    let connection = Connection { identity: Some(consumer("worker/web")), uid: Some(0) };
+    let connection = Connection { identity: Some(consumer("worker/web")), not_after: None, uid: Some(0) };
     assert!(Authenticator::default().caller(&connection, Some("cbc_bad"), None).is_err());
 }
 
@@ -82,6 +82,18 @@ fn certificate_reads_while_its_consumer_exists() {
     world.remove(TypedKey::Consumer { consumer: consumer("worker/web") });
     world.publish();
     assert!(matches!(get(&world, &certified("worker/web")), Err(LookupError::Revoked { .. })));
+}
+
+#[test]
+fn certificate_reads_no_longer_than_it_lasts_though_its_connection_does() {
+    let world = World::new();
+    let not_after = Some(START.plus(Duration::from_secs(60)));
+    let connection = Connection { identity: Some(consumer("worker/web")), not_after, uid: None };
+    let caller = Authenticator::default().caller(&connection, None, None).unwrap();
+    assert!(get(&world, &caller).is_ok());
+    assert_eq!(world.lookup.whoami(&caller).unwrap().1, not_after);
+    world.advance(Duration::from_secs(60));
+    assert!(matches!(get(&world, &caller), Err(LookupError::Revoked { .. })));
 }
 
 #[test]
@@ -128,7 +140,7 @@ fn uid_acts_as_the_consumers_that_the_rules_allow() {
         rule(1003, ACCOUNT, one("worker/other")),
     ]));
     let act = |uid, wanted: Option<ConsumerTarget>| {
-        let caller = authenticator.caller(&Connection { identity: None, uid: Some(uid) }, None, wanted)?;
+        let caller = authenticator.caller(&Connection { identity: None, not_after: None, uid: Some(uid) }, None, wanted)?;
         get(&world, &caller).map(|_| ())
     };
     let in_account =

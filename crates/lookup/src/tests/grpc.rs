@@ -39,7 +39,7 @@ async fn grpc(peers: Vec<PeerRule>, options: ServiceOptions) -> Grpc {
     let service = Service::new(world.lookup.clone(), Authenticator::new(PeerRules::new(peers)), node, options, stop.clone());
     let with_peer = |mut request: Request<()>| {
         let uid = request.extensions().get::<UdsConnectInfo>().and_then(|info| info.peer_cred).map(|peer| peer.uid());
-        request.extensions_mut().insert(Connection { identity: None, uid });
+        request.extensions_mut().insert(Connection { identity: None, not_after: None, uid });
         Ok::<_, Status>(request)
     };
     let routes = tonic::service::interceptor::InterceptedService::new(service.into_server(), with_peer);
@@ -185,6 +185,84 @@ async fn grpc_watches_are_bounded_and_a_place_is_free_again() {
             break;
         }
     }
+}
+
+#[tokio::test]
+async fn grpc_watches_of_one_caller_leave_places_for_others() {
+    let mut grpc = grpc(vec![], ServiceOptions { watches_max: 8, ..ServiceOptions::default() }).await;
+    grpc.world.consumer("worker/other");
+    let other = grpc.world.token("worker/other", None).text().expose().to_owned();
+    grpc.world.publish();
+    let mut open = Vec::new();
+    let error = loop {
+        let request = grpc.with_token(get("API_KEY"));
+        match grpc.client.watch(request).await {
+            Ok(watch) => open.push(watch),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!((kind(error), open.len()), (ErrorKind::Busy, 2));
+    let first = std::mem::replace(&mut grpc.token, other);
+    let request = grpc.with_token(get("API_KEY"));
+    open.push(grpc.client.watch(request).await.unwrap());
+    grpc.token = first;
+}
+
+#[tokio::test]
+async fn grpc_watches_and_streams_are_opened_for_callers_that_the_root_knows() {
+    let mut grpc = grpc(vec![], ServiceOptions::default()).await;
+    let hash = seal::ConsumerToken::parse(&grpc.token).unwrap().hash();
+    grpc.world.remove(state::TypedKey::ConsumerToken { hash });
+    grpc.world.publish();
+    let request = grpc.with_token(get("API_KEY"));
+    assert_eq!(kind(grpc.client.watch(request).await.unwrap_err()), ErrorKind::Revoked);
+    let request = grpc.with_token(futures::stream::empty());
+    assert_eq!(kind(grpc.client.stream(request).await.unwrap_err()), ErrorKind::Revoked);
+}
+
+#[tokio::test]
+async fn grpc_replies_that_nobody_reads_are_bounded_and_their_bytes_come_back() {
+    use tonic::codegen::{Service as _, http};
+    use wire::v1::lookup_server::Lookup as _;
+    let grpc = grpc(vec![], ServiceOptions { reply_bytes_max: 4 * 1500, ..ServiceOptions::default() }).await;
+    let node = "edge-1".parse().unwrap();
+    let options = ServiceOptions { reply_bytes_max: 4 * 1500, ..ServiceOptions::default() };
+    let service = Service::new(grpc.world.lookup.clone(), Authenticator::default(), node, options, grpc.stop.clone());
+    let first = service.get(grpc.with_token(get("API_KEY"))).await.unwrap();
+    let second = service.get(grpc.with_token(get("API_KEY"))).await.unwrap_err();
+    assert_eq!(kind(second), ErrorKind::Busy, "the first has not left");
+    drop(first);
+    // Through the server the body holds the place: the reply's head alone gives nothing back.
+    let mut server = service.clone().into_server();
+    let message = tonic::codegen::Bytes::from_static(b"\0\0\0\0\x0b\x12\x09\x0a\x07API_KEY");
+    let request = http::Request::post("/cinnabar.v1.Lookup/Get").header("authorization", format!("Bearer {}", grpc.token));
+    let request = request.header("content-type", "application/grpc").body(tonic::body::Body::new(Whole(Some(message)))).unwrap();
+    let (_, body) = server.call(request).await.unwrap().into_parts();
+    assert_eq!(kind(service.get(grpc.with_token(get("API_KEY"))).await.unwrap_err()), ErrorKind::Busy);
+    drop(body);
+    service.get(grpc.with_token(get("API_KEY"))).await.unwrap();
+}
+
+/// A body of one frame.
+struct Whole(Option<tonic::codegen::Bytes>);
+
+impl http_body::Body for Whole {
+    type Data = tonic::codegen::Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<Self::Data>, Status>>> {
+        std::task::Poll::Ready(self.0.take().map(|bytes| Ok(http_body::Frame::data(bytes))))
+    }
+}
+
+#[tokio::test]
+async fn grpc_request_larger_than_any_is_refused_before_it_is_read() {
+    let mut grpc = grpc(vec![], ServiceOptions::default()).await;
+    let status = grpc.client.get(get(&"A".repeat(1 << 20))).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::OutOfRange);
 }
 
 #[tokio::test]

@@ -203,7 +203,7 @@ fn lookup_in_another_account_finds_nothing_through_a_forged_binding() {
     let key = TypedKey::Binding { consumer: stranger.clone(), name: binding("API_KEY") };
     world.put(key, state::record::BindingRecord { target: world.to_secret(id), created: START }.encode());
     world.publish();
-    let connection = crate::Connection { identity: Some(stranger), uid: None };
+    let connection = crate::Connection { identity: Some(stranger), not_after: None, uid: None };
     let caller = crate::Authenticator::default().caller(&connection, None, None).unwrap();
     assert!(matches!(opened(world.lookup.get(&caller, &wanted("API_KEY"), unbounded())), Err(LookupError::Deleted { .. })));
 }

@@ -77,7 +77,7 @@ pub(super) fn at(revision: u64) -> Position {
 
 /// The caller that a certificate proves.
 pub(super) fn certified(text: &str) -> Caller {
-    let connection = Connection { identity: Some(consumer(text)), uid: None };
+    let connection = Connection { identity: Some(consumer(text)), not_after: None, uid: None };
     Authenticator::default().caller(&connection, None, None).unwrap()
 }
 
