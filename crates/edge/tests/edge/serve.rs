@@ -164,3 +164,20 @@ async fn edge_is_ready_when_synced_fresh_and_unlocked_and_shows_it() {
     assert!(!metrics.contains("GREETING") && metrics.contains("cinnabar_lookups_total"), "{metrics}");
     edge.shutdown(PATIENCE).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn edge_ends_a_watch_when_its_connection_is_old_enough() {
+    let mut plane = Plane::start().await;
+    let mut config = plane.config(Vec::new());
+    config.connections.connection_age_max = Duration::from_millis(300);
+    config.connections.request_timeout = Duration::from_millis(300);
+    let edge = Edge::start(plane::options(config)).await.unwrap();
+    plane.write("GREETING", "hello");
+    let position = plane.bind("API_KEY", "GREETING");
+    plane.tick();
+    assert!(edge.serving().reached(position, PATIENCE).await);
+    let mut watch = LookupClient::new(unix(&edge)).watch(get(&plane, "API_KEY", None, None)).await.unwrap().into_inner();
+    let end = async { while let Ok(Some(_)) = watch.message().await {} };
+    tokio::time::timeout(PATIENCE, end).await.expect("the client has to connect anew, and prove itself");
+    edge.shutdown(PATIENCE).await.unwrap();
+}
