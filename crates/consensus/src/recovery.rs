@@ -139,7 +139,7 @@ fn open_table(tables: &mut dyn Tables) -> (Option<Box<dyn Table>>, Contents) {
         if key == LABEL_KEY {
             label = Some(Bytes::copy_from_slice(value));
         } else {
-            records.push((Key::from_bytes(Bytes::copy_from_slice(key)), Bytes::copy_from_slice(value)));
+            records.push((Key::from_bytes(key), Bytes::copy_from_slice(value)));
         }
         Ok(())
     });

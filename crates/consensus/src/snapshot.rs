@@ -247,9 +247,7 @@ impl Snapshots {
         let mut records = Vec::new();
         while let Some(chunk) = reader.next_chunk().map_err(failed)? {
             // Copied, for a record that shared its chunk would keep all of it in memory.
-            records.extend(
-                chunk.into_iter().map(|(key, value)| (Key::from_bytes(Bytes::copy_from_slice(&key)), Bytes::copy_from_slice(&value))),
-            );
+            records.extend(chunk.into_iter().map(|(key, value)| (Key::from_bytes(&key), Bytes::copy_from_slice(&value))));
         }
         let state = label.check(records).map_err(invalid)?;
         Ok((label, state))

@@ -30,7 +30,7 @@ fn after(page: &PageTarget) -> Result<Option<Key>, PublicError> {
     let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     let (pairs, rest) = token.as_bytes().as_chunks::<2>();
     let bytes: Option<Vec<u8>> = pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect();
-    let key = Key::from_bytes(bytes.filter(|_| rest.is_empty()).ok_or_else(bad)?.into());
+    let key = Key::from_bytes(bytes.filter(|_| rest.is_empty()).ok_or_else(bad)?);
     key.decode().map(|_| Some(key)).map_err(|_| bad())
 }
 

@@ -304,5 +304,5 @@ fn take_record(rest: &mut &[u8]) -> Option<(Key, Bytes)> {
     let value_len = rest.try_get_u32_le().ok()? as usize;
     let (value, after) = rest.split_at_checked(value_len)?;
     *rest = after;
-    Some((Key::from_bytes(Bytes::copy_from_slice(key)), Bytes::copy_from_slice(value)))
+    Some((Key::from_bytes(key), Bytes::copy_from_slice(value)))
 }

@@ -12,9 +12,14 @@
 
 mod codec;
 
-use std::{borrow::Borrow, fmt};
+use std::{
+    borrow::Borrow,
+    cmp::Ordering,
+    fmt,
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
 
-use bytes::Bytes;
 use codec::Writer;
 use serde::{Deserialize, Serialize};
 use types::{
@@ -246,33 +251,55 @@ pub enum KeyError {
     },
 }
 
-/// An encoded key. Cheap to clone; orders by its bytes.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key(Bytes);
+/// An encoded key. Orders by its bytes. Most keys are short enough to lie in the value itself: making, copying and comparing them
+/// neither allocates nor leaves the map that holds them.
+#[derive(Clone)]
+pub struct Key(Repr);
+
+/// Bytes of a short key: three ids with their keyspace, or two and names of usual length. With the length and the mark of the variant
+/// it makes 40.
+const SHORT_MAX: usize = 38;
+
+#[derive(Clone)]
+enum Repr {
+    Short { len: u8, bytes: [u8; SHORT_MAX] },
+    Long(Arc<[u8]>),
+}
 
 /// The first bytes of keys that belong together, such as all secrets of a store.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Prefix(Bytes);
+pub struct Prefix(Key);
 
 impl Key {
     /// Takes bytes as they were stored; [`Key::decode`] checks them.
-    pub const fn from_bytes(bytes: Bytes) -> Self {
-        Self(bytes)
+    pub fn from_bytes(bytes: impl AsRef<[u8]>) -> Self {
+        let bytes = bytes.as_ref();
+        let mut short = [0; SHORT_MAX];
+        match short.get_mut(..bytes.len()) {
+            Some(place) => {
+                place.copy_from_slice(bytes);
+                Self(Repr::Short { len: bytes.len() as u8, bytes: short })
+            }
+            None => Self(Repr::Long(bytes.into())),
+        }
     }
 
     /// The stored bytes.
-    pub const fn as_bytes(&self) -> &Bytes {
-        &self.0
+    pub fn as_bytes(&self) -> &[u8] {
+        match &self.0 {
+            Repr::Short { len, bytes } => bytes.get(..usize::from(*len)).unwrap_or_default(),
+            Repr::Long(bytes) => bytes,
+        }
     }
 
     /// The keyspace, if this build knows it.
     pub fn keyspace(&self) -> Option<Keyspace> {
-        self.0.first().and_then(|number| Keyspace::from_number(*number))
+        self.as_bytes().first().and_then(|number| Keyspace::from_number(*number))
     }
 
     /// Whether its record goes to edges; said by the first bit alone, so it also holds for keyspaces yet unknown.
     pub fn is_propagated(&self) -> bool {
-        self.0.first().is_some_and(|number| *number < 0x80)
+        self.as_bytes().first().is_some_and(|number| *number < 0x80)
     }
 
     /// The key in typed form.
@@ -280,13 +307,39 @@ impl Key {
     /// # Errors
     /// [`KeyError`] for an unknown keyspace, and for parts that are missing, too many or not allowed.
     pub fn decode(&self) -> Result<TypedKey, KeyError> {
-        codec::decode(&self.0)
+        codec::decode(self.as_bytes())
     }
 }
 
 impl Borrow<[u8]> for Key {
     fn borrow(&self) -> &[u8] {
-        &self.0
+        self.as_bytes()
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Eq for Key {}
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Key {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_bytes().cmp(other.as_bytes())
+    }
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_bytes().hash(state);
     }
 }
 
@@ -295,7 +348,7 @@ impl fmt::Debug for Key {
         match self.decode() {
             // Hashes of tokens are no tokens, but are kept out of logs all the same.
             Ok(TypedKey::ConsumerToken { .. } | TypedKey::OperatorToken { .. }) | Err(_) => {
-                write!(f, "Key({:#04x}, {} bytes)", self.0.first().copied().unwrap_or_default(), self.0.len())
+                write!(f, "Key({:#04x}, {} bytes)", self.as_bytes().first().copied().unwrap_or_default(), self.as_bytes().len())
             }
             Ok(typed) => write!(f, "Key({typed:?})"),
         }
@@ -310,83 +363,83 @@ impl From<TypedKey> for Key {
 
 impl Prefix {
     /// Takes the bytes that keys start with.
-    pub const fn from_bytes(bytes: Bytes) -> Self {
-        Self(bytes)
+    pub fn from_bytes(bytes: impl AsRef<[u8]>) -> Self {
+        Self(Key::from_bytes(bytes))
     }
 
     /// The bytes that keys start with.
-    pub const fn as_bytes(&self) -> &Bytes {
-        &self.0
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
     }
 
     /// All keys of a keyspace.
     pub fn keyspace(keyspace: Keyspace) -> Self {
-        Self(Writer::new(keyspace).0.into())
+        Self(Writer::new(keyspace).end())
     }
 
     /// All data keys of an account.
     pub fn deks(account: AccountId) -> Self {
-        Self(Writer::new(Keyspace::Dek).raw(account.as_bytes()).0.into())
+        Self(Writer::new(Keyspace::Dek).raw(account.as_bytes()).end())
     }
 
     /// All stores of an account, by name.
     pub fn store_names(account: AccountId) -> Self {
-        Self(Writer::new(Keyspace::StoreName).raw(account.as_bytes()).0.into())
+        Self(Writer::new(Keyspace::StoreName).raw(account.as_bytes()).end())
     }
 
     /// All secrets of a store, by id.
     pub fn secrets(store: StoreId) -> Self {
-        Self(Writer::new(Keyspace::Secret).raw(store.as_bytes()).0.into())
+        Self(Writer::new(Keyspace::Secret).raw(store.as_bytes()).end())
     }
 
     /// All secrets of a store, by name.
     pub fn secret_names(store: StoreId) -> Self {
-        Self(Writer::new(Keyspace::SecretName).raw(store.as_bytes()).0.into())
+        Self(Writer::new(Keyspace::SecretName).raw(store.as_bytes()).end())
     }
 
     /// All sealed values of a secret.
     pub fn values(secret: SecretId) -> Self {
-        Self(Writer::new(Keyspace::Value).raw(secret.as_bytes()).0.into())
+        Self(Writer::new(Keyspace::Value).raw(secret.as_bytes()).end())
     }
 
     /// All consumers of an account, by kind and name.
     pub fn consumers(account: AccountId) -> Self {
-        Self(Writer::new(Keyspace::Consumer).raw(account.as_bytes()).0.into())
+        Self(Writer::new(Keyspace::Consumer).raw(account.as_bytes()).end())
     }
 
     /// All bindings of an account.
     pub fn bindings_of_account(account: AccountId) -> Self {
-        Self(Writer::new(Keyspace::Binding).raw(account.as_bytes()).0.into())
+        Self(Writer::new(Keyspace::Binding).raw(account.as_bytes()).end())
     }
 
     /// All bindings of a consumer.
     pub fn bindings(consumer: &ConsumerRef) -> Self {
-        Self(Writer::new(Keyspace::Binding).consumer(consumer).name(None).0.into())
+        Self(Writer::new(Keyspace::Binding).consumer(consumer).name(None).end())
     }
 
     /// All KEK epochs of a domain.
     pub fn kek_epochs(domain: &KeyDomain) -> Self {
-        Self(Writer::new(Keyspace::KekEpoch).name(domain.as_str()).name(None).0.into())
+        Self(Writer::new(Keyspace::KekEpoch).name(domain.as_str()).name(None).end())
     }
 
     /// All envelopes of a KEK epoch.
     pub fn envelopes(domain: &KeyDomain, epoch: KekEpoch) -> Self {
-        Self(Writer::new(Keyspace::Envelope).name(domain.as_str()).name(None).u32(epoch.get()).0.into())
+        Self(Writer::new(Keyspace::Envelope).name(domain.as_str()).name(None).u32(epoch.get()).end())
     }
 
     /// All bindings to a secret or store.
     pub fn bound_by(target: BoundTo) -> Self {
-        Self(Writer::new(Keyspace::BoundBy).bound_to(target).0.into())
+        Self(Writer::new(Keyspace::BoundBy).bound_to(target).end())
     }
 
     /// All tokens of a consumer.
     pub fn consumer_tokens(consumer: &ConsumerRef) -> Self {
-        Self(Writer::new(Keyspace::ConsumerTokenId).consumer(consumer).name(None).0.into())
+        Self(Writer::new(Keyspace::ConsumerTokenId).consumer(consumer).name(None).end())
     }
 }
 
 impl fmt::Debug for Prefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Prefix({:#04x}, {} bytes)", self.0.first().copied().unwrap_or_default(), self.0.len())
+        write!(f, "Prefix({:#04x}, {} bytes)", self.as_bytes().first().copied().unwrap_or_default(), self.as_bytes().len())
     }
 }

@@ -144,7 +144,7 @@ impl Propagated {
 
     /// As [`Propagated::scan`], from behind the key `after`.
     pub fn scan_after<'a>(&'a self, prefix: &'a Prefix, after: Option<&'a Key>) -> impl Iterator<Item = (&'a Key, &'a Bytes)> {
-        self.records.scan(prefix.as_bytes(), after.map(|key| key.as_bytes().as_ref()))
+        self.records.scan(prefix.as_bytes(), after.map(Key::as_bytes))
     }
 
     /// All records, by rising key.

@@ -245,7 +245,7 @@ impl Core {
         let mut records = Vec::new();
         while let Some(chunk) = reader.next_chunk().map_err(failed)? {
             // Copied out of the chunk, so that one record does not keep its neighbours in memory.
-            records.extend(chunk.iter().map(|(key, value)| (Key::from_bytes(Bytes::copy_from_slice(key)), Bytes::copy_from_slice(value))));
+            records.extend(chunk.iter().map(|(key, value)| (Key::from_bytes(key), Bytes::copy_from_slice(value))));
         }
         Ok(proven(&self.options, head, &seal, records)?)
     }

@@ -43,7 +43,7 @@ pub(super) fn load(table: &dyn Table) -> Result<Found, TableError> {
                 found = Some(decoded.map_err(|fault| damaged(fault.to_string()))?);
             }
             Some((&RECORD, key)) => {
-                records.push((Key::from_bytes(Bytes::copy_from_slice(key)), Bytes::copy_from_slice(value)));
+                records.push((Key::from_bytes(key), Bytes::copy_from_slice(value)));
             }
             _ => return Err(damaged("a key that no table has".into())),
         }

@@ -134,7 +134,7 @@ fn snapshot_chunk_that_is_not_proven_is_refused_by_name_and_healed() {
 
 fn without_first_bucket(good: &SnapshotChunk, records: &[(Vec<u8>, Vec<u8>)]) -> SnapshotChunk {
     let first = u16::from_le_bytes([good.proof[0], good.proof[1]]);
-    let rest: Vec<_> = records.iter().filter(|(key, _)| bucket_of(&state::Key::from_bytes(key.clone().into())) != first).cloned().collect();
+    let rest: Vec<_> = records.iter().filter(|(key, _)| bucket_of(&state::Key::from_bytes(key)) != first).cloned().collect();
     SnapshotChunk { records: encode(&rest), proof: good.proof.slice(2..), ..good.clone() }
 }
 

@@ -5,21 +5,41 @@ use types::{
     TokenId, ValueId,
 };
 
-use super::{BoundTo, JobId, Key, KeyError, Keyspace, Recipient, RequestOwner, TypedKey};
+use super::{BoundTo, JobId, Key, KeyError, Keyspace, Recipient, Repr, RequestOwner, SHORT_MAX, TypedKey};
 
-/// A key in the making.
-pub(super) struct Writer(pub(super) Vec<u8>);
+/// A key in the making: in place while it is short.
+pub(super) struct Writer {
+    short: [u8; SHORT_MAX],
+    len: usize,
+    /// All of it, once it is longer.
+    long: Vec<u8>,
+}
 
 impl Writer {
     pub(super) fn new(keyspace: Keyspace) -> Self {
-        let mut bytes = Vec::with_capacity(64);
-        bytes.push(keyspace.number());
-        Self(bytes)
+        Self { short: [0; SHORT_MAX], len: 0, long: Vec::new() }.u8(keyspace.number())
     }
 
     pub(super) fn raw(mut self, bytes: &[u8]) -> Self {
-        self.0.extend_from_slice(bytes);
+        let end = self.len + bytes.len();
+        match self.short.get_mut(self.len..end) {
+            Some(place) => place.copy_from_slice(bytes),
+            None => {
+                if self.len <= SHORT_MAX {
+                    self.long.extend_from_slice(self.short.get(..self.len).unwrap_or_default());
+                }
+                self.long.extend_from_slice(bytes);
+            }
+        }
+        self.len = end;
         self
+    }
+
+    pub(super) fn end(self) -> Key {
+        match u8::try_from(self.len) {
+            Ok(len) if self.len <= SHORT_MAX => Key(Repr::Short { len, bytes: self.short }),
+            _ => Key(Repr::Long(self.long.into())),
+        }
     }
 
     pub(super) fn u8(self, number: u8) -> Self {
@@ -129,7 +149,7 @@ impl TypedKey {
             Self::BoundBy { target, consumer, name } => key.bound_to(*target).consumer(consumer).name(None).name(name.as_str()),
             Self::ConsumerTokenId { consumer, token } => key.consumer(consumer).name(None).raw(token.as_bytes()),
         };
-        Key(key.0.into())
+        key.end()
     }
 }
 

@@ -209,7 +209,7 @@ impl State {
     /// [`ReadError`].
     pub fn operator_tokens(&self, after: Option<&Key>, limit: usize) -> Result<Page<OperatorTokenRecord>, ReadError> {
         let all = Prefix::keyspace(Keyspace::OperatorTokenId);
-        let records = self.control.scan(all.as_bytes(), after.map(|key| key.as_bytes().as_ref()));
+        let records = self.control.scan(all.as_bytes(), after.map(Key::as_bytes));
         page(records, limit, |key, bytes| self.operator_by_token(decode(key, bytes)?))
     }
 

@@ -191,14 +191,25 @@ fn command_shows_kind_and_length_only() {
 }
 
 #[test]
+fn key_bytes_of_every_length_are_kept_and_order_as_bytes_do() {
+    let keys: Vec<Key> = (0..200_usize).map(|length| Key::from_bytes(vec![7; length])).collect();
+    for (length, key) in keys.iter().enumerate() {
+        assert_eq!(key.as_bytes(), vec![7; length]);
+        assert_eq!(key.clone(), *key);
+    }
+    assert!(keys.is_sorted(), "a prefix comes first, wherever the bytes lie");
+    assert!(Key::from_bytes([7; 60]) < Key::from_bytes([8; 5]) && Key::from_bytes([6; 5]) < Key::from_bytes([7; 60]));
+}
+
+#[test]
 fn change_set_bytes_round_trip_and_share_their_memory() {
     let world = World::new();
     let set = &world.sets[0];
     let read = ChangeSet::decode(set.encoded().clone()).unwrap();
     assert_eq!(&read, set.as_ref());
     let (start, end) = (set.encoded().as_ptr() as usize, set.encoded().as_ptr() as usize + set.encoded().len());
-    for change in &read.changes {
-        assert!((start..end).contains(&(change.key.as_bytes().as_ptr() as usize)));
+    for value in read.changes.iter().filter_map(|change| change.value.as_ref()) {
+        assert!((start..end).contains(&(value.as_ptr() as usize)));
     }
     for length in 0..set.encoded().len() {
         assert!(ChangeSet::decode(set.encoded().slice(..length)).is_err(), "{length}");
