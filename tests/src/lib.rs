@@ -1,3 +1,5 @@
 //! What the tests of the whole share. The tests themselves stand in `tests/tests`, one file per promise or topic.
 
+pub mod canary;
+pub mod process;
 pub mod sim;

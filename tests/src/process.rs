@@ -1,0 +1,32 @@
+//! Whole processes: the real binary on real sockets and disks, in temporary folders, driven as its users drive it.
+//!
+//! [`Cluster`] prepares a folder with `cinnabar dev --prepare` and runs a control node and edges from it, each a [`Server`] that
+//! can be killed, stopped and started again. [`Cli`] runs operator commands as a shell does; [`Operator`] and [`Reader`] are the
+//! typed clients. [`raw`] speaks HTTP/2 by hand, for what no well-behaved client sends.
+//!
+//! **Invariants**
+//! 1. Nothing waits for time: [`until`] looks for a value until it is there, and fails loudly at its deadline.
+//! 2. Every process is ended by its own id when its owner is dropped; when a test fails, what it logged is printed.
+//! 3. Ports are chosen free. Another process may take one between the choice and the bind: a start is tried again then.
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "this is a test: it fails where it stands, and says so"
+)]
+
+mod binary;
+mod clients;
+mod cluster;
+mod command;
+pub mod raw;
+mod server;
+mod wait;
+
+pub use binary::binary;
+pub use clients::{CONSUMER, Operator, Reader, STORE, consumer_ref};
+pub use cluster::Cluster;
+pub use command::{Cli, Run};
+pub use server::{Server, http};
+pub use wait::{PATIENCE, until};

@@ -1,0 +1,86 @@
+//! Operator commands, run as a shell runs them.
+
+use std::{
+    fs::{self, File},
+    io::Write,
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use super::{server::command, until};
+
+/// The command line with a context file of its own.
+pub struct Cli {
+    folder: PathBuf,
+    config: PathBuf,
+}
+
+/// How a command ended, and what it printed.
+#[derive(Debug)]
+pub struct Run {
+    /// The exit code; -1 when a signal ended it.
+    pub code: i32,
+    /// Results.
+    pub stdout: String,
+    /// Talk and errors.
+    pub stderr: String,
+}
+
+impl Run {
+    /// The result as JSON.
+    ///
+    /// # Panics
+    /// When the command failed or printed something else.
+    pub fn json(&self) -> serde_json::Value {
+        assert_eq!(self.code, 0, "{self:?}");
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("no JSON ({error}): {self:?}"))
+    }
+}
+
+impl Cli {
+    /// Commands that use `config` as the context file and keep their output below `folder`.
+    pub fn new(folder: &Path, config: &Path) -> Self {
+        Self { folder: folder.to_owned(), config: config.to_owned() }
+    }
+
+    /// Runs a command that must succeed.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub async fn ok(&self, arguments: &[&str]) -> Run {
+        self.expect(0, arguments).await
+    }
+
+    /// Runs a command that must end with `code`.
+    ///
+    /// # Panics
+    /// When it ends otherwise.
+    pub async fn expect(&self, code: i32, arguments: &[&str]) -> Run {
+        let run = self.pipe(b"", arguments).await;
+        assert_eq!(run.code, code, "cinnabar {}: {run:?}", arguments.join(" "));
+        run
+    }
+
+    /// Runs a command with `stdin` piped into it.
+    pub async fn pipe(&self, stdin: &[u8], arguments: &[&str]) -> Run {
+        let outputs = tempfile::tempdir_in(&self.folder).expect("a folder for the output");
+        let path = |name: &str| outputs.path().join(name);
+        let output = |name: &str| File::create(path(name)).expect("a file for the output");
+        let config = self.config.display().to_string();
+        let mut child = command(arguments, &[("CINNABAR_CONFIG", &config)])
+            .stdin(Stdio::piped())
+            .stdout(output("stdout"))
+            .stderr(output("stderr"))
+            .spawn()
+            .expect("the binary starts");
+        let mut pipe = child.stdin.take().expect("stdin is piped");
+        let bytes = stdin.to_vec();
+        // A command that does not read its input closes the pipe, and that is its right.
+        let writer = std::thread::spawn(move || pipe.write_all(&bytes).is_ok());
+        let what = format!("`cinnabar {}` to end", arguments.join(" "));
+        let status = until(&what, async || child.try_wait().expect("a child can be asked").ok_or_else(|| "it runs".to_owned())).await;
+        let _ = writer.join();
+        let read = |name: &str| String::from_utf8_lossy(&fs::read(path(name)).expect("the output can be read")).into_owned();
+        Run { code: status.code().unwrap_or(-1), stdout: read("stdout"), stderr: read("stderr") }
+    }
+}
