@@ -1,0 +1,13 @@
+//! Tests of whole processes, one file per promise or topic. One binary, because each links the whole product.
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "this is a test: it fails where it stands, and says so")]
+
+mod at_rest;
+mod autonomy;
+mod bad_input;
+mod bootstrap;
+mod canary;
+mod consumers;
+mod durable;
+mod first_minutes;
+mod identity;
+mod life;
