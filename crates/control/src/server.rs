@@ -16,7 +16,7 @@ use seams::Spawn;
 use state::{ChangeSet, NewNode, State, record::SettingsRecord};
 use store::{Drive, SledOptions};
 use tokio::{net::TcpListener, sync::Semaphore};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
 use tonic::service::interceptor::InterceptedService;
 use types::{ClusterId, KeyDomain, NodeId, UnixMillis};
@@ -388,6 +388,9 @@ async fn serve(
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<v1::secrets_server::SecretsServer<Services>>().await;
     let cancelled = core.tasks.token().clone();
+    let cut = CancellationToken::new();
+    let cutting = cut.clone();
+    let connections = connections.map(move |connection| connection.map(|connection| connection.cut_by(cutting.clone())));
     let server = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -406,13 +409,15 @@ async fn serve(
         .add_service(health_service)
         .add_service(door::reflection(door)?)
         .serve_with_incoming_shutdown(connections, cancelled.clone().cancelled_owned());
+    let mut server = std::pin::pin!(server);
     tokio::select! {
-        ended = server => Ok(ended?),
+        ended = &mut server => return Ok(ended?),
         () = async {
             cancelled.cancelled().await;
             core.clock.sleep(CONNECTIONS_END_WITHIN).await;
-        } => Ok(()),
+        } => cut.cancel(),
     }
+    Ok(server.await?)
 }
 
 async fn listen(at: SocketAddr, what: &str) -> Result<(SocketAddr, TcpListener), ControlError> {

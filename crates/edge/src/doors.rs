@@ -3,28 +3,24 @@
 //! Both gRPC doors offer the same services. A layer turns what the transport proved ([`Peer`]) into [`lookup::Connection`]; tokens are
 //! looked at by the services. Health answers everybody; reflection is left to control nodes.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use futures::Stream;
+use futures::{Stream, StreamExt};
 use runtime::{
     TokioSpawn,
     config::{ConnectionLimits, EdgeConfig},
     health,
-    listen::{AcceptLimits, Peer, UnixSocket, accept_tls, accept_unix, bind_unix},
+    listen::{AcceptLimits, Connection, Peer, UnixSocket, accept_tls, accept_unix, bind_unix},
     telemetry::Metrics,
     tls::{PeerIdentity, ServerTls},
 };
-use seams::Spawn;
+use seams::{Clock, Spawn};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
 };
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    body::Body,
-    service::Routes,
-    transport::{Server, server::Connected},
-};
+use tonic::{body::Body, service::Routes, transport::Server};
 use tower::util::MapRequestLayer;
 
 use crate::EdgeError;
@@ -32,6 +28,8 @@ use crate::EdgeError;
 /// Flow-control windows: 1 MiB a stream, 4 MiB a connection, so that a pipelined stream is not held up by round trips.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+/// How long open connections get to end by themselves when the edge stops; a stream that a client leaves open ends then.
+const CONNECTIONS_END_WITHIN: Duration = Duration::from_secs(3);
 /// A silent connection is probed after this time, so that watches of clients that are gone give up their places.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
 /// A probe that is not answered in this time ends the connection.
@@ -66,12 +64,13 @@ impl Doors {
         readiness: health::Readiness,
         metrics: Metrics,
         tasks: &TokioSpawn,
+        clock: Arc<dyn Clock>,
     ) {
         let accept = AcceptLimits::from(limits);
         let unix = accept_unix(self.unix, &accept, tasks);
-        serve("grpc_unix", routes.clone(), limits, unix, tasks);
+        serve("grpc_unix", routes.clone(), limits, unix, tasks, Arc::clone(&clock));
         let grpc = accept_tls(self.grpc, tls, accept, tasks);
-        serve("grpc_tls", routes, limits, grpc, tasks);
+        serve("grpc_tls", routes, limits, grpc, tasks, clock);
         let cancel = tasks.token().child_token();
         let health = self.health;
         tasks.spawn(
@@ -92,16 +91,21 @@ async fn bind(key: &'static str, address: SocketAddr) -> Result<(TcpListener, So
     Ok((listener, bound))
 }
 
-fn serve<C>(
+fn serve<S>(
     name: &'static str,
     routes: Routes,
     limits: &ConnectionLimits,
-    incoming: impl Stream<Item = io::Result<C>> + Send + 'static,
+    incoming: impl Stream<Item = io::Result<Connection<S>>> + Send + 'static,
     tasks: &TokioSpawn,
+    clock: Arc<dyn Clock>,
 ) where
-    C: AsyncRead + AsyncWrite + Connected<ConnectInfo = Peer> + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let cancel: CancellationToken = tasks.token().child_token();
+    let cut = CancellationToken::new();
+    let cutting = cut.clone();
+    let incoming = incoming.map(move |connection| connection.map(|connection| connection.cut_by(cutting.clone())));
+    let ending = cancel.clone();
     let server = Server::builder()
         .max_concurrent_streams(limits.streams_max)
         .timeout(limits.request_timeout)
@@ -118,7 +122,18 @@ fn serve<C>(
     tasks.spawn(
         name,
         Box::pin(async move {
-            if let Err(error) = server.await {
+            let mut server = std::pin::pin!(server);
+            let ended = tokio::select! {
+                ended = &mut server => ended,
+                () = async {
+                    ending.cancelled().await;
+                    clock.sleep(CONNECTIONS_END_WITHIN).await;
+                } => {
+                    cut.cancel();
+                    server.await
+                }
+            };
+            if let Err(error) = ended {
                 tracing::error!(name, %error, "a gRPC door ended");
             }
         }),

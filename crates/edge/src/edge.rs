@@ -106,6 +106,7 @@ impl Edge {
             seen: seen.clone(),
         });
 
+        let clock_of_doors = Arc::clone(&clock);
         let following = Following {
             core: core_options(&config, cluster, anchor, data.join("feed")),
             options: follower_options(&config, cluster),
@@ -124,7 +125,7 @@ impl Edge {
         tasks.spawn("follow", Box::pin(following.run(follower, tasks.token().child_token())));
 
         let routes = routes(&config, &lookup, &source, &tasks).await;
-        doors.open(routes, &config.connections, server_tls, readiness.clone(), metrics, &tasks);
+        doors.open(routes, &config.connections, server_tls, readiness.clone(), metrics, &tasks, clock_of_doors);
         tasks.spawn("status", Box::pin(status::watch(Arc::clone(&source), Arc::clone(&checks), tasks.token().child_token())));
         let edge = Self { addresses, lookup, readiness, checks, source, tasks, _lock: lock };
         let status = edge.status();

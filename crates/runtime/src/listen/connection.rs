@@ -13,6 +13,7 @@ use tokio::{
     net::{TcpStream, UnixStream},
     sync::OwnedSemaphorePermit,
 };
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 
 use crate::tls::{PeerCertificate, PeerIdentity};
@@ -77,16 +78,28 @@ impl std::fmt::Display for Peer {
 }
 
 /// A byte stream with its peer and its place among the connections; the place is free again when it is dropped.
-#[derive(Debug)]
 pub struct Connection<S> {
     stream: S,
     peer: Peer,
     _place: OwnedSemaphorePermit,
+    cut: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+}
+
+impl<S> std::fmt::Debug for Connection<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Connection({})", self.peer)
+    }
 }
 
 impl<S> Connection<S> {
     pub(super) fn new(stream: S, peer: Peer, place: OwnedSemaphorePermit) -> Self {
-        Self { stream, peer, _place: place }
+        Self { stream, peer, _place: place, cut: None }
+    }
+
+    /// The same connection, which breaks when `token` is cancelled: a stream that its client leaves open ends with it.
+    #[must_use]
+    pub fn cut_by(self, token: CancellationToken) -> Self {
+        Self { cut: Some(Box::pin(token.cancelled_owned())), ..self }
     }
 
     /// Who is at the other end.
@@ -105,6 +118,11 @@ impl<S> Connected for Connection<S> {
 
 impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.cut.as_mut().is_some_and(|cut| cut.as_mut().poll(cx).is_ready()) {
+            // Not asked again: a finished future must not be.
+            self.cut = None;
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
