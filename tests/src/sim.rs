@@ -1,9 +1,9 @@
 //! A cluster of one voter and two edges in one thread under a seed: time, loss and crashes are decided by the seed alone.
 //!
 //! The real code of consensus, segment log, state, feed and follower runs on simulated seams: virtual time and tasks
-//! ([`NodeRuntime`] over openraft-rt-sim), [clocks](clock) that are wrong, [disks](disk) that forget and lose power, a
-//! [network](net) that delays, cuts and breaks. [Clients](load) write, [faults] strike, the [oracle] judges by what clients saw;
-//! then the faults end and everything must heal. The [`History`](history::History) of a run has a hash: one seed, one history.
+//! ([`NodeRuntime`] over openraft-rt-sim), clocks that are wrong, disks that forget and lose power, a network that delays, cuts and
+//! breaks. Clients write (`load`), faults strike (`faults`), the oracle judges by what clients saw (`oracle`);
+//! then the faults end and everything must heal. The [`History`] of a run has a hash: one seed, one history.
 //!
 //! **Invariants**
 //! 1. Nothing depends on the real clock, on threads, on addresses or on random hashers: the same seed gives the same hash.

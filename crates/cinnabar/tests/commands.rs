@@ -1,4 +1,5 @@
 //! The binary as it is run: help, completion, usage errors and configuration, without a cluster.
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "this is a test: it fails where it stands, and says so")]
 
 use std::{
     fs,

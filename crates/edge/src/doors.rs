@@ -42,17 +42,18 @@ pub(crate) struct Doors {
     health: TcpListener,
     pub(crate) grpc_address: SocketAddr,
     pub(crate) health_address: SocketAddr,
+    clock: Arc<dyn Clock>,
 }
 
 impl Doors {
     /// Binds all three.
-    pub(crate) async fn bind(config: &EdgeConfig) -> Result<Self, EdgeError> {
+    pub(crate) async fn bind(config: &EdgeConfig, clock: Arc<dyn Clock>) -> Result<Self, EdgeError> {
         let unix_failed =
             |source| EdgeError::Listen { key: "listen.unix.path", address: config.listen.unix.path.display().to_string(), source };
         let unix = bind_unix(&config.listen.unix).map_err(unix_failed)?;
         let (grpc, grpc_address) = bind("listen.grpc", config.listen.grpc).await?;
         let (health, health_address) = bind("listen.health", config.listen.health).await?;
-        Ok(Self { unix, grpc, health, grpc_address, health_address })
+        Ok(Self { unix, grpc, health, grpc_address, health_address, clock })
     }
 
     /// Serves until the token of `tasks` is cancelled, then lets open calls end.
@@ -64,13 +65,12 @@ impl Doors {
         readiness: health::Readiness,
         metrics: Metrics,
         tasks: &TokioSpawn,
-        clock: Arc<dyn Clock>,
     ) {
         let accept = AcceptLimits::from(limits);
         let unix = accept_unix(self.unix, &accept, tasks);
-        serve("grpc_unix", routes.clone(), limits, unix, tasks, Arc::clone(&clock));
+        serve("grpc_unix", routes.clone(), limits, unix, tasks, Arc::clone(&self.clock));
         let grpc = accept_tls(self.grpc, tls, accept, tasks);
-        serve("grpc_tls", routes, limits, grpc, tasks, clock);
+        serve("grpc_tls", routes, limits, grpc, tasks, self.clock);
         let cancel = tasks.token().child_token();
         let health = self.health;
         tasks.spawn(

@@ -79,7 +79,7 @@ impl Edge {
         disk.create_dir_all(data).map_err(failed("create the folder (node.data_dir)", data))?;
         let owner = std::fs::metadata(data).map_err(failed("look at the folder (node.data_dir)", data))?.uid();
         let lock = runtime::DataLock::acquire(data)?;
-        let doors = Doors::bind(&config).await?;
+        let doors = Doors::bind(&config, Arc::clone(&clock)).await?;
         let addresses = Addresses { unix: config.listen.unix.path.clone(), grpc: doors.grpc_address, health: doors.health_address };
 
         let ring = Arc::new(KeyRing::with_cache(cluster, config.limits.deks_cached_max));
@@ -106,7 +106,6 @@ impl Edge {
             seen: seen.clone(),
         });
 
-        let clock_of_doors = Arc::clone(&clock);
         let following = Following {
             core: core_options(&config, cluster, anchor, data.join("feed")),
             options: follower_options(&config, cluster),
@@ -125,7 +124,7 @@ impl Edge {
         tasks.spawn("follow", Box::pin(following.run(follower, tasks.token().child_token())));
 
         let routes = routes(&config, &lookup, &source, &tasks).await;
-        doors.open(routes, &config.connections, server_tls, readiness.clone(), metrics, &tasks, clock_of_doors);
+        doors.open(routes, &config.connections, server_tls, readiness.clone(), metrics, &tasks);
         tasks.spawn("status", Box::pin(status::watch(Arc::clone(&source), Arc::clone(&checks), tasks.token().child_token())));
         let edge = Self { addresses, lookup, readiness, checks, source, tasks, _lock: lock };
         let status = edge.status();

@@ -122,7 +122,7 @@ fn restart_with_the_seal_in_the_table_forged_falls_back() {
     let seal = crate::harness::other_key().sign(forged.seal_statement(crate::harness::CLUSTER), crate::harness::CONTROL, 1);
     edge.table.tamper(|records| {
         for (key, value) in forged.records() {
-            records.insert([&[1], &key.as_bytes()[..]].concat(), value.to_vec());
+            records.insert([&[1], key.as_bytes()].concat(), value.to_vec());
         }
         let head = records.get_mut(&[0][..]).unwrap();
         head.truncate(57);
