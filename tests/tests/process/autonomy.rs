@@ -31,7 +31,8 @@ async fn edge_without_control_restarts_and_serves_from_its_own_disk() {
     fs::remove_dir_all(&table).unwrap();
     last = serves_alone(&mut cluster, &edge, last).await;
     assert!(table.is_dir(), "the table is built anew");
-    cluster.take_edge(1).kill();
+    // Stopped, so that the table is written to its end and there is something to damage.
+    assert_eq!(cluster.take_edge(1).stop().await.code(), Some(0));
     for file in ["db", "conf"] {
         flip(&table.join(file));
     }
