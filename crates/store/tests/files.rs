@@ -9,6 +9,7 @@ use std::{
     path::Path,
     process::{Command, Stdio},
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -143,7 +144,12 @@ fn child_that_writes_until_it_is_killed() {
     runtime.block_on(async {
         let (log, reader) = open(folder);
         let table = open_or_set_aside(&folder.join("table"), SledOptions::default(), &mut |_, _| Ok(())).unwrap().table;
-        let behind = WriteBehind::start(Box::new(table), WriteBehindOptions::default(), Drive::Thread).unwrap();
+        let behind = WriteBehind::start(
+            Box::new(table),
+            WriteBehindOptions { linger: Duration::ZERO, ..WriteBehindOptions::default() },
+            Drive::Thread,
+        )
+        .unwrap();
         loop {
             let index = reader.next_index();
             let (done, durable) = completion();

@@ -8,12 +8,13 @@ use cli::{BenchCommon, Global};
 use client::Client;
 use indicatif::{ProgressBar, ProgressStyle};
 use runtime::{RealClock, telemetry::Metrics};
+use seams::Clock;
 use tempfile::TempDir;
 
 use super::{
     disk::{self, CountingDisk},
     machine,
-    report::Report,
+    report::{Latencies, Report},
 };
 use crate::{
     cluster::{Cluster, Watchers},
@@ -132,6 +133,20 @@ impl Callers {
         Ok(said)
     }
 
+    /// As [`Callers::run`], of callers that each tally what they do.
+    pub(super) async fn tally<F>(&self, count: u32, caller: impl Fn(u32) -> F) -> Result<Tallies>
+    where
+        F: Future<Output = Result<Tally>> + Send + 'static,
+    {
+        let worked = machine::processor_time();
+        let said = self.run(count, caller).await?;
+        let worked = machine::processor_time() - worked;
+        let mut latencies = Latencies::new()?;
+        said.iter().for_each(|one| latencies.add(&one.latencies));
+        let all: u64 = said.iter().map(|one| one.all).sum();
+        Ok(Tallies { latencies, all, processor_us: worked.as_secs_f64() * 1e6 / all.max(1) as f64 })
+    }
+
     fn handle(&self) -> Result<&tokio::runtime::Handle> {
         self.0.as_ref().map(tokio::runtime::Runtime::handle).context("the callers have ended")
     }
@@ -144,6 +159,39 @@ impl Drop for Callers {
             runtime.shutdown_background();
         }
     }
+}
+
+/// What one caller has done: the latencies of what fell into the span, and how much there was in all.
+pub(super) struct Tally {
+    span: Span,
+    clock: RealClock,
+    latencies: Latencies,
+    all: u64,
+}
+
+impl Tally {
+    pub(super) fn new(span: Span, clock: RealClock) -> Result<Self> {
+        Ok(Self { span, clock, latencies: Latencies::new()?, all: 0 })
+    }
+
+    /// Takes what began at a moment and has ended now. False when the span is over.
+    pub(super) fn ended(&mut self, began: Duration) -> bool {
+        let now = self.clock.monotonic();
+        self.all += 1;
+        if began >= self.span.from && now <= self.span.to {
+            self.latencies.record(now - began);
+        }
+        now <= self.span.to
+    }
+}
+
+/// All callers of one span.
+pub(super) struct Tallies {
+    pub(super) latencies: Latencies,
+    /// All that was done, the warm-up included.
+    pub(super) all: u64,
+    /// The time that the cores spent in this process, for one.
+    pub(super) processor_us: f64,
 }
 
 /// When a measurement begins, after its warm-up, and when it ends.
@@ -162,10 +210,5 @@ impl Span {
 
     pub(super) fn length(&self) -> Duration {
         self.to - self.from
-    }
-
-    /// Whether what began and ended so falls into it.
-    pub(super) fn holds(&self, began: Duration, ended: Duration) -> bool {
-        began >= self.from && ended <= self.to
     }
 }

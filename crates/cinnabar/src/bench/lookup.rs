@@ -17,7 +17,7 @@ use wire::{
 };
 
 use super::{
-    ground::{Ground, Span},
+    ground::{Ground, Span, Tally},
     records::Records,
     report::{Latencies, Report, Row},
 };
@@ -122,18 +122,18 @@ async fn outside(ground: &Ground, arguments: &BenchLookup, client: &Client, reco
         span,
     };
     let (depth, batch) = (arguments.depth as usize, arguments.batch as usize);
-    let said = match way {
-        Way::Unary => ground.callers().run(callers, |number| asking(number).unary()).await?,
-        Way::Stream => ground.callers().run(callers, |number| asking(number).stream(depth)).await?,
-        Way::Many => ground.callers().run(callers, |number| asking(number).many(batch)).await?,
+    let all = match way {
+        Way::Unary => ground.callers().tally(callers, |number| asking(number).unary()).await?,
+        Way::Stream => ground.callers().tally(callers, |number| asking(number).stream(depth)).await?,
+        Way::Many => ground.callers().tally(callers, |number| asking(number).many(batch)).await?,
     };
-    let mut all = Latencies::new()?;
-    said.iter().for_each(|one| all.add(one));
-    Ok(match way {
-        Way::Unary => Row::new("a call each", callers, &all, Some(span.length())),
-        Way::Stream => Row::new(format!("pipelined stream, depth {depth}"), callers, &all, Some(span.length())),
-        Way::Many => Row::of_calls(format!("a call for {batch}; times of the call"), callers, &all, batch as u64, span.length()),
-    })
+    let row = match way {
+        Way::Unary => Row::new("a call each", callers, &all.latencies, Some(span.length())),
+        Way::Stream => Row::new(format!("pipelined stream, depth {depth}"), callers, &all.latencies, Some(span.length())),
+        Way::Many => Row::of_calls(format!("a call for {batch}; times of the call"), callers, &all.latencies, batch as u64, span.length()),
+    };
+    let each = if matches!(way, Way::Many) { batch } else { 1 };
+    Ok(row.also("cpu us", all.processor_us / each as f64))
 }
 
 /// One caller.
@@ -151,41 +151,35 @@ impl Asking {
         self.requests[self.next].clone()
     }
 
-    async fn unary(mut self) -> Result<Latencies> {
-        let mut latencies = Latencies::new()?;
+    async fn unary(mut self) -> Result<Tally> {
+        let mut tally = Tally::new(self.span, self.clock)?;
         loop {
             let request = self.turn();
             let began = self.clock.monotonic();
             self.client.get(request).await.context("a lookup failed")?;
-            let ended = self.clock.monotonic();
-            if self.span.holds(began, ended) {
-                latencies.record(ended - began);
-            } else if ended > self.span.to {
-                return Ok(latencies);
+            if !tally.ended(began) {
+                return Ok(tally);
             }
         }
     }
 
-    async fn many(mut self, batch: usize) -> Result<Latencies> {
-        let mut latencies = Latencies::new()?;
+    async fn many(mut self, batch: usize) -> Result<Tally> {
+        let mut tally = Tally::new(self.span, self.clock)?;
         loop {
             let wanted = (0..batch).filter_map(|_| self.turn().wanted).collect();
             let request = v1::GetManyRequest { consumer: self.requests[0].consumer.clone(), wanted, freshness: None };
             let began = self.clock.monotonic();
             let outcomes = self.client.get_many(request).await.context("lookups failed")?;
-            let ended = self.clock.monotonic();
             ensure!(outcomes.len() == batch && outcomes.iter().all(Result::is_ok), "a lookup of several was refused");
-            if self.span.holds(began, ended) {
-                latencies.record(ended - began);
-            } else if ended > self.span.to {
-                return Ok(latencies);
+            if !tally.ended(began) {
+                return Ok(tally);
             }
         }
     }
 
     /// Keeps `depth` on their way: a reply lets the next one go.
-    async fn stream(mut self, depth: usize) -> Result<Latencies> {
-        let mut latencies = Latencies::new()?;
+    async fn stream(mut self, depth: usize) -> Result<Tally> {
+        let mut tally = Tally::new(self.span, self.clock)?;
         let (requests, mut replies) = self.client.stream(depth).await.context("no stream was opened")?;
         // Replies to lookups that need not wait come in the order of the requests; the tag checks that.
         let mut sent = VecDeque::with_capacity(depth);
@@ -197,14 +191,11 @@ impl Asking {
         }
         loop {
             let (answered, outcome) = replies.next().await?.context("the stream ended early")?;
-            let ended = self.clock.monotonic();
             outcome.map_err(|error| anyhow!("a lookup was refused: {error}"))?;
             let (expected, began) = sent.pop_front().context("a reply that nobody asked for")?;
             ensure!(answered == expected, "replies came out of order: {answered} instead of {expected}");
-            if self.span.holds(began, ended) {
-                latencies.record(ended - began);
-            } else if ended > self.span.to {
-                return Ok(latencies);
+            if !tally.ended(began) {
+                return Ok(tally);
             }
             sent.push_back((tag, self.clock.monotonic()));
             requests.send(tag, self.turn()).await?;

@@ -12,9 +12,9 @@ use seams::Clock;
 use super::{
     bare::Bare,
     disk::{self, Use},
-    ground::{Ground, Span},
+    ground::{Ground, Span, Tally},
     records::Records,
-    report::{Latencies, Report, Row},
+    report::{Report, Row},
 };
 use crate::cluster::Watchers;
 
@@ -81,44 +81,38 @@ pub(super) async fn run(ground: &Ground, arguments: &BenchWrite) -> Result<Repor
 /// All writers for one span, and the fdatasyncs meanwhile.
 async fn spanned<F>(ground: &Ground, what: &str, arguments: &BenchWrite, writers: u32, writer: impl Fn(u32, Span) -> F) -> Result<Vec<Row>>
 where
-    F: Future<Output = Result<(Latencies, u64)>> + Send + 'static,
+    F: Future<Output = Result<Tally>> + Send + 'static,
 {
-    let span = Span::starting(ground.clock.monotonic(), arguments.duration);
     let started = ground.clock.monotonic();
+    let span = Span::starting(started, arguments.duration);
     ground.disk.take()?;
-    let said = ground.callers().run(writers, |number| writer(number, span)).await?;
+    let all = ground.callers().tally(writers, |number| writer(number, span)).await?;
     let syncs = ground.disk.take()?;
     let elapsed = ground.clock.monotonic() - started;
-    let mut all = Latencies::new()?;
-    said.iter().for_each(|(latencies, _)| all.add(latencies));
-    let writes: u64 = said.iter().map(|(_, writes)| writes).sum();
     let groups = syncs.iter().find(|(what, _)| *what == Use::RaftLog).map_or(0, |(_, latencies)| latencies.count());
-    let row = Row::new(what, writers, &all, Some(span.length())).also("entries/fsync", writes as f64 / groups.max(1) as f64);
+    let row = Row::new(what, writers, &all.latencies, Some(span.length()));
+    let row = row.also("entries/fsync", all.all as f64 / groups.max(1) as f64).also("cpu us", all.processor_us);
     let mut rows = vec![row];
     rows.extend(disk::rows(&syncs, elapsed).into_iter().map(|row| Row { what: format!("  {}", row.what), concurrency: writers, ..row }));
     Ok(rows)
 }
 
-async fn over_tls(client: Client, records: Records, number: u32, clock: RealClock, span: Span) -> Result<(Latencies, u64)> {
+async fn over_tls(client: Client, records: Records, number: u32, clock: RealClock, span: Span) -> Result<Tally> {
     writing(clock, span, || async { records.set_by(&client, number).await.map(drop) }).await
 }
 
-async fn proposed(bare: Bare, number: u32, clock: RealClock, span: Span) -> Result<(Latencies, u64)> {
+async fn proposed(bare: Bare, number: u32, clock: RealClock, span: Span) -> Result<Tally> {
     writing(clock, span, || bare.set(number)).await
 }
 
-/// Writes until the span is over; the latencies of those within it, and how many there were in all.
-async fn writing<F: Future<Output = Result<()>>>(clock: RealClock, span: Span, write: impl Fn() -> F) -> Result<(Latencies, u64)> {
-    let (mut latencies, mut writes) = (Latencies::new()?, 0);
+/// Writes until the span is over.
+async fn writing<F: Future<Output = Result<()>>>(clock: RealClock, span: Span, write: impl Fn() -> F) -> Result<Tally> {
+    let mut tally = Tally::new(span, clock)?;
     loop {
         let began = clock.monotonic();
         write().await?;
-        let ended = clock.monotonic();
-        writes += 1;
-        if span.holds(began, ended) {
-            latencies.record(ended - began);
-        } else if ended > span.to {
-            return Ok((latencies, writes));
+        if !tally.ended(began) {
+            return Ok(tally);
         }
     }
 }

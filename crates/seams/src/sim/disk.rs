@@ -149,7 +149,9 @@ impl Disk for SimDisk {
         let mut inner = lock(&self.0);
         let found = inner.now.get(path).cloned();
         let content = match (mode, found) {
-            (OpenMode::CreateNew, Some(_)) => return Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("file {} exists", path.display()))),
+            (OpenMode::CreateNew, Some(_)) => {
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("file {} exists", path.display())));
+            }
             (OpenMode::CreateNew, None) => {
                 if inner.faults.read_only {
                     return Err(io::ErrorKind::ReadOnlyFilesystem.into());

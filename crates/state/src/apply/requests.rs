@@ -51,10 +51,9 @@ pub(super) fn sweep(view: &mut View<'_>) -> Result<(), Halt> {
     let ages = Prefix::keyspace(Keyspace::RequestAge);
     let mut totals = view.totals()?;
     let before = totals;
-    let oldest = view.state.scan_control(&ages).take(REQUESTS_SWEPT_MAX);
-    let oldest = oldest.map(|(key, bytes)| Ok((key.clone(), read::<RequestAgeRecord>(key, Some(bytes))?)));
-    for entry in oldest.collect::<Result<Vec<_>, Halt>>()? {
-        let (key, Some(age)) = entry else { continue };
+    let state = view.state;
+    for (key, bytes) in state.scan_control(&ages).take(REQUESTS_SWEPT_MAX) {
+        let Some(age) = read::<RequestAgeRecord>(key, Some(bytes))? else { continue };
         if view.time < age.expires && totals.requests <= REQUESTS_MAX {
             break;
         }

@@ -1,9 +1,13 @@
 //! Writing a table behind: batches are taken at once and applied by a thread of their own.
+//!
+//! Nobody waits for the table: what it holds shortens the next start, and a log holds the rest. So its thread lingers before it writes
+//! ([`WriteBehindOptions::linger`]), and what was overwritten meanwhile, such as the mark in each batch, is never written.
 
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
+    time::Duration,
 };
 
 use seams::{Table, TableBatch, TableError};
@@ -23,11 +27,22 @@ pub struct WriteBehindOptions {
     pub queue_bytes_max: usize,
     /// How many bytes of waiting batches are merged into one at most (a single larger one still goes in one).
     pub merge_bytes_max: usize,
+    /// How long the thread waits for more, unless enough has come to be merged or the table is being closed. For [`Drive::Thread`].
+    pub linger: Duration,
 }
 
 impl Default for WriteBehindOptions {
+    /// 64 MiB, 8 MiB, and a quarter of a second: a start has to make up for at most that much more of the log, and a busy node
+    /// flushes its table four times a second at the most.
     fn default() -> Self {
-        Self { queue_bytes_max: 64 << 20, merge_bytes_max: 8 << 20 }
+        Self { queue_bytes_max: 64 << 20, merge_bytes_max: 8 << 20, linger: Duration::from_millis(250) }
+    }
+}
+
+impl WriteBehindOptions {
+    /// What is worth writing without waiting for more: senders must not come to wait for room while the thread lingers.
+    fn enough_bytes(&self) -> usize {
+        self.merge_bytes_max.min(self.queue_bytes_max / 2)
     }
 }
 
@@ -80,6 +95,8 @@ struct Shared {
 
 struct Inner {
     queue: VecDeque<Queued>,
+    /// The weight of all that is queued.
+    bytes: usize,
     /// Taken out by whoever writes to it; gone after a failure or the end.
     table: Option<Box<dyn Table>>,
     closing: bool,
@@ -104,7 +121,7 @@ impl Shared {
             return false;
         }
         let Some(mut table) = inner.table.take() else { return false };
-        let merged = self.merge(&mut inner.queue);
+        let merged = self.merge(&mut inner);
         drop(inner);
         let (mark, batch, permits) = merged;
         let written = if batch.writes.is_empty() { Ok(()) } else { table.write(&batch).and_then(|()| table.flush()) };
@@ -123,14 +140,16 @@ impl Shared {
     }
 
     /// The batches in front as one, where the last write of a key wins.
-    fn merge(&self, queue: &mut VecDeque<Queued>) -> (u64, TableBatch, Vec<OwnedSemaphorePermit>) {
+    fn merge(&self, inner: &mut Inner) -> (u64, TableBatch, Vec<OwnedSemaphorePermit>) {
         let (mut records, mut permits, mut mark, mut bytes) = (BTreeMap::new(), Vec::new(), 0, 0usize);
-        while let Some(queued) = queue.pop_front_if(|next| permits.is_empty() || bytes + next.weight <= self.options.merge_bytes_max) {
+        while let Some(queued) = inner.queue.pop_front_if(|next| permits.is_empty() || bytes + next.weight <= self.options.merge_bytes_max)
+        {
             bytes += queued.weight;
             mark = queued.mark;
             permits.push(queued._permit);
             records.extend(queued.batch.writes);
         }
+        inner.bytes -= bytes;
         metrics::counter!("cinnabar_table_merged_batches_total").increment(permits.len() as u64);
         metrics::counter!("cinnabar_table_flushes_total").increment(1);
         (mark, TableBatch { writes: records.into_iter().collect() }, permits)
@@ -142,20 +161,24 @@ impl Shared {
             durable.error.get_or_insert(error);
         });
         // Senders that wait for room see the failure as soon as the permits are back.
-        self.lock().queue.clear();
+        let mut inner = self.lock();
+        inner.queue.clear();
+        inner.bytes = 0;
     }
 
     fn run(&self) {
         let _guard = DiedGuard(self);
         loop {
-            while self.turn() {}
-            let inner = self.lock();
-            if inner.table.is_none() || (inner.queue.is_empty() && inner.closing) {
+            let mut inner = self.lock();
+            while inner.table.is_some() && inner.queue.is_empty() && !inner.closing {
+                inner = self.wake.wait(inner).unwrap_or_else(PoisonError::into_inner);
+            }
+            if inner.table.is_none() || inner.queue.is_empty() {
                 break;
             }
-            if inner.queue.is_empty() {
-                drop(self.wake.wait(inner).unwrap_or_else(PoisonError::into_inner));
-            }
+            let lingers = |inner: &mut Inner| !inner.closing && inner.bytes < self.options.enough_bytes();
+            drop(self.wake.wait_timeout_while(inner, self.options.linger, lingers).unwrap_or_else(PoisonError::into_inner));
+            while self.turn() {}
         }
         self.end();
     }
@@ -191,7 +214,7 @@ impl WriteBehind {
     /// [`TableError`] when no thread can be started.
     pub fn start(table: Box<dyn Table>, options: WriteBehindOptions, drive: Drive) -> Result<Self, TableError> {
         let shared = Arc::new(Shared {
-            inner: Mutex::new(Inner { queue: VecDeque::new(), table: Some(table), closing: false }),
+            inner: Mutex::new(Inner { queue: VecDeque::new(), bytes: 0, table: Some(table), closing: false }),
             wake: Condvar::new(),
             permits: Arc::new(Semaphore::new(permits_max(&options))),
             durable: watch::Sender::new(Durable::default()),
@@ -217,16 +240,22 @@ impl WriteBehind {
         let weight = BATCH_WEIGHT + batch.writes.iter().map(weigh).sum::<usize>();
         let permits = weight.min(permits_max(&self.shared.options)) as u32;
         let permit = self.shared.permits.clone().acquire_many_owned(permits).await.map_err(|_| WriteBehindError::Closed)?;
-        {
+        let wakes = {
             let mut inner = self.shared.lock();
             self.shared.state()?;
             if inner.closing {
                 return Err(WriteBehindError::Closed);
             }
+            let (first, enough) = (inner.queue.is_empty(), self.shared.options.enough_bytes());
+            let before = inner.bytes;
+            inner.bytes += weight;
             inner.queue.push_back(Queued { mark, batch, weight, _permit: permit });
-        }
+            first || (before < enough && inner.bytes >= enough)
+        };
         match self.shared.drive {
-            Drive::Thread => self.shared.wake.notify_all(),
+            // A thread that lingers is left alone until there is enough.
+            Drive::Thread if wakes => self.shared.wake.notify_all(),
+            Drive::Thread => {}
             Drive::Inline => while self.shared.turn() {},
             Drive::Manual => {}
         }

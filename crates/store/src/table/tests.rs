@@ -4,6 +4,7 @@ use std::{
     pin::pin,
     sync::{Arc, Mutex},
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use seams::{Entropy, Table, sim::SimEntropy};
@@ -389,7 +390,7 @@ fn write_behind_merges_what_waits_into_one_flush() {
 
 #[test]
 fn write_behind_full_makes_the_sender_wait() {
-    let options = WriteBehindOptions { queue_bytes_max: 1000, merge_bytes_max: 500 };
+    let options = WriteBehindOptions { queue_bytes_max: 1000, merge_bytes_max: 500, ..WriteBehindOptions::default() };
     let behind = WriteBehind::start(Box::new(MemTable::new()), options, Drive::Manual).unwrap();
     let large = || batch(&[("a", Some(&"x".repeat(800)))]);
     now(behind.push(1, large())).unwrap();
@@ -422,7 +423,8 @@ fn write_behind_reports_the_first_failure_and_writes_no_more() {
 #[test]
 fn write_behind_thread_writes_all_before_it_closes() {
     let medium = MemTable::new();
-    let behind = WriteBehind::start(Box::new(medium.clone()), WriteBehindOptions::default(), Drive::Thread).unwrap();
+    let options = WriteBehindOptions { linger: Duration::from_millis(1), ..WriteBehindOptions::default() };
+    let behind = WriteBehind::start(Box::new(medium.clone()), options, Drive::Thread).unwrap();
     for mark in 1..=200u64 {
         now(behind.push(mark, batch(&[(&mark.to_string(), Some("x")), ("mark", Some(&mark.to_string()))]))).unwrap();
     }
@@ -432,6 +434,25 @@ fn write_behind_thread_writes_all_before_it_closes() {
     behind.close().unwrap();
     medium.crash(&SimEntropy::new(1));
     assert_eq!(records(&medium).len(), 201);
+}
+
+#[test]
+fn write_behind_thread_lingers_until_there_is_enough_or_it_closes() {
+    // Longer than any test run: whatever is written did not wait for it.
+    let options = WriteBehindOptions { merge_bytes_max: 20_000, linger: Duration::from_secs(86_400), ..WriteBehindOptions::default() };
+    let probe = Probe::default();
+    let behind = WriteBehind::start(Box::new(probe.clone()), options, Drive::Thread).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    for mark in 1..=100u64 {
+        now(behind.push(mark, batch(&[(&mark.to_string(), Some(&"x".repeat(100))), ("mark", Some(&mark.to_string()))]))).unwrap();
+    }
+    let mut watch = behind.watch();
+    let written = runtime.block_on(watch.wait_for(|durable| durable.mark > 0)).unwrap().mark;
+    assert!(written > 30, "they were merged: {written}");
+    now(behind.push(101, batch(&[("a", Some("1"))]))).unwrap();
+    behind.close().unwrap();
+    assert_eq!(behind.durable().mark, 101);
+    assert!(probe.calls.lock().unwrap().0.len() < 10);
 }
 
 #[test]
