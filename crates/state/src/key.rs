@@ -262,7 +262,9 @@ const SHORT_MAX: usize = 38;
 
 #[derive(Clone)]
 enum Repr {
-    Short { len: u8, bytes: [u8; SHORT_MAX] },
+    /// The bytes, then zeros, then the length: so shorts compare as arrays, whose length is known, and a prefix comes before what it
+    /// begins, also where that goes on with zeros.
+    Short([u8; SHORT_MAX + 1]),
     Long(Arc<[u8]>),
 }
 
@@ -273,21 +275,13 @@ pub struct Prefix(Key);
 impl Key {
     /// Takes bytes as they were stored; [`Key::decode`] checks them.
     pub fn from_bytes(bytes: impl AsRef<[u8]>) -> Self {
-        let bytes = bytes.as_ref();
-        let mut short = [0; SHORT_MAX];
-        match short.get_mut(..bytes.len()) {
-            Some(place) => {
-                place.copy_from_slice(bytes);
-                Self(Repr::Short { len: bytes.len() as u8, bytes: short })
-            }
-            None => Self(Repr::Long(bytes.into())),
-        }
+        Writer::empty().raw(bytes.as_ref()).end()
     }
 
     /// The stored bytes.
     pub fn as_bytes(&self) -> &[u8] {
         match &self.0 {
-            Repr::Short { len, bytes } => bytes.get(..usize::from(*len)).unwrap_or_default(),
+            Repr::Short(short) => short.get(..usize::from(short[SHORT_MAX])).unwrap_or_default(),
             Repr::Long(bytes) => bytes,
         }
     }
@@ -319,7 +313,7 @@ impl Borrow<[u8]> for Key {
 
 impl PartialEq for Key {
     fn eq(&self, other: &Self) -> bool {
-        self.as_bytes() == other.as_bytes()
+        self.cmp(other).is_eq()
     }
 }
 
@@ -333,7 +327,10 @@ impl PartialOrd for Key {
 
 impl Ord for Key {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.as_bytes().cmp(other.as_bytes())
+        match (&self.0, &other.0) {
+            (Repr::Short(own), Repr::Short(other)) => own.cmp(other),
+            _ => self.as_bytes().cmp(other.as_bytes()),
+        }
     }
 }
 

@@ -134,7 +134,7 @@ impl Propagated {
 
     /// The stored bytes of a record.
     pub fn get(&self, key: &Key) -> Option<&Bytes> {
-        self.records.get(key.as_bytes())
+        self.records.get(key)
     }
 
     /// Records whose keys start with `prefix`, by rising key.
@@ -155,7 +155,7 @@ impl Propagated {
     /// The records of a range of buckets, in the order of buckets and then of keys: a chunk of a snapshot. With
     /// [`Propagated::bucket_hashes`], which the state root covers, each bucket can be proven by itself.
     pub fn bucket_records(&self, range: std::ops::Range<u16>) -> impl Iterator<Item = (&Key, &Bytes)> {
-        self.buckets.keys(range).filter_map(|key| self.records.get(key.as_bytes()).map(|value| (key, value)))
+        self.buckets.keys(range).filter_map(|key| self.records.get(key).map(|value| (key, value)))
     }
 
     /// The hashes of all buckets, in order; [`root_of_buckets`] of them is the state root.

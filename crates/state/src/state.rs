@@ -138,12 +138,12 @@ impl State {
 
     /// The stored bytes of any record but the head, which is made when it is written.
     pub(crate) fn stored(&self, key: &Key) -> Option<&Bytes> {
-        if key.is_propagated() { self.propagated.get(key) } else { self.control.get(key.as_bytes()) }
+        if key.is_propagated() { self.propagated.get(key) } else { self.control.get(key) }
     }
 
     pub(crate) fn read_control<T: Stored>(&self, key: TypedKey) -> Result<Option<T>, ReadError> {
         let key = key.encode();
-        read(&key, self.control.get(key.as_bytes()))
+        read(&key, self.control.get(&key))
     }
 
     pub(crate) fn scan_control<'a>(&'a self, prefix: &'a Prefix) -> impl Iterator<Item = (&'a Key, &'a Bytes)> {

@@ -9,20 +9,27 @@ use super::{BoundTo, JobId, Key, KeyError, Keyspace, Recipient, Repr, RequestOwn
 
 /// A key in the making: in place while it is short.
 pub(super) struct Writer {
-    short: [u8; SHORT_MAX],
+    short: [u8; SHORT_MAX + 1],
     len: usize,
     /// All of it, once it is longer.
     long: Vec<u8>,
 }
 
 impl Writer {
-    pub(super) fn new(keyspace: Keyspace) -> Self {
-        Self { short: [0; SHORT_MAX], len: 0, long: Vec::new() }.u8(keyspace.number())
+    #[inline]
+    pub(super) const fn empty() -> Self {
+        Self { short: [0; SHORT_MAX + 1], len: 0, long: Vec::new() }
     }
 
+    #[inline]
+    pub(super) fn new(keyspace: Keyspace) -> Self {
+        Self::empty().u8(keyspace.number())
+    }
+
+    #[inline]
     pub(super) fn raw(mut self, bytes: &[u8]) -> Self {
         let end = self.len + bytes.len();
-        match self.short.get_mut(self.len..end) {
+        match self.short.get_mut(self.len..end).filter(|_| end <= SHORT_MAX) {
             Some(place) => place.copy_from_slice(bytes),
             None => {
                 if self.len <= SHORT_MAX {
@@ -35,9 +42,13 @@ impl Writer {
         self
     }
 
-    pub(super) fn end(self) -> Key {
+    #[inline]
+    pub(super) fn end(mut self) -> Key {
         match u8::try_from(self.len) {
-            Ok(len) if self.len <= SHORT_MAX => Key(Repr::Short { len, bytes: self.short }),
+            Ok(len) if self.len <= SHORT_MAX => {
+                self.short[SHORT_MAX] = len;
+                Key(Repr::Short(self.short))
+            }
             _ => Key(Repr::Long(self.long.into())),
         }
     }
