@@ -100,7 +100,7 @@ pub struct SledTable {
     db: Shared,
     /// sled's data file: its own flush leaves the disk's cache and the file's length alone.
     file: File,
-    /// Bytes of live records, once a scan has counted them.
+    /// Bytes of live records when a scan last counted them; none before the first.
     live_bytes: Option<u64>,
     /// No copy is made below this size: the last one could not get further down.
     compact_above: u64,
@@ -140,15 +140,28 @@ impl SledTable {
         SledReader(self.db.clone())
     }
 
-    /// Tells how many bytes of records the table holds; from then on it is counted, and the table keeps its size on disk in bounds.
+    /// Tells how many bytes of records the table holds; from then on the table keeps its size on disk in bounds.
     pub(super) const fn set_live_bytes(&mut self, bytes: u64) {
         self.live_bytes = Some(bytes);
     }
 
-    /// Copies the records into a fresh folder and swaps the two when the disk holds more than four times the live data.
+    /// Copies the records into a fresh folder and swaps the two when the disk holds more than four times the live data. What is live is
+    /// counted only when the last count would say so: keeping the count would cost a read for each write, and data that grows makes
+    /// the counts ever rarer.
     fn compact_if_due(&mut self) -> Result<(), TableError> {
+        let Some(counted) = self.live_bytes else { return Ok(()) };
         let disk = self.disk_bytes();
-        let due = self.live_bytes.is_some_and(|live| disk > self.compact_above.max(live.saturating_mul(COMPACT_FACTOR)));
+        let due = |live: u64| disk > self.compact_above.max(live.saturating_mul(COMPACT_FACTOR));
+        if !due(counted) {
+            return Ok(());
+        }
+        let mut live = 0;
+        self.scan(&mut |key, value| {
+            live += live_bytes_of(key, value);
+            Ok(())
+        })?;
+        let due = due(live);
+        self.live_bytes = Some(live);
         if due { self.compact() } else { Ok(()) }
     }
 
@@ -209,19 +222,6 @@ impl SledTable {
         copy.flush()?;
         File::open(fresh).and_then(|folder| folder.sync_all()).map_err(io("sync"))
     }
-
-    /// Keeps the count of live bytes; `writes` holds each key once.
-    fn count(&mut self, writes: &BTreeMap<&[u8], Option<&[u8]>>) -> Result<(), TableError> {
-        let Some(mut live) = self.live_bytes else { return Ok(()) };
-        for (key, value) in writes {
-            let old = with(&self.db, "write", |db| db.get(key))?;
-            let size = |stored: usize| (key.len() + stored) as u64;
-            live = live.saturating_sub(old.map_or(0, |stored| size(stored.len())));
-            live += value.map_or(0, |value| size(PREFIX_BYTES + value.len()));
-        }
-        self.live_bytes = Some(live);
-        Ok(())
-    }
 }
 
 /// What a record adds to the live bytes.
@@ -246,7 +246,6 @@ impl Table for SledTable {
         check_sizes(batch)?;
         // The last write of a key wins.
         let writes: BTreeMap<&[u8], Option<&[u8]>> = batch.writes.iter().map(|(key, value)| (key.as_slice(), value.as_deref())).collect();
-        self.count(&writes)?;
         let mut sled_batch = sled::Batch::default();
         for (key, value) in writes {
             match value {
