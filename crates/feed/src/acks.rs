@@ -159,8 +159,27 @@ impl Acks {
             if now.complete() {
                 return now;
             }
+            // While one is behind, the count is not looked at again: else a thousand acknowledgements would look at a thousand rows
+            // each, for everyone who waits. Whoever is lowest goes rarely, a handful of times among a thousand in any order.
+            let behind = self.first_behind(position, &counts);
             changed.changed().await;
+            while behind.is_some_and(|node| self.is_behind(node, position)) {
+                changed.changed().await;
+            }
         }
+    }
+
+    /// The lowest node that counts, passes `counts`, and does not hold `position` durably.
+    fn first_behind(&self, position: Position, counts: impl Fn(NodeId) -> bool) -> Option<NodeId> {
+        let now = self.clock.monotonic();
+        let inner = self.lock();
+        let mut behind = inner.rows.iter().filter(|(_, row)| self.active(row, now) && row.durable < Some(position));
+        behind.find(|(node, _)| counts(**node)).map(|(node, _)| *node)
+    }
+
+    fn is_behind(&self, node: NodeId, position: Position) -> bool {
+        let now = self.clock.monotonic();
+        self.lock().rows.get(&node).is_some_and(|row| self.active(row, now) && row.durable < Some(position))
     }
 
     /// Moves whenever a watermark, a stream or a row changes.
@@ -351,6 +370,28 @@ mod tests {
         assert!(wait.as_mut().now_or_never().is_none());
         two.acknowledge(at(4), LEVEL);
         assert_eq!(wait.as_mut().now_or_never(), Some(Liveness { live: 2, of: 2 }));
+    }
+
+    #[test]
+    fn acks_wait_ends_whichever_comes_last_and_when_the_last_one_behind_counts_no_more() {
+        let (clock, acks) = table();
+        let (one, _) = acks.claim(NodeId::new(1), LEVEL);
+        let (two, _) = acks.claim(NodeId::new(2), LEVEL);
+        let mut wait = Box::pin(acks.wait_live(at(3), |_| true));
+        assert!(wait.as_mut().now_or_never().is_none());
+        two.acknowledge(at(3), LEVEL);
+        assert!(wait.as_mut().now_or_never().is_none());
+        one.acknowledge(at(3), LEVEL);
+        assert_eq!(wait.as_mut().now_or_never(), Some(Liveness { live: 2, of: 2 }));
+
+        let mut wait = Box::pin(acks.wait_live(at(4), |_| true));
+        assert!(wait.as_mut().now_or_never().is_none());
+        drop(one);
+        two.acknowledge(at(4), LEVEL);
+        assert!(wait.as_mut().now_or_never().is_none(), "gone for a moment only");
+        clock.advance(Duration::from_secs(601));
+        two.acknowledge(at(5), LEVEL);
+        assert_eq!(wait.as_mut().now_or_never(), Some(Liveness { live: 1, of: 1 }));
     }
 
     #[test]
