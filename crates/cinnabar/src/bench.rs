@@ -50,11 +50,18 @@ pub(crate) async fn run(global: &Global, command: BenchCommand) -> Result<(), Fa
             BenchCommand::Propagate(arguments) => propagate::run(&ground, arguments).await,
         }
     };
-    // Dropping the ground removes its folder, whichever comes first.
-    tokio::select! {
+    let measured = tokio::select! {
         biased;
-        () = signals.cancelled() => Err(Failure::failed("interrupted: nothing was measured to its end")),
-        report = measured => report.map_err(anyhow)?.print(Output::new(global)),
+        () = signals.cancelled() => None,
+        report = measured => Some(report),
+    };
+    match measured {
+        // Dropping the ground removes its folder.
+        Some(report) => report.map_err(anyhow)?.print(Output::new(global)),
+        None => {
+            ground.abandon().await;
+            Err(Failure::failed("interrupted: nothing was measured to its end"))
+        }
     }
 }
 

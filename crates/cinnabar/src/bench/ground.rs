@@ -21,6 +21,10 @@ use crate::{
     prepare::{self, Ports},
 };
 
+/// How often the folder of an interrupted bench is tried to be removed, and the pause between.
+const ABANDON_TRIES: u32 = 20;
+const ABANDON_PAUSE: Duration = Duration::from_millis(50);
+
 /// Where a bench runs, and what it runs with.
 pub(super) struct Ground {
     pub(super) clock: RealClock,
@@ -84,6 +88,16 @@ impl Ground {
         match folder {
             Some(folder) => std::fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display())),
             None => Ok(()),
+        }
+    }
+
+    /// Removes the folder from under nodes that still run: what they write meanwhile makes it take more than one try.
+    pub(super) async fn abandon(self) {
+        for _ in 0..ABANDON_TRIES {
+            if !self.folder.path().exists() || std::fs::remove_dir_all(self.folder.path()).is_ok() {
+                return;
+            }
+            self.clock.sleep(ABANDON_PAUSE).await;
         }
     }
 

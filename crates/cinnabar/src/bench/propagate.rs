@@ -25,6 +25,10 @@ use crate::cluster::Watchers;
 const WARM_UP: u32 = 20;
 /// Most writes on their way at a fixed rate.
 const AT_ONCE: usize = 256;
+/// Writes in a round whose receipt is waited for, after the others.
+const RECEIPTS: u32 = 20;
+/// How long a write may take to be everywhere.
+const LIVE_WITHIN: Duration = Duration::from_secs(30);
 
 /// Measures.
 pub(super) async fn run(ground: &Ground, arguments: &BenchPropagate) -> Result<Report> {
@@ -36,6 +40,7 @@ pub(super) async fn run(ground: &Ground, arguments: &BenchPropagate) -> Result<R
         ("nodes", "1 voter and the edges, all in this process; gRPC streams over TLS 1.3".to_owned()),
         ("records", format!("{} secrets of {} bytes", arguments.secrets, arguments.value_bytes)),
         ("writes", format!("{} in a round; {pace}", arguments.writes)),
+        ("receipts", format!("{RECEIPTS} in a round, each after the one before; their processor time is not counted")),
         ("readable", "the edge's new root is published; by then the change is durable in the edge's log".to_owned()),
     ])?;
     for &edges in &arguments.edges {
@@ -52,7 +57,7 @@ struct Write {
 }
 
 async fn one(ground: &Ground, arguments: &BenchPropagate, edges: u16, report: &mut Report) -> Result<()> {
-    let changes = (ground.rounds * arguments.writes + WARM_UP) as usize;
+    let changes = (ground.rounds * (arguments.writes + RECEIPTS) + WARM_UP) as usize;
     let milestones = Milestones::new(ground.clock, edges, changes);
     let before = machine::resident_bytes();
     let watchers = Watchers { control: Some(milestones.control()), edges: milestones.edges(), ..Watchers::default() };
@@ -72,8 +77,9 @@ async fn one(ground: &Ground, arguments: &BenchPropagate, edges: u16, report: &m
     let mut measured = Vec::new();
     let mut processor = Duration::ZERO;
     for round in 0..ground.rounds {
-        let from = WARM_UP + round * arguments.writes;
+        let from = WARM_UP + round * (arguments.writes + RECEIPTS);
         let numbers = from..from + arguments.writes;
+        let receipts = numbers.end..numbers.end + RECEIPTS;
         ground.disk.take()?;
         let (started, worked) = (ground.clock.monotonic(), machine::processor_time());
         let writes = match arguments.rate {
@@ -82,11 +88,12 @@ async fn one(ground: &Ground, arguments: &BenchPropagate, edges: u16, report: &m
         };
         processor += machine::processor_time() - worked;
         let elapsed = ground.clock.monotonic() - started;
+        let syncs = disk::rows(&ground.disk.take()?, elapsed);
         let mut rows = rows(edges, &writes, &milestones)?;
-        let indented = |row: Row| Row { what: format!("  {}", row.what), concurrency: u32::from(edges), ..row };
-        rows.extend(disk::rows(&ground.disk.take()?, elapsed).into_iter().map(indented));
+        rows.push(Row::new("sent to receipt: live on every edge", u32::from(edges), &sending.receipts(receipts).await?, None));
+        rows.extend(syncs.into_iter().map(|row| row.part_of(u32::from(edges))));
         measured.push(rows);
-        bar.inc(u64::from(arguments.writes));
+        bar.inc(u64::from(arguments.writes + RECEIPTS));
     }
     bar.finish_and_clear();
     report.rounds(&measured);
@@ -141,6 +148,27 @@ impl Sending<'_> {
             self.milestones.everywhere(write.number).await?;
         }
         Ok(writes)
+    }
+
+    /// Each write with the wait for its receipt, as `--wait` does it: two calls.
+    async fn receipts(&self, numbers: std::ops::Range<u32>) -> Result<Latencies> {
+        let mut latencies = Latencies::new()?;
+        for number in numbers {
+            let (records, client, clock) = (self.records.clone(), self.client.clone(), self.ground.clock);
+            let secret = number % self.secrets;
+            let waited = self.ground.callers().run(1, |_| {
+                let (records, client) = (records.clone(), client.clone());
+                async move {
+                    let sent = clock.monotonic();
+                    let position = records.set_by(&client, secret).await?;
+                    let live = client.wait_live(position, LIVE_WITHIN).await.context("waiting for a receipt failed")?;
+                    ensure!(live.edges_live == live.edges_known, "a write did not reach every edge in time");
+                    Ok(clock.monotonic() - sent)
+                }
+            });
+            waited.await?.into_iter().for_each(|took| latencies.record(took));
+        }
+        Ok(latencies)
     }
 
     fn write(&self, number: u32) -> impl Future<Output = Result<Write>> + Send + 'static {

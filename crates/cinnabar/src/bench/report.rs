@@ -63,6 +63,9 @@ pub(super) struct Row {
     pub(super) p99_9_us: f64,
     /// In microseconds.
     pub(super) max_us: f64,
+    /// Whether it is a part of the row above that is none.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) part: bool,
     /// What else there is to know of it, by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) also: BTreeMap<&'static str, f64>,
@@ -80,6 +83,7 @@ impl Row {
             p99_us: latencies.us_at(0.99),
             p99_9_us: latencies.us_at(0.999),
             max_us: latencies.us_at(1.0),
+            part: false,
             also: BTreeMap::new(),
         }
     }
@@ -88,6 +92,12 @@ impl Row {
     pub(super) fn of_calls(what: impl Into<String>, concurrency: u32, latencies: &Latencies, each: u64, elapsed: Duration) -> Self {
         let row = Self::new(what, concurrency, latencies, Some(elapsed));
         Self { count: row.count * each, per_second: row.per_second.map(|rate| rate * each as f64), ..row }
+    }
+
+    /// As a part of the row above, of which there were so many at once.
+    #[must_use]
+    pub(super) fn part_of(self, concurrency: u32) -> Self {
+        Self { part: true, concurrency, ..self }
     }
 
     /// With one more thing to know.
@@ -111,6 +121,7 @@ impl Row {
             p99_us: of(&|row| row.p99_us),
             p99_9_us: of(&|row| row.p99_9_us),
             max_us: of(&|row| row.max_us),
+            part: first.part,
             also: first.also.keys().map(|name| also(name)).collect(),
         })
     }
@@ -186,7 +197,8 @@ impl Report {
             let rate = row.per_second.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.0}"));
             let times = [row.p50_us, row.p99_us, row.p99_9_us, row.max_us].map(human_us);
             let also = row.also.iter().map(|(name, value)| format!("{name} {value:.1}")).collect::<Vec<_>>().join("  ");
-            let facts = [row.what.clone(), row.concurrency.to_string(), row.count.to_string(), rate];
+            let what = if row.part { format!("  {}", row.what) } else { row.what.clone() };
+            let facts = [what, row.concurrency.to_string(), row.count.to_string(), rate];
             facts.into_iter().chain(times).chain([also]).collect()
         })
     }

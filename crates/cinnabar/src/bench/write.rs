@@ -93,7 +93,7 @@ where
     let row = Row::new(what, writers, &all.latencies, Some(span.length()));
     let row = row.also("entries/fsync", all.all as f64 / groups.max(1) as f64).also("cpu us", all.processor_us);
     let mut rows = vec![row];
-    rows.extend(disk::rows(&syncs, elapsed).into_iter().map(|row| Row { what: format!("  {}", row.what), concurrency: writers, ..row }));
+    rows.extend(disk::rows(&syncs, elapsed).into_iter().map(|row| row.part_of(writers)));
     Ok(rows)
 }
 
