@@ -175,11 +175,27 @@ impl Report {
         self.setup.push(Fact { name: name.into(), fact: fact.into() });
     }
 
-    /// The rows of one more measurement, each round's in the same order: their medians.
+    /// The rows of one more measurement: the medians of those that have the same name and as much at once, in the order of the rounds. A
+    /// round may lack one: what did not happen in it has no row.
     pub(super) fn rounds(&mut self, rounds: &[Vec<Row>]) {
-        let most = rounds.iter().map(Vec::len).max().unwrap_or(0);
-        let row = |place: usize| rounds.iter().filter_map(|round| round.get(place).cloned()).collect::<Vec<_>>();
-        self.rows.extend((0..most).filter_map(|place| Row::median(&row(place))));
+        let mut measured: Vec<Vec<Row>> = Vec::new();
+        for round in rounds {
+            let mut at = 0;
+            for row in round {
+                let same = |others: &Vec<Row>| others.iter().any(|other| (&other.what, other.concurrency) == (&row.what, row.concurrency));
+                match measured.iter().position(same) {
+                    Some(place) => {
+                        measured[place].push(row.clone());
+                        at = place + 1;
+                    }
+                    None => {
+                        measured.insert(at, vec![row.clone()]);
+                        at += 1;
+                    }
+                }
+            }
+        }
+        self.rows.extend(measured.iter().filter_map(|rows| Row::median(rows)));
     }
 
     /// Prints it.
@@ -247,6 +263,17 @@ mod tests {
         assert_eq!(row.per_second, Some(5000.0));
         assert_eq!([vec![], vec![4.0], vec![1.0, 2.0]].map(middle), [0.0, 4.0, 1.5]);
         assert!(Row::median(&[]).is_none());
+    }
+
+    #[test]
+    fn report_joins_rows_of_rounds_by_what_they_are_also_when_one_is_missing() {
+        let mut latencies = Latencies::new().unwrap();
+        latencies.record(Duration::from_micros(10));
+        let row = |what: &str, concurrency| Row::new(what, concurrency, &latencies, None);
+        let mut report = Report { setup: Vec::new(), rows: Vec::new() };
+        report.rounds(&[vec![row("a", 1), row("a", 2)], vec![row("a", 1), row("b", 1), row("a", 2)]]);
+        let rows: Vec<_> = report.rows.iter().map(|row| (row.what.as_str(), row.concurrency, row.count)).collect();
+        assert_eq!(rows, [("a", 1, 2), ("b", 1, 1), ("a", 2, 2)]);
     }
 
     #[test]
