@@ -7,7 +7,7 @@
 //! **Invariants**
 //! 1. Nothing waits for time: [`until`] looks for a value until it is there, and fails loudly at its deadline.
 //! 2. Every process is ended by its own id when its owner is dropped; when a test fails, what it logged is printed.
-//! 3. Ports are chosen free. Another process may take one between the choice and the bind: a start is tried again then.
+//! 3. A port is claimed for as long as its cluster lives ([`Ports`]): no other test's server answers in the place of one's own.
 #![allow(
     clippy::expect_used,
     clippy::unwrap_used,
@@ -20,6 +20,7 @@ mod binary;
 mod clients;
 mod cluster;
 mod command;
+mod port;
 pub mod raw;
 mod server;
 mod wait;
@@ -28,5 +29,6 @@ pub use binary::binary;
 pub use clients::{CONSUMER, Operator, Reader, STORE, consumer_ref};
 pub use cluster::Cluster;
 pub use command::{Cli, Run};
+pub use port::Ports;
 pub use server::{Server, http};
 pub use wait::{PATIENCE, until};

@@ -2,33 +2,27 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
 use client::{Client, Config, Identity, Retries, Tls, Token};
-use runtime::{
-    OsEntropy,
-    config::{self, Checks, ControlConfig, EdgeConfig, TlsFiles},
-};
-use seams::Entropy;
+use runtime::config::{self, Checks, ControlConfig, EdgeConfig, TlsFiles};
 use tempfile::TempDir;
 
 use super::{
-    Cli, Operator, Reader, Server,
+    Cli, Operator, Ports, Reader, Server,
     clients::{ACCOUNT_NAME, CONTEXT},
     server::command,
     until,
 };
-
-/// Starts that are tried when another process has the port.
-const STARTS_MAX: usize = 5;
 
 /// A cluster's folder and its processes. Dropping it kills them and removes the folder.
 pub struct Cluster {
     control: Option<Server>,
     edges: Vec<Option<Server>>,
     account: String,
+    ports: Ports,
     // Last, so that the processes are gone before their folder.
     folder: TempDir,
 }
@@ -48,19 +42,21 @@ impl Cluster {
         let prepared = command(&["dev", "--prepare", "--data", &data_text, "--edges", &count], &[]).output().expect("the binary starts");
         assert!(prepared.status.success(), "{}", String::from_utf8_lossy(&prepared.stderr));
         let account = fs::read_to_string(data.join("account")).expect("the account's id").trim().to_owned();
-        let cluster = Self { control: None, edges: (0..edges).map(|_| None).collect(), account, folder };
+        let mut cluster = Self { control: None, edges: (0..edges).map(|_| None).collect(), account, ports: Ports::default(), folder };
         cluster.move_ports();
         cluster
     }
 
-    /// Ports that the system gives to nobody by itself: a server that is started again finds them free.
-    fn move_ports(&self) {
-        self.configure_control(|config| (config.listen.grpc, config.listen.health) = (quiet_port(), quiet_port()));
+    /// Ports that are the cluster's own: a server that is started again finds them free.
+    fn move_ports(&mut self) {
+        let (grpc, health) = (self.ports.claim(), self.ports.claim());
+        self.configure_control(|config| (config.listen.grpc, config.listen.health) = (grpc, health));
         let control = self.control_config().listen.grpc;
         for number in 1..=self.edges.len() {
+            let (grpc, health) = (self.ports.claim(), self.ports.claim());
             self.configure_edge(number, |config| {
                 config.control.endpoints = vec![control.into()];
-                (config.listen.grpc, config.listen.health) = (quiet_port(), quiet_port());
+                (config.listen.grpc, config.listen.health) = (grpc, health);
             });
         }
     }
@@ -155,13 +151,9 @@ impl Cluster {
     async fn server(&self, name: &str, file: &Path, health: SocketAddr) -> Server {
         let log = self.logs().join(format!("{name}.log"));
         let role = if name == "control" { "control" } else { "edge" };
-        for _ in 0..STARTS_MAX {
-            let mut server = Server::start(name, &[role, "--config", &file.display().to_string()], &[], &log, Some(health));
-            if server.becomes_ready().await {
-                return server;
-            }
-        }
-        panic!("{name} found its port taken {STARTS_MAX} times: {}", fs::read_to_string(log).unwrap_or_default());
+        let mut server = Server::start(name, &[role, "--config", &file.display().to_string()], &[], &log, Some(health));
+        server.becomes_ready().await;
+        server
     }
 
     /// The control node's process.
@@ -256,19 +248,6 @@ impl Cluster {
 
     /// The name of the account that [`Operator::found`] makes.
     pub const ACCOUNT_NAME: &'static str = ACCOUNT_NAME;
-}
-
-/// A free port below those that the system gives to outgoing connections (from 32768 on, on Linux).
-fn quiet_port() -> SocketAddr {
-    for _ in 0..1000 {
-        let mut bytes = [0; 2];
-        OsEntropy.fill(&mut bytes);
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 10_000 + u16::from_be_bytes(bytes) % 20_000));
-        if TcpListener::bind(address).is_ok() {
-            return address;
-        }
-    }
-    panic!("no free port below 30000")
 }
 
 fn with_token(config: Config, token: Option<&str>) -> Config {

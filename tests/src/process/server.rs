@@ -39,26 +39,25 @@ impl Server {
         Self { name: name.to_owned(), child, log: log.to_owned(), health }
     }
 
-    /// Waits until `/readyz` says yes. False when the process ended because its port was taken meanwhile.
+    /// Waits until `/readyz` says yes.
     ///
     /// # Panics
-    /// When it ended for another reason, or does not become ready.
-    pub(crate) async fn becomes_ready(&mut self) -> bool {
+    /// When it ends, or does not become ready.
+    pub(crate) async fn becomes_ready(&mut self) {
         let health = self.health.expect("a server has a health port");
         let name = self.name.clone();
         until(&format!("{name} to be ready"), async || {
+            let answer = http(health, "/readyz");
+            // Asked after the answer: it came from this process only if this process lived.
             if let Some(status) = self.exited() {
-                let log = self.log();
-                let own = log.lines().rev().take(3).collect::<String>();
-                assert!(own.contains("in use"), "{name} ended with {status}:\n{log}");
-                return Ok(false);
+                panic!("{name} ended with {status}:\n{}", self.log());
             }
-            match http(health, "/readyz") {
-                Ok((200, _)) => Ok(true),
+            match answer {
+                Ok((200, _)) => Ok(()),
                 other => Err(format!("/readyz answers {other:?}")),
             }
         })
-        .await
+        .await;
     }
 
     /// The process's id.
