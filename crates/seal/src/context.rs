@@ -9,6 +9,7 @@
 //! cinnabar dek wrap         format, cluster, key domain, KEK epoch, account, DEK id
 //! cinnabar kek wrap         format, cluster, key domain, KEK epoch, root key id
 //! cinnabar kek envelope     format, cluster, key domain, KEK epoch, recipient
+//! cinnabar archive key      format, cluster, archive id, recipient
 //! cinnabar kek commitment   cluster, key domain, KEK epoch
 //! cinnabar fingerprint      cluster, key domain, KEK epoch
 //! ```
@@ -68,6 +69,18 @@ pub enum Recipient {
     Recovery,
 }
 
+impl Recipient {
+    pub(crate) fn bytes(self) -> [u8; 9] {
+        let (kind, node) = match self {
+            Self::Node(node) => (0, node.get()),
+            Self::Recovery => (1, 0),
+        };
+        let mut bytes = [kind; 9];
+        bytes[1..].copy_from_slice(&node.to_be_bytes());
+        bytes
+    }
+}
+
 impl From<NodeId> for Recipient {
     fn from(node: NodeId) -> Self {
         Self::Node(node)
@@ -104,14 +117,8 @@ impl KekName<'_> {
     }
 
     pub(crate) fn envelope(&self, format: u8, recipient: Recipient) -> Labelled {
-        let (kind, node) = match recipient {
-            Recipient::Node(node) => (0, node.get()),
-            Recipient::Recovery => (1, 0),
-        };
-        let mut bytes = [kind; 9];
-        bytes[1..].copy_from_slice(&node.to_be_bytes());
         let mut labelled = Labelled::new("cinnabar kek envelope");
-        self.fields(labelled.field(&[format])).field(&bytes);
+        self.fields(labelled.field(&[format])).field(&recipient.bytes());
         labelled
     }
 

@@ -15,7 +15,7 @@ use seams::Entropy;
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use crate::{KEY_BYTES, Kek, KekName, Recipient, SealError, Subject, cipher};
+use crate::{KEY_BYTES, Kek, KekName, Recipient, SealError, Subject, cipher, context::Labelled};
 
 /// X-Wing in IANA's registry of HPKE KEMs.
 const KEM_ID: u16 = XWing::KEM_ID;
@@ -176,23 +176,27 @@ pub fn seal_envelope(
     to: &NodePublicKey,
     kek: &Kek,
 ) -> Result<Vec<u8>, SealError> {
-    let info = name.envelope(FORMAT, recipient.into());
-    let mut envelope = vec![0; ENVELOPE_BYTES];
+    seal_bytes(entropy, &name.envelope(FORMAT, recipient.into()), to, kek.expose())
+}
+
+/// Seals `plain` to a public key under `info`: an envelope as above, but for the length of its ciphertext.
+pub(crate) fn seal_bytes(entropy: &dyn Entropy, info: &Labelled, to: &NodePublicKey, plain: &[u8]) -> Result<Vec<u8>, SealError> {
+    let mut envelope = vec![0; SEALED_AT + plain.len() + cipher::TAG_BYTES];
     envelope[..HEADER_BYTES].copy_from_slice(&header());
-    let mut sealed = [0; KEY_BYTES];
+    let (encapsulated_at, sealed) = envelope.split_at_mut(SEALED_AT);
+    let (sealed, tag_at) = sealed.split_at_mut(plain.len());
     let defect = || SealError::Defect { operation: "seal an envelope" };
     let (encapsulated, tag) = hpke::single_shot_seal_inout_detached_with_rng::<AesGcm256, HkdfSha256, XWing>(
         &OpModeS::Base,
         &to.0,
         info.bytes()?,
-        InOutBuf::new(&kek.expose()[..], &mut sealed[..]).map_err(|_| defect())?,
+        InOutBuf::new(plain, sealed).map_err(|_| defect())?,
         &header(),
         &mut Randomness(entropy),
     )
     .map_err(|_| defect())?;
-    encapsulated.write_exact(&mut envelope[HEADER_BYTES..SEALED_AT]);
-    envelope[SEALED_AT..SEALED_AT + KEY_BYTES].copy_from_slice(&sealed);
-    tag.write_exact(&mut envelope[SEALED_AT + KEY_BYTES..]);
+    encapsulated.write_exact(&mut encapsulated_at[HEADER_BYTES..]);
+    tag.write_exact(tag_at);
     Ok(envelope)
 }
 
@@ -202,15 +206,26 @@ pub fn seal_envelope(
 /// [`SealError::NotAuthentic`] when it was changed or is for another name, recipient or key pair; [`SealError::NewerFormat`],
 /// [`SealError::UnknownAlgorithm`], [`SealError::Damaged`].
 pub fn open_envelope(name: &KekName<'_>, recipient: impl Into<Recipient>, key: &NodeKeyPair, envelope: &[u8]) -> Result<Kek, SealError> {
+    let mut kek = Kek::zeroed();
     let subject = || Subject::Envelope(name.domain.clone(), name.epoch);
-    check_header(&subject, envelope)?;
-    let info = name.envelope(FORMAT, recipient.into());
+    open_bytes(&subject, &name.envelope(FORMAT, recipient.into()), key, envelope, kek.expose_mut())?;
+    Ok(kek)
+}
+
+/// Opens what [`seal_bytes`] made into `out`, which has the length of the plaintext.
+pub(crate) fn open_bytes(
+    subject: &dyn Fn() -> Subject,
+    info: &Labelled,
+    key: &NodeKeyPair,
+    envelope: &[u8],
+    out: &mut [u8],
+) -> Result<(), SealError> {
+    check_header(subject, envelope, SEALED_AT + out.len() + cipher::TAG_BYTES)?;
     let not_authentic = |_| SealError::NotAuthentic { subject: subject() };
     let encapsulated = <XWing as Kem>::EncappedKey::from_bytes(&envelope[HEADER_BYTES..SEALED_AT]).map_err(not_authentic)?;
-    let (sealed, tag) = envelope[SEALED_AT..].split_at(KEY_BYTES);
+    let (sealed, tag) = envelope[SEALED_AT..].split_at(out.len());
     let tag = AeadTag::<AesGcm256>::from_bytes(tag).map_err(not_authentic)?;
-    let mut kek = Kek::zeroed();
-    let buffer = InOutBuf::new(sealed, &mut kek.expose_mut()[..]).map_err(|_| SealError::Defect { operation: "open an envelope" })?;
+    let buffer = InOutBuf::new(sealed, out).map_err(|_| SealError::Defect { operation: "open an envelope" })?;
     hpke::single_shot_open_inout_detached::<AesGcm256, HkdfSha256, XWing>(
         &OpModeR::Base,
         &private(&key.seed[..])?,
@@ -220,8 +235,7 @@ pub fn open_envelope(name: &KekName<'_>, recipient: impl Into<Recipient>, key: &
         &header(),
         &tag,
     )
-    .map_err(not_authentic)?;
-    Ok(kek)
+    .map_err(not_authentic)
 }
 
 fn header() -> [u8; HEADER_BYTES] {
@@ -229,7 +243,7 @@ fn header() -> [u8; HEADER_BYTES] {
     [FORMAT, k0, k1, d0, d1, a0, a1]
 }
 
-fn check_header(subject: &dyn Fn() -> Subject, envelope: &[u8]) -> Result<(), SealError> {
+fn check_header(subject: &dyn Fn() -> Subject, envelope: &[u8], bytes: usize) -> Result<(), SealError> {
     match envelope.first() {
         None => return Err(SealError::Damaged { subject: subject(), detail: "it is empty" }),
         Some(&FORMAT) => {}
@@ -241,7 +255,7 @@ fn check_header(subject: &dyn Fn() -> Subject, envelope: &[u8]) -> Result<(), Se
     for (at, id) in [(1, KEM_ID), (3, KDF_ID), (5, AEAD_ID)] {
         known(subject(), [envelope[at], envelope[at + 1]], id)?;
     }
-    if envelope.len() != ENVELOPE_BYTES {
+    if envelope.len() != bytes {
         return Err(SealError::Damaged { subject: subject(), detail: "it has not the length of its format" });
     }
     Ok(())

@@ -21,6 +21,10 @@ pub enum Subject {
     NodePublicKey,
     /// A root key file.
     RootFile,
+    /// The key of a snapshot archive, in an envelope to a node or to the recovery key.
+    ArchiveKey,
+    /// A chunk of a snapshot archive, by its number.
+    ArchiveChunk(u32),
 }
 
 impl fmt::Display for Subject {
@@ -33,6 +37,8 @@ impl fmt::Display for Subject {
             Self::NodeKeyFile => f.write_str("node key file"),
             Self::NodePublicKey => f.write_str("node public key"),
             Self::RootFile => f.write_str("root key file"),
+            Self::ArchiveKey => f.write_str("key of the archive"),
+            Self::ArchiveChunk(number) => write!(f, "chunk {number} of the archive"),
         }
     }
 }

@@ -86,6 +86,9 @@ key!(
 key!(
     /// A data-encryption key of one account. Never seals by itself: a key per value is derived from it.
     Dek);
+key!(
+    /// The key of one snapshot archive, used for nothing else.
+    ArchiveKey);
 
 /// The opened bytes of a value.
 pub struct Plaintext(Vec<u8>);

@@ -22,6 +22,7 @@
 //!
 //! **Left out**: which epoch is active and how often a DEK was used (`state`), devices (`hsm`), transport.
 
+mod archive;
 mod cache;
 mod cipher;
 mod context;
@@ -36,13 +37,14 @@ mod root;
 mod token;
 mod value;
 
+pub use archive::{ARCHIVE_CHUNK_EXTRA_BYTES, ARCHIVE_ENVELOPE_BYTES, ArchiveOpener, ArchiveSealer, open_archive_key, seal_archive_key};
 pub use context::{DekName, KekName, Recipient, ValueContext};
 pub use deks::{DekWrap, WRAPPED_DEK_BYTES, WrappedDek};
 pub use envelope::{ENVELOPE_BYTES, NODE_KEY_FILE_BYTES, NODE_PUBLIC_KEY_BYTES, NodeKeyPair, NodePublicKey, open_envelope, seal_envelope};
 pub use error::{SealError, Subject};
 pub use file_root::FileRoot;
 pub use keks::commitment;
-pub use keys::{Dek, KEY_BYTES, Kek, Plaintext, RootKey};
+pub use keys::{ArchiveKey, Dek, KEY_BYTES, Kek, Plaintext, RootKey};
 pub use ring::{KeyRing, MintedDek, fingerprint_epoch};
 pub use root::{RootProvider, WRAPPED_KEK_BYTES, WrappedKek};
 pub use token::{ConsumerToken, JoinToken, OperatorToken, TokenText};
