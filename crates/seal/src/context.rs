@@ -10,6 +10,7 @@
 //! cinnabar kek wrap         format, cluster, key domain, KEK epoch, root key id
 //! cinnabar kek envelope     format, cluster, key domain, KEK epoch, recipient
 //! cinnabar archive key      format, cluster, archive id, recipient
+//! cinnabar authority key    format, cluster, recipient
 //! cinnabar kek commitment   cluster, key domain, KEK epoch
 //! cinnabar fingerprint      cluster, key domain, KEK epoch
 //! ```

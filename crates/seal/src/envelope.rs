@@ -136,7 +136,7 @@ impl NodeKeyPair {
         Self::from_seed(&bytes[FILE_SEED_AT..FILE_SUM_AT])
     }
 
-    fn from_seed(bytes: &[u8]) -> Result<Self, SealError> {
+    pub(crate) fn from_seed(bytes: &[u8]) -> Result<Self, SealError> {
         let private = private(bytes)?;
         let mut seed = Box::new([0; SEED_BYTES]);
         seed.copy_from_slice(bytes);

@@ -15,6 +15,8 @@ pub enum Subject {
     Kek(KeyDomain, KekEpoch),
     /// A KEK epoch in an envelope to a node or to the recovery key.
     Envelope(KeyDomain, KekEpoch),
+    /// The key of the cluster's certificate authority, in its envelope.
+    AuthorityKey,
     /// A node's key file.
     NodeKeyFile,
     /// A node's public key.
@@ -34,6 +36,7 @@ impl fmt::Display for Subject {
             Self::Dek(id) => write!(f, "wrapped data key {id}"),
             Self::Kek(domain, epoch) => write!(f, "wrapped KEK epoch {epoch} of key domain {domain}"),
             Self::Envelope(domain, epoch) => write!(f, "envelope of KEK epoch {epoch} of key domain {domain}"),
+            Self::AuthorityKey => f.write_str("envelope of the certificate authority's key"),
             Self::NodeKeyFile => f.write_str("node key file"),
             Self::NodePublicKey => f.write_str("node public key"),
             Self::RootFile => f.write_str("root key file"),

@@ -7,7 +7,8 @@
 //! A process holds its unlocked epochs in one [`KeyRing`]. An epoch comes into it from a [`RootProvider`] (control) or from an
 //! HPKE envelope opened with the node's [`NodeKeyPair`] (edges), and is installed only when it matches the commitment in the
 //! chain. The ring unwraps DEKs, keeps a bounded number of them ready, and seals and opens values. [`OperatorToken`],
-//! [`ConsumerToken`] and [`JoinToken`] are the secrets that people, services and nodes present.
+//! [`ConsumerToken`] and [`JoinToken`] are the secrets that people, services and nodes present; [`RecoveryKey`] is what operators keep
+//! offline for the day on which every control node is lost.
 //!
 //! **Invariants**
 //! 1. Whatever is sealed or wrapped is bound to its whole context ([`ValueContext`], [`KekName`], [`DekName`]); a change of any
@@ -23,6 +24,7 @@
 //! **Left out**: which epoch is active and how often a DEK was used (`state`), devices (`hsm`), transport.
 
 mod archive;
+mod authority;
 mod cache;
 mod cipher;
 mod context;
@@ -32,12 +34,14 @@ mod error;
 mod file_root;
 mod keks;
 mod keys;
+mod recovery;
 mod ring;
 mod root;
 mod token;
 mod value;
 
 pub use archive::{ARCHIVE_CHUNK_EXTRA_BYTES, ARCHIVE_ENVELOPE_BYTES, ArchiveOpener, ArchiveSealer, open_archive_key, seal_archive_key};
+pub use authority::{open_authority, seal_authority};
 pub use context::{DekName, KekName, Recipient, ValueContext};
 pub use deks::{DekWrap, WRAPPED_DEK_BYTES, WrappedDek};
 pub use envelope::{ENVELOPE_BYTES, NODE_KEY_FILE_BYTES, NODE_PUBLIC_KEY_BYTES, NodeKeyPair, NodePublicKey, open_envelope, seal_envelope};
@@ -45,6 +49,7 @@ pub use error::{SealError, Subject};
 pub use file_root::FileRoot;
 pub use keks::commitment;
 pub use keys::{ArchiveKey, Dek, KEY_BYTES, Kek, Plaintext, RootKey};
+pub use recovery::{RecoveryKey, RecoveryPublicKey};
 pub use ring::{KeyRing, MintedDek, fingerprint_epoch};
 pub use root::{RootProvider, WRAPPED_KEK_BYTES, WrappedKek};
 pub use token::{ConsumerToken, JoinToken, OperatorToken, TokenText};

@@ -3,8 +3,10 @@
 //! ```text
 //! operator  "cbo_" and 56 characters: base32 of 32 random bytes and 3 bytes of checksum
 //! consumer  "cbc_" and 56 characters: the same
-//! join      "cbj_" and 160 characters: base32 of 32 random bytes, the 32-byte fingerprint of the cluster's CA, the 32-byte
-//!           hash of the first signer set, and 4 bytes of checksum
+//! join      "cbj_" and 184 characters: base32 of 32 random bytes, the 16-byte id of the cluster, the 32-byte fingerprint of its
+//!           CA (SHA-256 of the certificate's SubjectPublicKeyInfo), the 32-byte hash of the first signer set, and 3 bytes of
+//!           checksum
+//! recovery  "cbr_" and 56 characters: as an operator's
 //! ```
 //!
 //! Base32 is that of RFC 4648 in lower letters (`a` to `z`, `2` to `7`); the lengths leave no spare bits and no padding, so each
@@ -19,7 +21,7 @@
 use seams::Entropy;
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
-use types::Hash;
+use types::{ClusterId, Hash};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::SealError;
@@ -28,10 +30,10 @@ const SECRET_BYTES: usize = 32;
 const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 
 /// What the kinds of token differ in.
-struct Kind {
+pub(crate) struct Kind {
     /// In messages, with its article.
     what: &'static str,
-    prefix: &'static str,
+    pub(crate) prefix: &'static str,
     /// Payload and checksum together are a multiple of five bytes, so that base32 fits exactly.
     payload: usize,
     checksum: usize,
@@ -39,7 +41,14 @@ struct Kind {
 
 const OPERATOR: Kind = Kind { what: "an operator token", prefix: "cbo_", payload: SECRET_BYTES, checksum: 3 };
 const CONSUMER: Kind = Kind { what: "a consumer token", prefix: "cbc_", payload: SECRET_BYTES, checksum: 3 };
-const JOIN: Kind = Kind { what: "a join token", prefix: "cbj_", payload: 3 * SECRET_BYTES, checksum: 4 };
+const JOIN: Kind = Kind { what: "a join token", prefix: "cbj_", payload: JOIN_BYTES, checksum: 3 };
+pub(crate) const RECOVERY: Kind = Kind { what: "a recovery key", prefix: "cbr_", payload: SECRET_BYTES, checksum: 3 };
+
+/// Secret, cluster, CA, signers.
+const JOIN_BYTES: usize = SECRET_BYTES + 16 + 32 + 32;
+const CLUSTER_AT: usize = SECRET_BYTES;
+const CA_AT: usize = CLUSTER_AT + 16;
+const SIGNERS_AT: usize = CA_AT + 32;
 
 /// The text of a token, to be shown once. Wiped on drop.
 pub struct TokenText(String);
@@ -136,6 +145,7 @@ token!(
 /// What a new node presents to join, and by which it knows the cluster that it joins.
 pub struct JoinToken {
     secret: Secret,
+    cluster: ClusterId,
     ca: Hash,
     signers: Hash,
 }
@@ -144,9 +154,10 @@ impl JoinToken {
     /// How the text of every such token starts.
     pub const PREFIX: &str = JOIN.prefix;
 
-    /// A fresh token for the cluster whose CA certificate has the fingerprint `ca` and whose first signer set has the hash `signers`.
-    pub fn generate(entropy: &dyn Entropy, ca: Hash, signers: Hash) -> Self {
-        Self { secret: Secret::generate(entropy), ca, signers }
+    /// A fresh token for a cluster. `ca`: SHA-256 of the SubjectPublicKeyInfo of its CA's certificate, DER. `signers`: the hash of its
+    /// first signer set.
+    pub fn generate(entropy: &dyn Entropy, cluster: ClusterId, ca: Hash, signers: Hash) -> Self {
+        Self { secret: Secret::generate(entropy), cluster, ca, signers }
     }
 
     /// Reads a token's text. Spaces around it are the caller's to remove.
@@ -160,15 +171,19 @@ impl JoinToken {
             bytes.copy_from_slice(&payload[at..at + 32]);
             Hash::from_bytes(bytes)
         };
-        Ok(Self { secret: Secret::copy_of(&payload[..SECRET_BYTES]), ca: hash(32), signers: hash(64) })
+        let mut cluster = [0; 16];
+        cluster.copy_from_slice(&payload[CLUSTER_AT..CA_AT]);
+        let secret = Secret::copy_of(&payload[..SECRET_BYTES]);
+        Ok(Self { secret, cluster: ClusterId::from_bytes(cluster), ca: hash(CA_AT), signers: hash(SIGNERS_AT) })
     }
 
     /// The text, as laid out at the head of this module.
     pub fn text(&self) -> TokenText {
-        let mut payload = Zeroizing::new([0; 3 * SECRET_BYTES]);
-        payload[..32].copy_from_slice(&self.secret.0[..]);
-        payload[32..64].copy_from_slice(self.ca.as_bytes());
-        payload[64..].copy_from_slice(self.signers.as_bytes());
+        let mut payload = Zeroizing::new([0; JOIN_BYTES]);
+        payload[..SECRET_BYTES].copy_from_slice(&self.secret.0[..]);
+        payload[CLUSTER_AT..CA_AT].copy_from_slice(self.cluster.as_bytes());
+        payload[CA_AT..SIGNERS_AT].copy_from_slice(self.ca.as_bytes());
+        payload[SIGNERS_AT..].copy_from_slice(self.signers.as_bytes());
         JOIN.encode(&payload[..])
     }
 
@@ -177,7 +192,22 @@ impl JoinToken {
         JOIN.hash(&self.secret)
     }
 
-    /// The fingerprint of the CA that the control plane must show.
+    /// The hash of a token of which only the secret part is there: what a node shows of it when it joins. None for another length.
+    pub fn hash_of_secret(secret: &[u8]) -> Option<[u8; 32]> {
+        (secret.len() == SECRET_BYTES).then(|| JOIN.hash(&Secret::copy_of(secret)))
+    }
+
+    /// The secret part, which the node sends to join. Whoever copies it wipes the copy.
+    pub fn expose_secret(&self) -> &[u8; 32] {
+        &self.secret.0
+    }
+
+    /// The cluster.
+    pub fn cluster(&self) -> ClusterId {
+        self.cluster
+    }
+
+    /// The fingerprint of the CA that the control plane must show: SHA-256 of its certificate's SubjectPublicKeyInfo.
     pub fn ca(&self) -> Hash {
         self.ca
     }
@@ -191,6 +221,7 @@ impl JoinToken {
 impl ConstantTimeEq for JoinToken {
     fn ct_eq(&self, other: &Self) -> Choice {
         self.secret.0.as_slice().ct_eq(other.secret.0.as_slice())
+            & self.cluster.as_bytes().ct_eq(other.cluster.as_bytes())
             & self.ca.as_bytes().ct_eq(other.ca.as_bytes())
             & self.signers.as_bytes().ct_eq(other.signers.as_bytes())
     }
@@ -201,7 +232,7 @@ impl Kind {
         self.prefix.len() + (self.payload + self.checksum) / 5 * 8
     }
 
-    fn encode(&self, payload: &[u8]) -> TokenText {
+    pub(crate) fn encode(&self, payload: &[u8]) -> TokenText {
         let mut bytes = Zeroizing::new(Vec::with_capacity(self.payload + self.checksum));
         bytes.extend_from_slice(payload);
         bytes.extend_from_slice(&self.sum(payload)[..self.checksum]);
@@ -216,7 +247,7 @@ impl Kind {
         TokenText(text)
     }
 
-    fn decode(&self, text: &str) -> Result<Zeroizing<Vec<u8>>, SealError> {
+    pub(crate) fn decode(&self, text: &str) -> Result<Zeroizing<Vec<u8>>, SealError> {
         let what = self.what;
         let digits = text.strip_prefix(self.prefix).ok_or(SealError::TokenPrefix { what, prefix: self.prefix })?.as_bytes();
         if text.len() != self.text_bytes() {
@@ -252,7 +283,7 @@ impl Kind {
 fn labelled(label: &str, prefix: &str, bytes: &[u8]) -> [u8; 32] {
     let mut hasher = Sha256::new();
     for field in [label.as_bytes(), prefix.as_bytes(), bytes] {
-        // No field here is longer than 96 bytes.
+        // No field here is longer than 112 bytes.
         hasher.update((field.len() as u16).to_be_bytes());
         hasher.update(field);
     }

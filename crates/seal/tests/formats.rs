@@ -14,8 +14,9 @@ use std::{fs, path::Path};
 
 use proptest::{prelude::*, test_runner::RngSeed};
 use seal::{
-    ConsumerToken, DekWrap, FileRoot, JoinToken, Kek, KekName, KeyRing, NodeKeyPair, NodePublicKey, OperatorToken, Recipient, RootProvider,
-    SealError, ValueContext, WrappedDek, WrappedKek, commitment, open_envelope, open_value, seal_envelope, seal_value,
+    ConsumerToken, DekWrap, FileRoot, JoinToken, Kek, KekName, KeyRing, NodeKeyPair, NodePublicKey, OperatorToken, Recipient, RecoveryKey,
+    RootProvider, SealError, ValueContext, WrappedDek, WrappedKek, commitment, open_authority, open_envelope, open_value, seal_authority,
+    seal_envelope, seal_value,
 };
 use seams::{
     Disk, OpenMode,
@@ -141,11 +142,53 @@ fn tokens_are_written_and_read_as_they_were() {
     assert_eq!(ConsumerToken::parse(str::from_utf8(&stored).unwrap()).unwrap().hash(), consumer.hash());
 
     let (ca, signers) = (Hash::from_bytes([0xca; 32]), Hash::from_bytes([0x51; 32]));
-    let join = JoinToken::generate(&entropy(7), ca, signers);
+    let join = JoinToken::generate(&entropy(7), CLUSTER, ca, signers);
     let stored = fixture("join_token_1", join.text().expose().as_bytes());
     fixture("join_token_hash_1", &join.hash());
     let read = JoinToken::parse(str::from_utf8(&stored).unwrap()).unwrap();
-    assert_eq!((read.hash(), read.ca(), read.signers()), (join.hash(), ca, signers));
+    assert_eq!((read.hash(), read.cluster(), read.ca(), read.signers()), (join.hash(), CLUSTER, ca, signers));
+}
+
+#[test]
+fn recovery_key_is_written_and_derived_as_it_was() {
+    let recovery = RecoveryKey::generate(&entropy(7)).unwrap();
+    let stored = fixture("recovery_key_1", recovery.text().expose().as_bytes());
+    let read = RecoveryKey::parse(str::from_utf8(&stored).unwrap()).unwrap();
+    assert_eq!(read.public(), recovery.public());
+    fixture("recovery_key_signing_1", &recovery.public().signing);
+    fixture("recovery_key_opening_1", &recovery.public().opening.encode());
+    fixture("recovery_key_signature_1", &recovery.sign(b"message"));
+}
+
+#[test]
+fn authority_key_opens_for_its_recipient_alone_and_never_as_an_epoch() {
+    let (pair, key) = (NodeKeyPair::generate(&entropy(3)).unwrap(), [0x5a; 138]);
+    let sealed = fixture("authority_key_1", &seal_authority(&entropy(4), CLUSTER, NodeId::new(3), pair.public(), &key).unwrap());
+    assert!(open_authority(CLUSTER, NodeId::new(3), &pair, &sealed).unwrap().expose() == key);
+    let mut changed = sealed.clone();
+    *changed.last_mut().unwrap() ^= 1;
+    let other = NodeKeyPair::generate(&entropy(9)).unwrap();
+    let long = [&sealed[..], &[0; 2000]].concat();
+    for refused in [
+        open_authority(CLUSTER, NodeId::new(4), &pair, &sealed),
+        open_authority(CLUSTER, Recipient::Recovery, &pair, &sealed),
+        open_authority(ClusterId::from_bytes([9; 16]), NodeId::new(3), &pair, &sealed),
+        open_authority(CLUSTER, NodeId::new(3), &other, &sealed),
+        open_authority(CLUSTER, NodeId::new(3), &pair, &changed),
+        open_authority(CLUSTER, NodeId::new(3), &pair, &sealed[..sealed.len() - 1]),
+        open_authority(CLUSTER, NodeId::new(3), &pair, &sealed[..1000]),
+        open_authority(CLUSTER, NodeId::new(3), &pair, &[]),
+        open_authority(CLUSTER, NodeId::new(3), &pair, &long),
+    ] {
+        assert!(refused.is_err());
+    }
+    // A key of the length of a KEK, and a KEK: the labels tell them apart.
+    let domain = KeyDomain::global();
+    let name = KekName { cluster: CLUSTER, domain: &domain, epoch: EPOCH };
+    let short = seal_authority(&entropy(4), CLUSTER, NodeId::new(3), pair.public(), &[1; 32]).unwrap();
+    assert!(matches!(open_envelope(&name, NodeId::new(3), &pair, &short).err(), Some(SealError::NotAuthentic { .. })));
+    let epoch = seal_envelope(&entropy(4), &name, NodeId::new(3), pair.public(), &kek()).unwrap();
+    assert!(matches!(open_authority(CLUSTER, NodeId::new(3), &pair, &epoch).err(), Some(SealError::NotAuthentic { .. })));
 }
 
 #[test]

@@ -3,9 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests stand outside the functions that the lint exempts")]
 
 use proptest::{prelude::*, test_runner::RngSeed};
-use seal::{ConsumerToken, JoinToken, OperatorToken, SealError};
+use seal::{ConsumerToken, JoinToken, OperatorToken, RecoveryKey, SealError};
 use seams::sim::SimEntropy;
-use types::Hash;
+use types::{ClusterId, Hash};
+
+const CLUSTER: ClusterId = ClusterId::from_bytes([7; 16]);
 
 fn operator(seed: u64) -> OperatorToken {
     OperatorToken::generate(&SimEntropy::new(seed))
@@ -36,7 +38,7 @@ fn token_refused_says_what_is_wrong_and_never_the_token() {
 #[test]
 fn token_hash_tells_kinds_and_tokens_apart() {
     let consumer = ConsumerToken::generate(&SimEntropy::new(1));
-    let join = JoinToken::generate(&SimEntropy::new(1), Hash::ZERO, Hash::ZERO);
+    let join = JoinToken::generate(&SimEntropy::new(1), CLUSTER, Hash::ZERO, Hash::ZERO);
     assert_ne!(operator(1).hash(), consumer.hash(), "the same random bytes, another kind");
     assert_ne!(operator(1).hash(), join.hash());
     assert_ne!(operator(1).hash(), operator(2).hash());
@@ -45,8 +47,9 @@ fn token_hash_tells_kinds_and_tokens_apart() {
 #[test]
 fn token_shape_is_what_scanners_look_for() {
     let (operator, consumer) = (operator(1).text(), ConsumerToken::generate(&SimEntropy::new(1)).text());
-    let join = JoinToken::generate(&SimEntropy::new(1), Hash::ZERO, Hash::ZERO).text();
-    for (text, prefix, len) in [(operator, "cbo_", 60), (consumer, "cbc_", 60), (join, "cbj_", 164)] {
+    let join = JoinToken::generate(&SimEntropy::new(1), CLUSTER, Hash::ZERO, Hash::ZERO).text();
+    let recovery = RecoveryKey::generate(&SimEntropy::new(1)).unwrap().text();
+    for (text, prefix, len) in [(operator, "cbo_", 60), (consumer, "cbc_", 60), (join, "cbj_", 188), (recovery, "cbr_", 60)] {
         assert!(text.expose().starts_with(prefix));
         assert_eq!(text.expose().len(), len);
         assert!(text.expose()[4..].bytes().all(|c| matches!(c, b'a'..=b'z' | b'2'..=b'7')));
@@ -61,12 +64,16 @@ fn config(cases: u32) -> ProptestConfig {
 proptest! {
     #![proptest_config(config(256))]
     #[test]
-    fn token_text_round_trips(seed in any::<u64>(), ca in any::<[u8; 32]>(), signers in any::<[u8; 32]>()) {
+    fn token_text_round_trips(seed in any::<u64>(), cluster in any::<[u8; 16]>(), ca in any::<[u8; 32]>(), signers in any::<[u8; 32]>()) {
         let token = operator(seed);
         prop_assert_eq!(OperatorToken::parse(token.text().expose()).unwrap().hash(), token.hash());
-        let join = JoinToken::generate(&SimEntropy::new(seed), Hash::from_bytes(ca), Hash::from_bytes(signers));
+        let cluster = ClusterId::from_bytes(cluster);
+        let join = JoinToken::generate(&SimEntropy::new(seed), cluster, Hash::from_bytes(ca), Hash::from_bytes(signers));
         let read = JoinToken::parse(join.text().expose()).unwrap();
-        prop_assert_eq!((read.hash(), read.ca(), read.signers()), (join.hash(), join.ca(), join.signers()));
+        prop_assert_eq!((read.hash(), read.cluster(), read.ca(), read.signers()), (join.hash(), cluster, join.ca(), join.signers()));
+        prop_assert_eq!(JoinToken::hash_of_secret(join.expose_secret()), Some(join.hash()));
+        let recovery = RecoveryKey::generate(&SimEntropy::new(seed)).unwrap();
+        prop_assert_eq!(RecoveryKey::parse(recovery.text().expose()).unwrap().public(), recovery.public());
     }
 
     #[test]
@@ -79,9 +86,10 @@ proptest! {
     }
 
     #[test]
-    fn token_of_any_text_is_refused_without_panic(text in "(cb[ocj]_)?.{0,170}") {
+    fn token_of_any_text_is_refused_without_panic(text in "(cb[ocjr]_)?.{0,190}") {
         prop_assert!(OperatorToken::parse(&text).is_err());
         prop_assert!(ConsumerToken::parse(&text).is_err());
         prop_assert!(JoinToken::parse(&text).is_err());
+        prop_assert!(RecoveryKey::parse(&text).is_err());
     }
 }

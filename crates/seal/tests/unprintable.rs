@@ -2,7 +2,7 @@
 
 use std::fmt::{Debug, Display};
 
-use seal::{ConsumerToken, Dek, FileRoot, JoinToken, Kek, KeyRing, NodeKeyPair, OperatorToken, Plaintext, RootKey, TokenText};
+use seal::{ConsumerToken, Dek, FileRoot, JoinToken, Kek, KeyRing, NodeKeyPair, OperatorToken, Plaintext, RecoveryKey, RootKey, TokenText};
 use serde::Serialize;
 use zeroize::ZeroizeOnDrop;
 
@@ -21,12 +21,12 @@ macro_rules! lacks {
     };
 }
 
-lacks!(Kek, Dek, RootKey, Plaintext, FileRoot, NodeKeyPair, KeyRing, OperatorToken, ConsumerToken, JoinToken, TokenText: Debug);
-lacks!(Kek, Dek, RootKey, Plaintext, FileRoot, NodeKeyPair, KeyRing, OperatorToken, ConsumerToken, JoinToken, TokenText: Display);
-lacks!(Kek, Dek, RootKey, Plaintext, FileRoot, NodeKeyPair, KeyRing, OperatorToken, ConsumerToken, JoinToken, TokenText: Clone);
-lacks!(Kek, Dek, RootKey, Plaintext, FileRoot, NodeKeyPair, KeyRing, OperatorToken, ConsumerToken, JoinToken, TokenText: AsRef<[u8]>);
-lacks!(Kek, Dek, RootKey, Plaintext, FileRoot, NodeKeyPair, KeyRing, OperatorToken, ConsumerToken, JoinToken, TokenText: AsRef<str>);
-lacks!(Kek, Dek, RootKey, Plaintext, FileRoot, NodeKeyPair, KeyRing, OperatorToken, ConsumerToken, JoinToken, TokenText: Serialize);
+lacks!(Kek, Dek, RootKey, Plaintext, FileRoot, NodeKeyPair, RecoveryKey, KeyRing, OperatorToken, ConsumerToken, JoinToken, TokenText: Debug);
+lacks!(Kek, Dek, RootKey, Plaintext, FileRoot, NodeKeyPair, RecoveryKey, KeyRing, OperatorToken, ConsumerToken, JoinToken, TokenText: Display);
+lacks!(Kek, Dek, RootKey, Plaintext, FileRoot, NodeKeyPair, RecoveryKey, KeyRing, OperatorToken, ConsumerToken, JoinToken, TokenText: Clone);
+lacks!(Kek, Dek, RootKey, Plaintext, FileRoot, NodeKeyPair, RecoveryKey, KeyRing, OperatorToken, ConsumerToken, JoinToken, TokenText: AsRef<[u8]>);
+lacks!(Kek, Dek, RootKey, Plaintext, FileRoot, NodeKeyPair, RecoveryKey, KeyRing, OperatorToken, ConsumerToken, JoinToken, TokenText: AsRef<str>);
+lacks!(Kek, Dek, RootKey, Plaintext, FileRoot, NodeKeyPair, RecoveryKey, KeyRing, OperatorToken, ConsumerToken, JoinToken, TokenText: Serialize);
 
 const fn wiped<T: ZeroizeOnDrop>() {}
 const fn shared<T: Send + Sync>() {}
@@ -38,6 +38,7 @@ fn secrets_are_wiped_and_may_be_shared_between_threads() {
     wiped::<RootKey>();
     wiped::<Plaintext>();
     wiped::<NodeKeyPair>();
+    wiped::<RecoveryKey>();
     wiped::<TokenText>();
     shared::<KeyRing>();
     shared::<Plaintext>();
