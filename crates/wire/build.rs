@@ -9,7 +9,7 @@ use std::{error::Error, fs, io, path::PathBuf};
 include!("src/carriers.rs");
 
 const PROTO: &str = "../../proto";
-const FILES: [&str; 15] = [
+const FILES: [&str; 17] = [
     "cinnabar/v1/error.proto",
     "cinnabar/v1/common.proto",
     "cinnabar/v1/accounts.proto",
@@ -20,6 +20,8 @@ const FILES: [&str; 15] = [
     "cinnabar/v1/receipts.proto",
     "cinnabar/v1/lookup.proto",
     "cinnabar/v1/status.proto",
+    "cinnabar/v1/nodes.proto",
+    "cinnabar/v1/snapshots.proto",
     "cinnabar/v1/fleet.proto",
     "cinnabar/internal/v1/feed.proto",
     "cinnabar/internal/v1/raft.proto",

@@ -58,15 +58,29 @@ impl fmt::Debug for v1::Found {
     }
 }
 
+impl fmt::Debug for v1::JoinTokenReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { token_id, token, expires_ms } = self;
+        f.debug_struct("JoinTokenReply")
+            .field("token_id", token_id)
+            .field("token", &Length(token.len()))
+            .field("expires_ms", expires_ms)
+            .finish()
+    }
+}
+
 impl fmt::Debug for internal::JoinRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { token, certificate_request, name, envelope_key, feature_level } = self;
+        let Self { token, certificate_request, name, envelope_key, feature_level, signing_key, address, software } = self;
         f.debug_struct("JoinRequest")
             .field("token", &Length(token.len()))
             .field("certificate_request", &Length(certificate_request.len()))
             .field("name", name)
             .field("envelope_key", &Length(envelope_key.len()))
             .field("feature_level", feature_level)
+            .field("signing_key", &Length(signing_key.len()))
+            .field("address", address)
+            .field("software", software)
             .finish()
     }
 }
@@ -97,6 +111,7 @@ mod tests {
         assert!(!shows(&v1::CreateSecretsRequest { secrets: vec![new], ..Default::default() }));
         assert!(!shows(&v1::SetValueRequest { value: value(), ..Default::default() }));
         assert!(!shows(&v1::ConsumerTokenReply { token: MARK.into(), ..Default::default() }));
+        assert!(!shows(&v1::JoinTokenReply { token: MARK.into(), ..Default::default() }));
         let found = v1::Found { value: value(), ..Default::default() };
         assert!(!shows(&found));
         let outcome = v1::Outcome { outcome: Some(v1::outcome::Outcome::Found(found)) };
