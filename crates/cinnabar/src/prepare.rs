@@ -88,7 +88,7 @@ pub(crate) fn prepare(folder: &Path, edges: u16, ports: Ports) -> Result<Prepare
     let operator_token = keys.join("operator.token");
     let known: Option<ControlConfig> = control_file.exists().then(|| config::load(&control_file)).transpose()?;
     let mut control = known.unwrap_or_else(|| ControlConfig { log: quiet_log(), ..ControlConfig::default() });
-    control.node.id = CONTROL;
+    control.node.id = Some(CONTROL);
     control.node.cluster = Some(cluster);
     control.node.data_dir = folder.join("control-1");
     control.tls = pki.node(CONTROL)?;
@@ -131,12 +131,11 @@ fn prepare_edge(
         edge.listen.grpc = own_port(nth(edge.listen.grpc), ports)?;
         edge.listen.health = own_port(nth(edge.listen.health), ports)?;
     }
-    edge.node.id = id;
+    edge.node.id = Some(id);
     edge.node.name = name.parse()?;
     edge.node.cluster = control.node.cluster;
     edge.node.data_dir = folder.join(&name);
     edge.control.endpoints = vec![control.listen.grpc.into()];
-    edge.control.nodes = [control.node.id].into();
     edge.listen.unix.path = folder.join(format!("{name}.sock"));
     edge.listen.unix.mode = FileMode::new(0o600);
     edge.tls = pki.node(id)?;

@@ -30,7 +30,7 @@ pub(crate) fn vouched_for(config: &ControlConfig, certificate: &PeerCertificate)
     let unreadable = |path: &Path, source: std::io::Error| BootstrapError::File { path: path.to_owned(), source };
     let key_pair = NodeKeyPair::from_file_bytes(&zeroize::Zeroizing::new(runtime::read_secret_file(&config.keys.node)?))?;
     let own = NewNode {
-        id: config.node.id,
+        id: certificate.identity.node().unwrap_or_default(),
         name: config.node.name.clone(),
         role: NodeRole::Control,
         public_key: certificate.public_key.clone(),

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use enrol::{Layout, Peers};
 use feed::{CoreOptions, FollowerOptions};
 use lookup::{Authenticator, Lookup, PeerPattern, PeerRule, PeerRules, Served, Service, ServiceOptions, Serving};
 use runtime::{
@@ -34,6 +35,7 @@ use crate::{
     keys::{EdgeKeys, ensure_node_key},
     revoked::Mark,
     status::{self, Checks, StatusService, StatusSource},
+    upstream::Upstream,
 };
 
 /// Secrets whose served lookups are counted one by one: 100 accounts at the default limit, about 500 KiB.
@@ -70,9 +72,8 @@ impl Edge {
     pub async fn start(options: EdgeOptions) -> Result<Self, EdgeError> {
         let EdgeOptions { config, clock, entropy, disk, metrics, observer } = options;
         let server_tls = ServerTls::load(&config.tls, ClientCertificates::Optional)?;
-        let cluster = cluster_of(&config, &server_tls)?;
-        let expect = Expect::Nodes { cluster: Some(cluster), nodes: config.control.nodes.clone() };
-        let client_tls = ClientTls::load(&config.tls, expect)?;
+        let (cluster, node) = own_identity(&config, &server_tls)?;
+        let peers = Peers::read(&Layout::edge(&config).peers)?;
         let anchor = load_anchor(&config.keys.signers, cluster)?;
         let pair = ensure_node_key(&config.keys.node, &*entropy)?;
         let data = &config.node.data_dir;
@@ -84,10 +85,12 @@ impl Edge {
 
         let ring = Arc::new(KeyRing::with_cache(cluster, config.limits.deks_cached_max));
         let serving = Arc::new(Serving::new(Arc::clone(&clock), Arc::clone(&ring)));
+        let judge = Upstream::feed(cluster, Arc::clone(&serving), peers);
+        let client_tls = ClientTls::load(&config.tls, Expect::Judge(Arc::new(judge)))?;
         let lookup = Arc::new(Lookup::new(Arc::clone(&serving), Arc::new(Served::new(SERVED_ROWS_MAX)), &config.node.name));
-        let keys = Arc::new(EdgeKeys::open(config.node.id, pair, ring, Arc::clone(&disk), data.join("keks"))?);
+        let keys = Arc::new(EdgeKeys::open(node, pair, ring, Arc::clone(&disk), data.join("keks"))?);
         let mark = Arc::new(Mark::new(Arc::clone(&disk), data));
-        let glue = Glue { node: config.node.id, serving, keys: Arc::clone(&keys), mark: Arc::clone(&mark), observer };
+        let glue = Glue { node, serving, keys: Arc::clone(&keys), mark: Arc::clone(&mark), observer };
         if mark.is_set()? {
             glue.revoked("it was marked so in an earlier run");
         }
@@ -97,7 +100,7 @@ impl Edge {
         let seen = Seen::default();
         let source = Arc::new(StatusSource {
             cluster,
-            node: config.node.id,
+            node,
             name: config.node.name.clone(),
             owner,
             lookup: Arc::clone(&lookup),
@@ -108,7 +111,7 @@ impl Edge {
 
         let following = Following {
             core: core_options(&config, cluster, anchor, data.join("feed")),
-            options: follower_options(&config, cluster),
+            options: follower_options(&config, cluster, node),
             clock,
             entropy,
             disk,
@@ -128,7 +131,7 @@ impl Edge {
         tasks.spawn("status", Box::pin(status::watch(Arc::clone(&source), Arc::clone(&checks), tasks.token().child_token())));
         let edge = Self { addresses, lookup, readiness, checks, source, tasks, _lock: lock };
         let status = edge.status();
-        tracing::info!(node = %config.node.name, id = %config.node.id, position = ?status.position, age_ms = status.age_ms, grpc = %edge.addresses.grpc, health = %edge.addresses.health, "edge started");
+        tracing::info!(node = %config.node.name, id = %node, position = ?status.position, age_ms = status.age_ms, grpc = %edge.addresses.grpc, health = %edge.addresses.health, "edge started");
         Ok(edge)
     }
 
@@ -201,16 +204,17 @@ fn peer_rules(config: &EdgeConfig) -> PeerRules {
     PeerRules::new(rules.collect())
 }
 
-/// The cluster that the certificate names, which must be the configured one, for the configured node.
-fn cluster_of(config: &EdgeConfig, tls: &ServerTls) -> Result<ClusterId, EdgeError> {
-    let node: NodeId = config.node.id;
-    let cluster = match tls.own().identity {
-        PeerIdentity::Node { cluster, node: named } if named == node => cluster,
-        _ => return Err(EdgeError::Certificate { path: config.tls.cert.clone(), node }),
+/// Cluster and number are the certificate's; the configuration, where it names them, has to agree.
+fn own_identity(config: &EdgeConfig, tls: &ServerTls) -> Result<(ClusterId, NodeId), EdgeError> {
+    let own = tls.own().identity;
+    let wanted = config.node.id.or(own.node()).unwrap_or_default();
+    let cluster = match own {
+        PeerIdentity::Node { cluster, node } if node == wanted => cluster,
+        _ => return Err(EdgeError::Certificate { path: config.tls.cert.clone(), node: wanted }),
     };
     match config.node.cluster {
         Some(configured) if configured != cluster => Err(EdgeError::OtherCluster { configured, certified: cluster }),
-        _ => Ok(cluster),
+        _ => Ok((cluster, wanted)),
     }
 }
 
@@ -226,11 +230,11 @@ fn core_options(config: &EdgeConfig, cluster: ClusterId, anchor: feed::Anchor, f
     }
 }
 
-fn follower_options(config: &EdgeConfig, cluster: ClusterId) -> FollowerOptions {
+fn follower_options(config: &EdgeConfig, cluster: ClusterId, node: NodeId) -> FollowerOptions {
     FollowerOptions {
         backoff_min: config.control.reconnect_min,
         backoff_max: config.control.reconnect_max,
-        ..FollowerOptions::new(cluster, config.node.id)
+        ..FollowerOptions::new(cluster, node)
     }
 }
 

@@ -13,6 +13,9 @@ pub enum EdgeError {
     /// The certificate, its key or the CA.
     #[error("edge: TLS cannot be set up")]
     Tls(#[from] TlsError),
+    /// The identity, or what it was joined with.
+    #[error("edge: this node's identity cannot be used")]
+    Identity(#[from] enrol::EnrolError),
     /// The certificate is not this node's.
     #[error("edge: the certificate at {path} does not name node {node} (node.id); issue one for it, or correct node.id")]
     Certificate {

@@ -29,6 +29,7 @@ mod options;
 mod revoked;
 mod status;
 mod table;
+mod upstream;
 
 pub use anchor::load_anchor;
 pub use edge::{Addresses, Edge};

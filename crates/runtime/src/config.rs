@@ -15,6 +15,7 @@ mod control;
 mod edge;
 mod peers;
 mod sections;
+mod snapshots;
 mod units;
 
 use std::{
@@ -24,10 +25,11 @@ use std::{
 
 use serde::{Serialize, de::DeserializeOwned};
 
-pub use control::{ControlConfig, ControlKeys, ControlLimits, ControlListen, NewCluster, Registered, RegisteredRole};
-pub use edge::{ControlPlane, EdgeConfig, EdgeKeys, EdgeLimits, EdgeListen};
+pub use control::{ControlCertificates, ControlConfig, ControlKeys, ControlLimits, ControlListen, NewCluster, Registered, RegisteredRole};
+pub use edge::{ControlPlane, EdgeCertificates, EdgeConfig, EdgeKeys, EdgeLimits, EdgeListen};
 pub use peers::{ConsumerPattern, PeerRule};
-pub use sections::{ConnectionLimits, LogConfig, LogFormat, Node, Shutdown, TlsFiles, UnixListen};
+pub use sections::{ConnectionLimits, IDENTITY_FOLDER, Join, LogConfig, LogFormat, Node, Shutdown, TlsFiles, UnixListen};
+pub use snapshots::SnapshotsConfig;
 pub use units::{ByteSize, FileMode, HostPort, Never, UnitError};
 
 /// Why a configuration was refused.
@@ -76,6 +78,10 @@ pub trait Checks: Serialize + DeserializeOwned + Default {
     /// # Errors
     /// The first [`Fault`].
     fn check(&self) -> Result<(), Fault>;
+
+    /// The same with each path of the node's own files made absolute.
+    #[must_use]
+    fn resolved(self) -> Self;
 }
 
 /// Reads and checks the configuration of a server.
@@ -101,7 +107,7 @@ pub fn parse<C: Checks>(path: &Path, text: &str) -> Result<C, ConfigError> {
         ConfigError::Parse { path: path.to_owned(), line, column, message }
     })?;
     config.check().map_err(|(key, message)| ConfigError::Check { path: path.to_owned(), key, message })?;
-    Ok(config)
+    Ok(config.resolved())
 }
 
 /// The effective configuration as TOML, defaults filled in. Holds no secret: these stand in files of their own.

@@ -10,24 +10,19 @@
 
 use std::{
     fs, io,
-    net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    SanType, string::Ia5String,
-};
+use rcgen::KeyPair;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
-use time::OffsetDateTime;
 use types::{ClusterId, ConsumerRef, NodeId, UnixMillis};
 
 use crate::{
     SecretFileError,
     config::TlsFiles,
     disk::FOLDER_MODE,
-    tls::{PeerCertificate, PeerIdentity},
+    tls::{IssueError, Issuer, Leaf, PeerCertificate, PeerIdentity, Validity, certificates_pem},
     write_secret_file,
 };
 
@@ -55,8 +50,11 @@ pub enum DevPkiError {
     /// A file is not usable.
     #[error(transparent)]
     File(#[from] SecretFileError),
+    /// No certificate could be made.
+    #[error(transparent)]
+    Issue(#[from] IssueError),
     /// The library refuses.
-    #[error("cannot make the certificate of {whom}")]
+    #[error("cannot make the key of {whom}")]
     Make {
         /// Whose it is.
         whom: String,
@@ -139,24 +137,19 @@ impl DevPki {
 
     fn make(&self, files: &TlsFiles, identity: &PeerIdentity) -> Result<(), DevPkiError> {
         let failed = |source| DevPkiError::Make { whom: identity.to_string(), source };
-        let ca_key_pem = String::from_utf8_lossy(&crate::read_secret_file(&self.ca_key())?).into_owned();
-        let issuer = Issuer::new(self.ca_params(), KeyPair::from_pem(&ca_key_pem).map_err(failed)?);
+        let ca_key = KeyPair::from_pem(&String::from_utf8_lossy(&crate::read_secret_file(&self.ca_key())?)).map_err(failed)?;
+        let unread = |source: rustls::pki_types::pem::Error| DevPkiError::Io {
+            operation: "read",
+            path: self.ca(),
+            source: io::Error::other(source),
+        };
+        let ca = CertificateDer::from_pem_file(self.ca()).map_err(unread)?;
         let key = kept_or_new_key(&files.key).map_err(failed)?;
-        let mut params = CertificateParams::default();
-        (params.not_before, params.not_after) = self.validity();
-        params.distinguished_name = common_name(&format!("cinnabar development {identity}"));
-        params.subject_alt_names = vec![
-            SanType::URI(Ia5String::try_from(identity.to_string()).map_err(failed)?),
-            SanType::DnsName(Ia5String::try_from("localhost").map_err(failed)?),
-            SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-            SanType::IpAddress(IpAddr::V6(std::net::Ipv6Addr::LOCALHOST)),
-        ];
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        params.use_authority_key_identifier_extension = true;
-        let certificate = params.signed_by(&key, &issuer).map_err(failed)?;
+        let public_key = rcgen::PublicKeyData::subject_public_key_info(&key);
+        let leaf = Leaf { identity, public_key: &public_key, names: &[], validity: self.validity() };
+        let certificate = Issuer::open(&ca, ca_key.serialized_der())?.issue(&leaf)?;
         write_secret_file(&files.key, key.serialize_pem().as_bytes())?;
-        write_secret_file(&files.cert, certificate.pem().as_bytes())?;
+        write_secret_file(&files.cert, certificates_pem([certificate.as_slice()]).as_bytes())?;
         Ok(())
     }
 
@@ -185,25 +178,16 @@ impl DevPki {
     fn make_ca(&self) -> Result<(), DevPkiError> {
         let failed = |source| DevPkiError::Make { whom: self.ca_name(), source };
         let key = kept_or_new_key(&self.ca_key()).map_err(failed)?;
-        let certificate = self.ca_params().self_signed(&key).map_err(failed)?;
-        write_secret_file(&self.ca_key(), key.serialize_pem().as_bytes())?;
-        write_secret_file(&self.ca(), certificate.pem().as_bytes())?;
+        let pem = key.serialize_pem();
+        let issuer = Issuer::self_signed(&self.ca_name(), self.validity(), key)?;
+        write_secret_file(&self.ca_key(), pem.as_bytes())?;
+        write_secret_file(&self.ca(), certificates_pem([issuer.certificate()]).as_bytes())?;
         Ok(())
     }
 
-    fn ca_params(&self) -> CertificateParams {
-        let mut params = CertificateParams::default();
-        (params.not_before, params.not_after) = self.validity();
-        params.distinguished_name = common_name(&self.ca_name());
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params
-    }
-
-    fn validity(&self) -> (OffsetDateTime, OffsetDateTime) {
-        let at = |millis: u64| OffsetDateTime::from_unix_timestamp((millis / 1000) as i64).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    fn validity(&self) -> Validity {
         let from = self.now.get().saturating_sub(BACKDATED.as_millis() as u64);
-        (at(from), at(self.now.plus(LIFETIME).get()))
+        Validity { not_before: UnixMillis::new(from), not_after: self.now.plus(LIFETIME) }
     }
 }
 
@@ -211,12 +195,6 @@ impl DevPki {
 fn kept_or_new_key(path: &Path) -> Result<KeyPair, rcgen::Error> {
     let kept = crate::read_secret_file(path).ok().and_then(|bytes| KeyPair::from_pem(&String::from_utf8_lossy(&bytes)).ok());
     kept.map_or_else(KeyPair::generate, Ok)
-}
-
-fn common_name(text: &str) -> DistinguishedName {
-    let mut name = DistinguishedName::new();
-    name.push(DnType::CommonName, text);
-    name
 }
 
 /// Whether a certificate names the CA's key as the one that signed it.

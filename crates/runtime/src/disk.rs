@@ -55,6 +55,10 @@ impl Disk for RealDisk {
         fs::remove_file(path).map_err(|error| named("remove", path, &error))
     }
 
+    fn remove_dir(&self, folder: &Path) -> io::Result<()> {
+        fs::remove_dir(folder).map_err(|error| named("remove folder", folder, &error))
+    }
+
     fn sync_dir(&self, folder: &Path) -> io::Result<()> {
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| named("sync folder", folder, &error))
     }

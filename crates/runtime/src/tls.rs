@@ -11,13 +11,17 @@
 //! 2. Our clients offer the hybrid key exchange X25519MLKEM768 alone: what is recorded today stays closed to a later quantum
 //!    computer. Servers accept X25519 too, for services that know no better.
 //! 3. A certificate that names no identity, or more than one, ends the handshake.
-//! 4. A client that expects control nodes accepts the ids it was told, whatever host name they carry: another node's
-//!    certificate, though signed by the same CA, does not do.
+//! 4. A client that expects control nodes asks its [`Judge`] about each server, whatever host name it carries: that the same CA
+//!    signed its certificate is not enough.
+//! 5. A node's certificate that has expired still opens a connection; [`PeerCertificate::is_expired`] is asked at each call, and
+//!    all but the calls that serve to get a new one, or to keep the voters going, refuse it.
 //!
 //! **Left out**: revocation lists. Who is revoked is decided by the replicated node registry, above this layer.
 
 mod client;
+mod expiry;
 mod identity;
+mod issue;
 mod material;
 mod server;
 
@@ -26,8 +30,9 @@ use std::sync::{Arc, OnceLock};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
 pub(crate) use client::unix_channel;
-pub use client::{ClientTls, ClientTlsStream, ConnectError, Expect};
+pub use client::{ClientTls, ClientTlsStream, ConnectError, Expect, Judge};
 pub use identity::{IdentityError, PeerCertificate, PeerIdentity};
+pub use issue::{CERTIFICATE_NAMES_MAX, IssueError, Issuer, Leaf, Validity, authority_fingerprint, certificates_pem};
 pub use material::TlsError;
 pub use server::{ClientCertificates, ServerTls};
 

@@ -102,7 +102,7 @@ async fn data_of_another_cluster_and_a_folder_in_use_are_refused() {
     node.stop().await;
     let other = Ground::new();
     let mut config = ground.config();
-    config.node.id = types::NodeId::new(7);
+    config.node.id = Some(types::NodeId::new(7));
     let text = chain(&ground.try_start(config).await.err().expect("the certificate is node 1's"));
     assert!(text.contains("node/1") && text.contains("node/7"), "{text}");
     drop(other);

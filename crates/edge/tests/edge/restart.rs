@@ -100,7 +100,7 @@ async fn edge_start_refusals_name_the_key_of_the_configuration() {
     let plane = Plane::start().await;
     let start = |config| async { edge::Edge::start(options(config)).await.map(|_| ()).unwrap_err().to_string() };
     let mut config = plane.config(Vec::new());
-    config.node.id = types::NodeId::new(102);
+    config.node.id = Some(types::NodeId::new(102));
     assert!(start(config).await.contains("node.id"));
     let mut config = plane.config(Vec::new());
     config.node.cluster = Some(types::ClusterId::from_bytes([9; 16]));

@@ -10,7 +10,10 @@ use serde::{Deserialize, Serialize};
 use types::{NodeId, NodeName};
 
 use super::{
-    ByteSize, Checks, ConnectionLimits, Fault, LogConfig, Never, Node, Shutdown, TlsFiles, sections::in_ms, units::duration, within,
+    ByteSize, Checks, ConnectionLimits, Fault, HostPort, Join, LogConfig, Never, Node, Shutdown, SnapshotsConfig, TlsFiles,
+    sections::{below, check_names, identity, in_ms},
+    units::duration,
+    within,
 };
 
 /// `control.toml`.
@@ -21,16 +24,24 @@ pub struct ControlConfig {
     pub node: Node,
     /// Where it listens.
     pub listen: ControlListen,
+    /// How it gets its first certificate.
+    pub join: Join,
     /// Its certificate and whom it believes.
+    #[serde(default)]
     pub tls: TlsFiles,
     /// Where its keys lie.
+    #[serde(default)]
     pub keys: ControlKeys,
+    /// The certificates that it issues and gets.
+    pub certificates: ControlCertificates,
     /// Settings of a new cluster; later they are changed by command.
     pub cluster: NewCluster,
     /// Limits of connections.
     pub connections: ConnectionLimits,
     /// Limits of what is held and queued.
     pub limits: ControlLimits,
+    /// Archives that are saved by the clock.
+    pub snapshots: SnapshotsConfig,
     /// What is logged.
     pub log: LogConfig,
     /// How the server ends.
@@ -73,15 +84,29 @@ pub enum RegisteredRole {
 pub struct ControlListen {
     /// gRPC under TLS: operators, edges and other control nodes.
     pub grpc: SocketAddr,
+    /// Where others reach gRPC, as HOST:PORT. Absent: `grpc`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advertise: Option<HostPort>,
     /// Plain HTTP for `/livez`, `/readyz` and `/metrics`. It asks for no credentials: keep it on loopback or a closed network.
     pub health: SocketAddr,
 }
 
-/// Where a control node's keys lie; all with mode 0600.
+/// Certificates of nodes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ControlCertificates {
+    /// How long a certificate that this node issues counts. Nodes renew at two thirds of it.
+    #[serde(with = "duration")]
+    pub lifetime: Duration,
+    /// DNS names and addresses in this node's own certificate, besides that of `listen.advertise`.
+    pub names: Vec<String>,
+}
+
+/// Where a control node's keys lie; all with mode 0600. A path that does not begin with `/` is below `node.data_dir`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ControlKeys {
-    /// The root key, when its provider is `file`. Keep it on another disk than the data, or whoever takes the disk has both.
+    /// The root key, when its provider is `file`; may be absent where others hold it. Keep it on another disk than the data, or whoever takes the disk has both.
     pub root: PathBuf,
     /// The key that signs what is sent to edges; made at the first start when absent.
     pub signing: PathBuf,
@@ -144,6 +169,8 @@ const DEKS_CACHED_MAX: usize = 10_000;
 const EDGE_OFFLINE_MAX: Never = Never::after(Duration::from_secs(7 * 86_400));
 /// 60 s: sixty missed checkpoints.
 const LEASE: Duration = Duration::from_secs(60);
+/// 24 hours: long enough for a night without any control node, short enough that a stolen key is soon good for nothing.
+const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(86_400);
 /// gRPC of a control node.
 pub(super) const GRPC_PORT: u16 = 7400;
 /// Health of a control node.
@@ -152,17 +179,40 @@ const HEALTH_PORT: u16 = 7401;
 impl Default for ControlConfig {
     fn default() -> Self {
         Self {
-            node: Node { id: NodeId::new(1), name: node_name("control-1"), data_dir: "/var/lib/cinnabar/control".into(), cluster: None },
+            node: Node { id: None, name: node_name("control-1"), data_dir: "/var/lib/cinnabar/control".into(), cluster: None },
             listen: ControlListen::default(),
+            join: Join::default(),
             tls: TlsFiles::default(),
             keys: ControlKeys::default(),
+            certificates: ControlCertificates::default(),
             cluster: NewCluster::default(),
             connections: ConnectionLimits::default(),
             limits: ControlLimits::default(),
+            snapshots: SnapshotsConfig::default(),
             log: LogConfig::default(),
             shutdown: Shutdown::default(),
             register: Vec::new(),
         }
+        .resolved()
+    }
+}
+
+impl ControlConfig {
+    /// Where others reach this node's gRPC.
+    pub fn advertise(&self) -> HostPort {
+        self.listen.advertise.clone().unwrap_or_else(|| self.listen.grpc.into())
+    }
+
+    /// The names that this node asks for in its certificate.
+    pub fn certificate_names(&self) -> Vec<String> {
+        let host = self.advertise().host().to_owned();
+        std::iter::once(host).chain(self.certificates.names.iter().cloned()).collect()
+    }
+}
+
+impl Default for ControlCertificates {
+    fn default() -> Self {
+        Self { lifetime: CERTIFICATE_LIFETIME, names: Vec::new() }
     }
 }
 
@@ -175,14 +225,13 @@ pub(super) fn node_name(text: &'static str) -> NodeName {
 impl Default for ControlListen {
     fn default() -> Self {
         let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        Self { grpc: at(GRPC_PORT), health: at(HEALTH_PORT) }
+        Self { grpc: at(GRPC_PORT), advertise: None, health: at(HEALTH_PORT) }
     }
 }
 
 impl Default for ControlKeys {
     fn default() -> Self {
-        let at = |name: &str| PathBuf::from("/etc/cinnabar/keys").join(name);
-        Self { root: at("root.key"), signing: at("signing.key"), node: at("node.key") }
+        Self { root: identity("root.key"), signing: identity("signing.key"), node: identity("envelope.key") }
     }
 }
 
@@ -214,11 +263,27 @@ pub(super) const LOG_SEGMENT_BYTES_MAX: ByteSize = ByteSize::from_mib(2048);
 pub(super) const CHANGE_SET_BYTES_MAX: u64 = 8 << 20;
 
 impl Checks for ControlConfig {
+    fn resolved(mut self) -> Self {
+        self.node.resolve();
+        let data = &self.node.data_dir;
+        self.tls.resolve(data);
+        below(data, [&mut self.keys.root, &mut self.keys.signing, &mut self.keys.node]);
+        self
+    }
+
     fn check(&self) -> Result<(), Fault> {
-        within("node.id", self.node.id.get(), 1, u64::MAX)?;
+        self.node.check()?;
         if self.listen.grpc == self.listen.health && self.listen.grpc.port() != 0 {
             return Err(("listen.health", "is the address of listen.grpc; give it another port".into()));
         }
+        if self.listen.grpc.ip().is_unspecified() && self.listen.advertise.is_none() {
+            return Err((
+                "listen.advertise",
+                "is needed where listen.grpc is every address: say where others reach this node, as HOST:PORT".into(),
+            ));
+        }
+        within("certificates.lifetime", self.certificates.lifetime.as_millis(), 1000, 365 * 86_400_000).map_err(in_ms)?;
+        check_names("certificates.names", &self.certificates.names)?;
         within("cluster.lease", self.cluster.lease.as_millis(), 3000, 86_400_000).map_err(in_ms)?;
         if let Some(offline) = self.cluster.edge_offline_max.duration()
             && offline < self.cluster.lease
@@ -240,6 +305,7 @@ impl Checks for ControlConfig {
             }
         }
         self.connections.check()?;
+        self.snapshots.check()?;
         self.log.check()?;
         self.shutdown.check()
     }

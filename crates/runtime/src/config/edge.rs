@@ -1,19 +1,17 @@
 //! The configuration of an edge.
 
 use std::{
-    collections::BTreeSet,
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
-use types::NodeId;
 
 use super::{
-    ByteSize, Checks, ConnectionLimits, Fault, FileMode, HostPort, LogConfig, Node, PeerRule, Shutdown, TlsFiles, UnixListen,
+    ByteSize, Checks, ConnectionLimits, Fault, FileMode, HostPort, Join, LogConfig, Node, PeerRule, Shutdown, TlsFiles, UnixListen,
     control::{CHANGE_SET_BYTES_MAX, LOG_SEGMENT_BYTES_MAX, node_name},
-    sections::{MAX_WAIT_MS, in_ms},
+    sections::{MAX_WAIT_MS, below, check_names, identity, in_ms},
     units::duration,
     within,
 };
@@ -28,10 +26,16 @@ pub struct EdgeConfig {
     pub control: ControlPlane,
     /// Where it listens.
     pub listen: EdgeListen,
+    /// How it gets its first certificate.
+    pub join: Join,
     /// Its certificate and whom it believes.
+    #[serde(default)]
     pub tls: TlsFiles,
     /// Where its keys lie.
+    #[serde(default)]
     pub keys: EdgeKeys,
+    /// What its certificate carries.
+    pub certificates: EdgeCertificates,
     /// Limits of connections.
     pub connections: ConnectionLimits,
     /// Limits of what is held and queued.
@@ -48,10 +52,8 @@ pub struct EdgeConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ControlPlane {
-    /// Its addresses, tried in turn.
+    /// Addresses of control nodes, tried in turn. Who may feed this edge is decided by its copy of the node registry.
     pub endpoints: Vec<HostPort>,
-    /// The ids of its nodes: only a certificate of one of these is accepted. What they send is signed besides.
-    pub nodes: BTreeSet<NodeId>,
     /// The shortest wait before a new attempt; it doubles up to the longest, with jitter.
     #[serde(with = "duration")]
     pub reconnect_min: Duration,
@@ -72,7 +74,15 @@ pub struct EdgeListen {
     pub health: SocketAddr,
 }
 
-/// Where an edge's keys lie.
+/// The certificate of an edge.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EdgeCertificates {
+    /// DNS names and addresses at which services reach this edge, besides that of `listen.grpc`.
+    pub names: Vec<String>,
+}
+
+/// Where an edge's keys lie. A path that does not begin with `/` is below `node.data_dir`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EdgeKeys {
@@ -134,29 +144,41 @@ const SOCKET_MODE: FileMode = FileMode::new(0o660);
 impl Default for EdgeConfig {
     fn default() -> Self {
         Self {
-            node: Node { id: NodeId::new(101), name: node_name("edge-1"), data_dir: "/var/lib/cinnabar/edge".into(), cluster: None },
+            node: Node { id: None, name: node_name("edge-1"), data_dir: "/var/lib/cinnabar/edge".into(), cluster: None },
             control: ControlPlane::default(),
             listen: EdgeListen::default(),
+            join: Join::default(),
             tls: TlsFiles::default(),
             keys: EdgeKeys::default(),
+            certificates: EdgeCertificates::default(),
             connections: ConnectionLimits::default(),
             limits: EdgeLimits::default(),
             log: LogConfig::default(),
             shutdown: Shutdown::default(),
             peer: Vec::new(),
         }
+        .resolved()
+    }
+}
+
+impl EdgeConfig {
+    /// The names that this node asks for in its certificate.
+    pub fn certificate_names(&self) -> Vec<String> {
+        let address = self.listen.grpc.ip();
+        let own = (!address.is_unspecified()).then(|| address.to_string());
+        own.into_iter().chain(self.certificates.names.iter().cloned()).collect()
+    }
+
+    /// Whom it asks to be taken in: `join.endpoints`, else those it will follow.
+    pub fn join_endpoints(&self) -> &[HostPort] {
+        if self.join.endpoints.is_empty() { &self.control.endpoints } else { &self.join.endpoints }
     }
 }
 
 impl Default for ControlPlane {
     fn default() -> Self {
         let endpoint = SocketAddr::from((Ipv4Addr::LOCALHOST, super::control::GRPC_PORT));
-        Self {
-            endpoints: vec![endpoint.into()],
-            nodes: [NodeId::new(1)].into(),
-            reconnect_min: RECONNECT_MIN,
-            reconnect_max: RECONNECT_MAX,
-        }
+        Self { endpoints: vec![endpoint.into()], reconnect_min: RECONNECT_MIN, reconnect_max: RECONNECT_MAX }
     }
 }
 
@@ -170,8 +192,7 @@ impl Default for EdgeListen {
 
 impl Default for EdgeKeys {
     fn default() -> Self {
-        let at = |name: &str| PathBuf::from("/etc/cinnabar/keys").join(name);
-        Self { node: at("node.key"), signers: at("signers") }
+        Self { node: identity("envelope.key"), signers: identity("signers") }
     }
 }
 
@@ -191,8 +212,17 @@ impl Default for EdgeLimits {
 }
 
 impl Checks for EdgeConfig {
+    fn resolved(mut self) -> Self {
+        self.node.resolve();
+        let data = &self.node.data_dir;
+        self.tls.resolve(data);
+        below(data, [&mut self.keys.node, &mut self.keys.signers]);
+        self
+    }
+
     fn check(&self) -> Result<(), Fault> {
-        within("node.id", self.node.id.get(), 1, u64::MAX)?;
+        self.node.check()?;
+        check_names("certificates.names", &self.certificates.names)?;
         self.check_control()?;
         if self.listen.grpc == self.listen.health && self.listen.grpc.port() != 0 {
             return Err(("listen.health", "is the address of listen.grpc; give it another port".into()));
@@ -214,12 +244,6 @@ impl EdgeConfig {
         let control = &self.control;
         if control.endpoints.is_empty() {
             return Err(("control.endpoints", "is empty; name at least one control node, such as \"control-1.example:7400\"".into()));
-        }
-        if control.nodes.is_empty() {
-            return Err(("control.nodes", "is empty; name the ids of the control nodes, such as [1]".into()));
-        }
-        if control.nodes.contains(&self.node.id) {
-            return Err(("control.nodes", format!("holds {}, this edge's own node.id", self.node.id)));
         }
         within("control.reconnect_min", control.reconnect_min.as_millis(), 1, MAX_WAIT_MS).map_err(in_ms)?;
         if control.reconnect_max < control.reconnect_min {

@@ -1,18 +1,30 @@
 //! Sections that both servers have.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 use types::{ClusterId, NodeId, NodeName};
 
-use super::{Fault, units::FileMode, units::duration, within};
+use super::{
+    Fault,
+    units::{FileMode, HostPort, duration},
+    within,
+};
+use crate::tls::CERTIFICATE_NAMES_MAX;
+
+/// The folder in `node.data_dir` that holds a node's keys and certificate, unless others are named.
+pub const IDENTITY_FOLDER: &str = "identity";
 
 /// Who this node is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Node {
-    /// Its number in the node registry; the certificate must carry the same.
-    pub id: NodeId,
+    /// Its number in the node registry. Absent: the one its certificate names; if given, both must be the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<NodeId>,
     /// Its name, for people.
     pub name: NodeName,
     /// The folder of everything it stores; made with mode 0700 when absent.
@@ -20,6 +32,22 @@ pub struct Node {
     /// The cluster it belongs to. Absent: the one its certificate names.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "hex_id")]
     pub cluster: Option<ClusterId>,
+}
+
+impl Node {
+    /// Puts the data folder where it is, whatever folder the process works in later.
+    pub(super) fn resolve(&mut self) {
+        if let Ok(absolute) = std::path::absolute(&self.data_dir) {
+            self.data_dir = absolute;
+        }
+    }
+
+    pub(super) fn check(&self) -> Result<(), Fault> {
+        match self.id {
+            Some(id) => within("node.id", id.get(), 1, u64::MAX),
+            None => Ok(()),
+        }
+    }
 }
 
 /// A cluster id as 32 hex digits; the type itself serialises to bytes, for stored formats.
@@ -39,7 +67,8 @@ mod hex_id {
     }
 }
 
-/// The certificate of this node, its key, and whom it believes. PEM files.
+/// The certificate of this node, its key, and whom it believes. PEM files; a path that does not begin with `/` is below
+/// `node.data_dir`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TlsFiles {
@@ -53,7 +82,48 @@ pub struct TlsFiles {
 
 impl Default for TlsFiles {
     fn default() -> Self {
-        Self { cert: "/etc/cinnabar/tls/node.pem".into(), key: "/etc/cinnabar/tls/node.key".into(), ca: "/etc/cinnabar/tls/ca.pem".into() }
+        Self { cert: identity("node.pem"), key: identity("node.key"), ca: identity("ca.pem") }
+    }
+}
+
+impl TlsFiles {
+    pub(super) fn resolve(&mut self, data_dir: &Path) {
+        below(data_dir, [&mut self.cert, &mut self.key, &mut self.ca]);
+    }
+}
+
+/// A file in the identity folder, below `node.data_dir`.
+pub(super) fn identity(file: &str) -> PathBuf {
+    Path::new(IDENTITY_FOLDER).join(file)
+}
+
+/// Puts paths that are not absolute below the data folder.
+pub(super) fn below<'a>(data_dir: &Path, paths: impl IntoIterator<Item = &'a mut PathBuf>) {
+    for path in paths {
+        *path = data_dir.join(&*path);
+    }
+}
+
+/// How a node gets its first certificate. Looked at only while it has none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Join {
+    /// The file with the join token, mode 0600. It is used once and may be deleted then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_file: Option<PathBuf>,
+    /// Control nodes, asked in turn.
+    pub endpoints: Vec<HostPort>,
+}
+
+/// Names must fit a certificate.
+pub(super) fn check_names(key: &'static str, names: &[String]) -> Result<(), Fault> {
+    within(key, names.len(), 0, CERTIFICATE_NAMES_MAX - 8)?;
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
+    let named =
+        |name: &String| name.parse::<std::net::IpAddr>().is_ok() || !name.is_empty() && name.len() <= 253 && name.chars().all(allowed);
+    match names.iter().find(|name| !named(name)) {
+        Some(wrong) => Err((key, format!("holds {wrong:?}, which is neither a DNS name nor an address"))),
+        None => Ok(()),
     }
 }
 

@@ -71,6 +71,20 @@ fn config_empty_is_the_default() {
 }
 
 #[test]
+fn config_paths_of_the_identity_are_below_the_data_folder_unless_they_are_absolute() {
+    let text = "[node]\nname = \"e\"\ndata_dir = \"/data\"\n[tls]\nkey = \"own/x.key\"\nca = \"/etc/ca.pem\"\n";
+    let edge: EdgeConfig = parsed(text).unwrap();
+    let paths = [&edge.tls.cert, &edge.tls.key, &edge.tls.ca, &edge.keys.node, &edge.keys.signers].map(|path| path.to_str().unwrap());
+    assert_eq!(
+        paths,
+        ["/data/identity/node.pem", "/data/own/x.key", "/etc/ca.pem", "/data/identity/envelope.key", "/data/identity/signers"]
+    );
+    let relative: ControlConfig = parsed("[node]\nname = \"c\"\ndata_dir = \"data\"\n").unwrap();
+    assert!(relative.keys.signing.is_absolute() && relative.keys.signing.ends_with("data/identity/signing.key"));
+    assert_eq!(parsed::<ControlConfig>(&render(&relative).unwrap()).unwrap(), relative);
+}
+
+#[test]
 fn config_mistake_is_reported_with_line_column_and_key() {
     let cases = [
         ("[limits]\nwindow_byte = \"1MiB\"\n", "x.toml:2:1: limits.window_byte: unknown field `window_byte`, expected one of"),
@@ -101,6 +115,9 @@ fn config_that_contradicts_itself_is_refused_by_key() {
         ("[limits]\nwindow_bytes = \"1MiB\"", "x.toml: limits.window_bytes: is 1MiB, must be 16MiB to 1TiB"),
         ("[limits]\nproposals_queued_max = 0", "x.toml: limits.proposals_queued_max: is 0, must be 1 to 1048576"),
         ("[connections]\nconnections_max = 0", "x.toml: connections.connections_max: is 0"),
+        ("[listen]\ngrpc = \"0.0.0.0:7400\"", "x.toml: listen.advertise: is needed"),
+        ("[certificates]\nlifetime = \"1ms\"", "x.toml: certificates.lifetime: is 1, must be 1000 to 31536000000 milliseconds"),
+        ("[certificates]\nnames = [\"a b\"]", "x.toml: certificates.names: holds \"a b\""),
         ("[shutdown]\ndeadline = \"0s\"", "x.toml: shutdown.deadline: is 0"),
         ("[log]\nfilter = \"info,feed=loud\"", "x.toml: log.filter: "),
     ];
@@ -110,8 +127,6 @@ fn config_that_contradicts_itself_is_refused_by_key() {
     }
     let edge = [
         ("[control]\nendpoints = []", "x.toml: control.endpoints: is empty"),
-        ("[control]\nnodes = []", "x.toml: control.nodes: is empty"),
-        ("[control]\nnodes = [101]", "x.toml: control.nodes: holds 101, this edge's own node.id"),
         ("[control]\nreconnect_min = \"1m\"", "x.toml: control.reconnect_max: is shorter"),
         ("[limits]\nlog_bytes_max = \"1MiB\"", "x.toml: limits.log_bytes_max: is smaller"),
         ("[[peer]]\nuid = 5\naccount = \"00112233445566778899aabbccddeeff\"\nconsumers = []", "x.toml: peer.consumers: is empty for uid 5"),

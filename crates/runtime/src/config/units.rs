@@ -174,6 +174,9 @@ through_text!(Never);
 pub struct Never(Option<Duration>);
 
 impl Never {
+    /// Without limit.
+    pub const NEVER: Self = Self(None);
+
     /// After a time.
     pub const fn after(duration: Duration) -> Self {
         Self(Some(duration))

@@ -97,7 +97,7 @@ async fn tls_connection_comes_out_only_after_its_handshake() {
     let _ = rude.read_to_end(&mut rest).await;
     assert!(!rest.starts_with(b"HTTP"), "{rest:?}");
 
-    let nodes = Expect::Nodes { cluster: Some(cluster), nodes: [NodeId::new(1)].into() };
+    let nodes = Expect::Node { cluster, node: NodeId::new(1) };
     let client = ClientTls::load(&pki.node(NodeId::new(101)).unwrap(), nodes).unwrap();
     let mut connected = client.connect(&to).await.unwrap();
     let mut connection = stream.next().await.unwrap().unwrap();

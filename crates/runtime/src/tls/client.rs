@@ -1,7 +1,6 @@
 //! The connecting side.
 
 use std::{
-    collections::BTreeSet,
     fmt, io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -25,9 +24,13 @@ use rustls::{
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Uri};
-use types::{ClusterId, NodeId};
+use types::{ClusterId, Hash, NodeId};
 
-use super::{ALPN_H2, PeerCertificate, PeerIdentity, TlsError, client_provider, material};
+use super::{
+    ALPN_H2, PeerCertificate, TlsError, authority_fingerprint, client_provider,
+    expiry::{has_expired, last_moment, millis},
+    material,
+};
 use crate::config::{HostPort, TlsFiles};
 
 /// An encrypted connection to a server whose certificate was verified.
@@ -44,15 +47,34 @@ const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 /// Flow-control window of a connection: four streams at full speed.
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 
+/// Decides about a server whose certificate the CA has signed, at each handshake. Must return at once.
+pub trait Judge: Send + Sync {
+    /// Whether to go on; `expired`: the certificate has ended.
+    ///
+    /// # Errors
+    /// Why not, for the log.
+    fn judge(&self, server: &PeerCertificate, expired: bool) -> Result<(), String>;
+}
+
 /// Whom a client accepts as the server, besides that the CA must have signed it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub enum Expect {
-    /// One of these nodes of a cluster, whatever its host name.
-    Nodes {
-        /// The cluster; none accepts any that the CA signs for.
-        cluster: Option<ClusterId>,
-        /// The nodes' ids.
-        nodes: BTreeSet<NodeId>,
+    /// Whom the judge accepts, whatever its host name, and if the judge says so with an expired certificate.
+    Judge(Arc<dyn Judge>),
+    /// This node of this cluster, whatever its host name.
+    Node {
+        /// The cluster.
+        cluster: ClusterId,
+        /// Its number.
+        node: NodeId,
+    },
+    /// Any node of a cluster, whatever its host name, whose chain holds the CA with this fingerprint: for who has a join token, and
+    /// no CA certificate yet.
+    Authority {
+        /// The cluster.
+        cluster: ClusterId,
+        /// SHA-256 of the CA's `SubjectPublicKeyInfo`.
+        fingerprint: Hash,
     },
     /// Any node of a cluster whose certificate carries the host name dialled.
     Host {
@@ -122,9 +144,22 @@ impl ClientTls {
         Self::build(None, ca, expect)
     }
 
+    /// A client that has a join token: no certificate, and of the CA only the fingerprint.
+    ///
+    /// # Errors
+    /// [`TlsError`] when the library refuses; nothing that a caller does brings that about.
+    pub fn joining(cluster: ClusterId, fingerprint: Hash) -> Result<Self, TlsError> {
+        let roots = Arc::new(RootCertStore::empty());
+        Self::with(Material { own: None, roots }, Path::new("(the join token)"), Expect::Authority { cluster, fingerprint })
+    }
+
     fn build(own: Option<material::Own>, ca: &Path, expect: Expect) -> Result<Self, TlsError> {
+        Self::with(Material { own, roots: material::roots(ca)? }, ca, expect)
+    }
+
+    fn with(material: Material, ca: &Path, expect: Expect) -> Result<Self, TlsError> {
         let unusable = |source: Box<dyn std::error::Error + Send + Sync>| TlsError::Unusable { path: ca.to_owned(), source };
-        let current = Arc::new(ArcSwap::from_pointee(Material { own, roots: material::roots(ca)? }));
+        let current = Arc::new(ArcSwap::from_pointee(material));
         let provider = client_provider();
         let verifier = Verifier { current: current.clone(), expect, algorithms: provider.signature_verification_algorithms };
         let builder = ClientConfig::builder_with_provider(provider);
@@ -237,27 +272,38 @@ struct Verifier {
 
 impl fmt::Debug for Verifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Verifier").field(&self.expect).finish()
+        f.write_str("Verifier")
     }
 }
 
 impl Verifier {
-    fn check_identity(&self, identity: &PeerIdentity) -> Result<(), Error> {
+    /// Whether it is whom the caller expects; the CA has signed for it.
+    fn check_identity(&self, peer: &PeerCertificate, expired: bool) -> Result<(), Error> {
         let refuse = |why: String| Err(Error::General(why));
-        let (cluster, nodes) = match &self.expect {
-            Expect::Nodes { cluster, nodes } => (cluster, Some(nodes)),
-            Expect::Host { cluster } => (cluster, None),
+        let identity = &peer.identity;
+        let cluster = match &self.expect {
+            Expect::Judge(judge) => return judge.judge(peer, expired).map_err(Error::General),
+            Expect::Node { cluster, .. } | Expect::Authority { cluster, .. } => Some(*cluster),
+            Expect::Host { cluster } => *cluster,
         };
         if cluster.is_some_and(|cluster| cluster != identity.cluster()) {
             return refuse(format!("the server belongs to cluster {}", identity.cluster()));
         }
-        match (identity.node(), nodes) {
+        match (identity.node(), &self.expect) {
             (None, _) => refuse("the server's certificate is a consumer's".into()),
-            (Some(node), Some(nodes)) if !nodes.contains(&node) => {
-                refuse(format!("the server is node {node}, which is not one of those expected"))
-            }
+            (Some(got), Expect::Node { node, .. }) if got != *node => refuse(format!("the server is node {got}, not node {node}")),
             _ => Ok(()),
         }
+    }
+
+    /// The CA that the fingerprint names, out of what the server shows besides its own certificate.
+    fn shown_authority(&self, between: &[CertificateDer<'_>]) -> Result<Option<Arc<RootCertStore>>, Error> {
+        let Expect::Authority { fingerprint, .. } = &self.expect else { return Ok(None) };
+        let authority = between.iter().find(|shown| authority_fingerprint(shown) == Some(*fingerprint));
+        let authority = authority.ok_or_else(|| Error::General("the server shows no CA with the join token's fingerprint".into()))?;
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.clone().into_owned())?;
+        Ok(Some(Arc::new(roots)))
     }
 }
 
@@ -270,15 +316,19 @@ impl ServerCertVerifier for Verifier {
         _ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let material = self.current.load();
+        let roots = self.shown_authority(between)?.unwrap_or_else(|| self.current.load().roots.clone());
         let parsed = ParsedCertificate::try_from(end)?;
-        verify_server_cert_signed_by_trust_anchor(&parsed, &material.roots, between, now, self.algorithms.all)?;
+        let peer =
+            PeerCertificate::read(end).map_err(|error| Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(error)))))?;
+        let check = |now| verify_server_cert_signed_by_trust_anchor(&parsed, &roots, between, now, self.algorithms.all);
+        match check(now) {
+            Err(error) if has_expired(&error) && matches!(self.expect, Expect::Judge(_)) => check(last_moment(&peer))?,
+            checked => checked?,
+        }
         if matches!(self.expect, Expect::Host { .. }) {
             rustls::client::verify_server_name(&parsed, name)?;
         }
-        let peer =
-            PeerCertificate::read(end).map_err(|error| Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(error)))))?;
-        self.check_identity(&peer.identity)?;
+        self.check_identity(&peer, peer.is_expired(millis(now)))?;
         Ok(ServerCertVerified::assertion())
     }
 

@@ -31,6 +31,10 @@ pub struct PeerCertificate {
     pub identity: PeerIdentity,
     /// The public key as DER `SubjectPublicKeyInfo` (RFC 5280, section 4.1.2.7): what the node registry compares.
     pub public_key: Vec<u8>,
+    /// The DNS names and addresses it carries besides.
+    pub names: Vec<String>,
+    /// From when it counts.
+    pub not_before: UnixMillis,
     /// When it ends.
     pub not_after: UnixMillis,
 }
@@ -108,6 +112,11 @@ impl fmt::Display for PeerIdentity {
 }
 
 impl PeerCertificate {
+    /// Whether it has ended. Asked at each call, not at the handshake alone: a connection may outlive the certificate that opened it.
+    pub fn is_expired(&self, now: UnixMillis) -> bool {
+        self.not_after <= now
+    }
+
     /// Reads the first certificate of a PEM file.
     ///
     /// # Errors
@@ -133,12 +142,27 @@ impl PeerCertificate {
         let [uri] = uris.as_slice() else {
             return Err(IdentityError::UriNames { got: uris.len() });
         };
-        let seconds = u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or(0);
+        let millis = |time: x509_parser::time::ASN1Time| UnixMillis::new(u64::try_from(time.timestamp()).unwrap_or(0).saturating_mul(1000));
         Ok(Self {
             identity: PeerIdentity::parse(uri)?,
             public_key: certificate.public_key().raw.to_vec(),
-            not_after: UnixMillis::new(seconds.saturating_mul(1000)),
+            names: names.iter().filter_map(host_name).collect(),
+            not_before: millis(certificate.validity().not_before),
+            not_after: millis(certificate.validity().not_after),
         })
+    }
+}
+
+/// A name under which a server is dialled.
+fn host_name(name: &GeneralName<'_>) -> Option<String> {
+    match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        GeneralName::IPAddress(bytes) => {
+            let v4 = || <[u8; 4]>::try_from(*bytes).ok().map(|octets| std::net::IpAddr::from(octets).to_string());
+            let v6 = || <[u8; 16]>::try_from(*bytes).ok().map(|octets| std::net::IpAddr::from(octets).to_string());
+            v4().or_else(v6)
+        }
+        _ => None,
     }
 }
 

@@ -13,6 +13,8 @@ use rustls::{
     sign::CertifiedKey,
 };
 
+use x509_parser::prelude::{FromDer, X509Certificate};
+
 use super::{IdentityError, PeerCertificate};
 use crate::{SecretFileError, config::TlsFiles, read_secret_file};
 
@@ -78,6 +80,26 @@ pub(super) fn own(files: &TlsFiles, provider: &CryptoProvider) -> Result<Own, Tl
     let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|_| TlsError::NoPem { path: files.key.clone(), what: "private key" })?;
     let key = CertifiedKey::from_der(chain, key, provider).map_err(unusable(&files.key))?;
     Ok(Own { key: Arc::new(key), certificate })
+}
+
+/// As [`own`], the chain reaching up to the CA: a node that joins knows the CA by its fingerprint alone, and has to be shown it.
+pub(super) fn own_with_authority(files: &TlsFiles, provider: &CryptoProvider) -> Result<Own, TlsError> {
+    let mut own = own(files, provider)?;
+    let last = own.key.cert.last().cloned();
+    let authorities = certificates(&files.ca)?;
+    let above = last.and_then(|last| authorities.into_iter().find(|authority| authority != &last && signed_by(&last, authority)));
+    if let Some(authority) = above {
+        let mut key = CertifiedKey::clone(&own.key);
+        key.cert.push(authority);
+        own.key = Arc::new(key);
+    }
+    Ok(own)
+}
+
+/// Whether a certificate names the authority as its issuer. What is shown besides the leaf proves nothing and harms nobody.
+fn signed_by(certificate: &CertificateDer<'_>, authority: &CertificateDer<'_>) -> bool {
+    let (certificate, authority) = (X509Certificate::from_der(certificate), X509Certificate::from_der(authority));
+    matches!((certificate, authority), (Ok((_, one)), Ok((_, other))) if one.issuer() == other.subject() && one.subject() != one.issuer())
 }
 
 /// Reads the CA certificates.

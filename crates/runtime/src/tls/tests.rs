@@ -23,12 +23,32 @@ fn pki(cluster: ClusterId) -> (TempDir, DevPki) {
     (temporary, pki)
 }
 
+fn second_pki() -> (TempDir, DevPki) {
+    pki(CLUSTER)
+}
+
 fn node(number: u64) -> NodeId {
     NodeId::new(number)
 }
 
+/// Accepts these nodes of our cluster, and expired ones when told to.
+struct Nodes {
+    numbers: Vec<u64>,
+    expired: bool,
+}
+
+impl Judge for Nodes {
+    fn judge(&self, server: &PeerCertificate, expired: bool) -> Result<(), String> {
+        match (&server.identity, expired) {
+            (_, true) if !self.expired => Err("the server's certificate has expired".to_owned()),
+            (PeerIdentity::Node { cluster, node }, _) if *cluster == CLUSTER && self.numbers.contains(&node.get()) => Ok(()),
+            (other, _) => Err(format!("the server is {other}, which is not one of those expected")),
+        }
+    }
+}
+
 fn expect_nodes(numbers: &[u64]) -> Expect {
-    Expect::Nodes { cluster: Some(CLUSTER), nodes: numbers.iter().map(|number| node(*number)).collect() }
+    Expect::Judge(Arc::new(Nodes { numbers: numbers.to_vec(), expired: false }))
 }
 
 /// Both ends of one connection that was tried: what the server saw of the client, and whether bytes came through.
@@ -114,7 +134,10 @@ async fn tls_client_refuses_another_node_of_the_same_ca() {
     let edge = server(&pki.node(node(101)).unwrap(), ClientCertificates::Optional);
     let client = ClientTls::load(&pki.node(node(102)).unwrap(), expect_nodes(&[1])).unwrap();
     let error = meet(&edge, &client, "localhost").await.unwrap_err();
-    assert!(error.contains("the server is node 101, which is not one of those expected"), "{error}");
+    assert!(error.contains("node/101, which is not one of those expected"), "{error}");
+    let client = ClientTls::load(&pki.node(node(102)).unwrap(), Expect::Node { cluster: CLUSTER, node: node(1) }).unwrap();
+    let error = meet(&edge, &client, "localhost").await.unwrap_err();
+    assert!(error.contains("the server is node 101, not node 1"), "{error}");
 }
 
 #[tokio::test]
@@ -141,7 +164,7 @@ async fn tls_both_sides_refuse_another_ca_and_another_cluster() {
     assert!(meet(&trusting, &client, "localhost").await.is_err());
     let client = ClientTls::load(&TlsFiles { ca: both, ..our_files }, expect_nodes(&[1])).unwrap();
     let error = meet(&server(&their_files, ClientCertificates::Optional), &client, "localhost").await.unwrap_err();
-    assert!(error.contains("the server belongs to cluster 02020202020202020202020202020202"), "{error}");
+    assert!(error.contains("spiffe://02020202020202020202020202020202/node/1, which is not one of those expected"), "{error}");
 }
 
 fn both_cas(ours: &DevPki, theirs: &DevPki) -> PathBuf {
@@ -165,15 +188,88 @@ async fn tls_reload_takes_effect_at_the_next_handshake() {
     assert_eq!(server.own().identity.node(), Some(node(2)));
 }
 
-#[tokio::test]
-async fn tls_expired_certificate_is_refused() {
+/// Certificates that ended long ago.
+fn expired_pki() -> (TempDir, DevPki) {
     let temporary = tempfile::tempdir().unwrap();
-    let long_ago = types::UnixMillis::new(1_600_000_000_000);
-    let pki = DevPki::ensure(&temporary.path().join("pki"), CLUSTER, long_ago).unwrap();
-    let server = server(&pki.node(node(1)).unwrap(), ClientCertificates::Required);
-    let client = ClientTls::load(&pki.node(node(101)).unwrap(), expect_nodes(&[1])).unwrap();
-    let error = meet(&server, &client, "localhost").await.unwrap_err();
+    let pki = DevPki::ensure(&temporary.path().join("pki"), CLUSTER, types::UnixMillis::new(1_600_000_000_000)).unwrap();
+    (temporary, pki)
+}
+
+#[tokio::test]
+async fn tls_expired_server_is_accepted_by_a_judge_that_says_so_alone() {
+    let (_keep, pki) = expired_pki();
+    let files = pki.node(node(1)).unwrap();
+    let server = server(&files, ClientCertificates::Optional);
+    let fingerprint = fingerprint(&pki);
+    let refusing = [
+        Expect::Node { cluster: CLUSTER, node: node(1) },
+        Expect::Host { cluster: None },
+        Expect::Authority { cluster: CLUSTER, fingerprint },
+        expect_nodes(&[1]),
+    ];
+    for expect in refusing {
+        let client = ClientTls::load(&files, expect).unwrap();
+        let error = meet(&server, &client, "localhost").await.unwrap_err();
+        assert!(error.to_lowercase().contains("expired"), "{error}");
+    }
+    let judge = |numbers: &[u64]| Expect::Judge(Arc::new(Nodes { numbers: numbers.to_vec(), expired: true }));
+    let client = ClientTls::load(&files, judge(&[1])).unwrap();
+    assert!(meet(&server, &client, "localhost").await.is_ok());
+    let client = ClientTls::load(&files, judge(&[2])).unwrap();
+    assert!(meet(&server, &client, "localhost").await.unwrap_err().contains("not one of those expected"));
+}
+
+#[tokio::test]
+async fn tls_expired_node_connects_and_is_known_as_expired_but_an_expired_consumer_does_not() {
+    let (_keep, old) = expired_pki();
+    let ca = old.ca();
+    let client = ClientTls::load(&old.node(node(101)).unwrap(), expect_nodes(&[1])).unwrap();
+    let consumer = ConsumerRef::parse(AccountId::from_bytes([9; 16]), "worker/web").unwrap();
+    let consumer = old.consumer(&consumer).unwrap();
+    let expired = PeerCertificate::read_pem(&old.node(node(101)).unwrap().cert).unwrap();
+    assert!(expired.is_expired(RealClock::new().wall()) && !expired.is_expired(expired.not_before));
+    // The same CA, today: the server's own certificate is good.
+    let pki = DevPki::ensure(ca.parent().unwrap(), CLUSTER, RealClock::new().wall()).unwrap();
+    let server = server(&pki.node(node(1)).unwrap(), ClientCertificates::Optional);
+    let seen = meet(&server, &client, "localhost").await.unwrap();
+    assert_eq!(seen, Some(PeerIdentity::Node { cluster: CLUSTER, node: node(101) }));
+    let consumer = ClientTls::load(&consumer, expect_nodes(&[1])).unwrap();
+    let error = meet(&server, &consumer, "localhost").await.unwrap_err();
     assert!(error.to_lowercase().contains("expired"), "{error}");
+}
+
+fn fingerprint(pki: &DevPki) -> types::Hash {
+    use rustls::pki_types::{CertificateDer, pem::PemObject};
+    authority_fingerprint(&CertificateDer::from_pem_file(pki.ca()).unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn tls_joining_believes_the_authority_of_its_fingerprint_alone() {
+    let (_keep, pki) = pki(CLUSTER);
+    let fingerprint = fingerprint(&pki);
+    let optional = ClientCertificates::Optional;
+    let right = server(&pki.node(node(1)).unwrap(), optional);
+    let joining = ClientTls::joining(CLUSTER, fingerprint).unwrap();
+    assert_eq!(meet(&right, &joining, "127.0.0.1").await, Ok(None));
+
+    let (_keep_too, other) = second_pki();
+    let error = meet(&server(&other.node(node(1)).unwrap(), optional), &joining, "localhost").await.unwrap_err();
+    assert!(error.contains("no CA with the join token's fingerprint"), "{error}");
+
+    // A server that shows the right CA besides a certificate which that CA did not sign.
+    let both = TlsFiles { cert: other.ca().with_file_name("mixed.pem"), ..other.node(node(1)).unwrap() };
+    let leaf = fs::read(other.node(node(1)).unwrap().cert).unwrap();
+    fs::write(&both.cert, [leaf, fs::read(pki.ca()).unwrap()].concat()).unwrap();
+    let error = meet(&server(&both, optional), &joining, "localhost").await.unwrap_err();
+    assert!(error.contains("UnknownIssuer") || error.contains("BadSignature"), "{error}");
+
+    let other_cluster = ClientTls::joining(ClusterId::from_bytes([2; 16]), fingerprint).unwrap();
+    let error = meet(&right, &other_cluster, "localhost").await.unwrap_err();
+    assert!(error.contains("the server belongs to cluster 01010101010101010101010101010101"), "{error}");
+
+    let consumer = ConsumerRef::parse(AccountId::from_bytes([9; 16]), "worker/web").unwrap();
+    let error = meet(&server(&pki.consumer(&consumer).unwrap(), optional), &joining, "localhost").await.unwrap_err();
+    assert!(error.contains("the server's certificate is a consumer's"), "{error}");
 }
 
 #[test]
