@@ -21,6 +21,7 @@ mod connect;
 mod error;
 mod lookup;
 mod retry;
+mod snapshots;
 #[cfg(test)]
 mod tests;
 
@@ -29,4 +30,5 @@ pub use config::{Config, Identity, Tls, Token};
 pub use error::{ClientError, ConfigError};
 pub use lookup::{Replies, Requests, Watch};
 pub use retry::Retries;
+pub use snapshots::SavedParts;
 pub use wire::{ErrorKind, PublicError, v1};

@@ -1,6 +1,6 @@
 //! `[snapshots]`: archives of the whole state, saved by the clock.
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -49,7 +49,7 @@ mod tests {
     #[test]
     fn snapshots_are_saved_only_where_and_when_one_said() {
         let config = |every: &str, folder: &str, keep| SnapshotsConfig { folder: folder.into(), every: every.parse().unwrap(), keep };
-        assert_eq!(SnapshotsConfig::default().every.duration(), None::<Duration>);
+        assert_eq!(SnapshotsConfig::default().every.duration(), None);
         assert!(config("1h", "/backup", 3).check().is_ok());
         assert_eq!(config("1h", "backup", 3).check().unwrap_err().0, "snapshots.folder");
         assert_eq!(config("10ms", "/backup", 3).check().unwrap_err().0, "snapshots.every");
