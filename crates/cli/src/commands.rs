@@ -4,6 +4,7 @@ mod accounts;
 mod bindings;
 mod consumers;
 mod contexts;
+mod fleet;
 mod lookups;
 mod secrets;
 mod status;
@@ -32,12 +33,13 @@ pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
         Command::Context(command) => contexts::run(&session, command),
         Command::Whoami => status::whoami(&session).await,
         Command::Status => status::status(&session).await,
+        Command::Fleet => fleet::run(&session).await,
         Command::Account(command) => accounts::run(&session, command).await,
         Command::Quota(command) => accounts::quota(&session, command).await,
         Command::Store(command) => stores::run(&session, command).await,
         Command::Secret(command) => secrets::run(&session, command).await,
-        Command::Bind { consumer, binding, store } => bindings::bind(&session, &consumer, binding, store).await,
-        Command::Unbind { consumer, binding, store } => bindings::unbind(&session, &consumer, binding.or(store)).await,
+        Command::Bind { consumer, binding, store, wait } => bindings::bind(&session, &consumer, binding, store, wait).await,
+        Command::Unbind { consumer, binding, store, wait } => bindings::unbind(&session, &consumer, binding.or(store), wait).await,
         Command::Binding(command) => bindings::run(&session, command).await,
         Command::Consumer(command) => consumers::run(&session, command).await,
         Command::Get(arguments) => lookups::get(&session, arguments).await,
@@ -106,6 +108,11 @@ impl Session {
     /// A store as the wire names it.
     pub(crate) fn store(&self, text: &str) -> Result<v1::StoreRef, Failure> {
         Ok(v1::StoreRef { account: self.account()?, store: text.into() })
+    }
+
+    /// As [`Session::wait_live`], when it was asked for.
+    pub(crate) async fn wait_if(&self, wait: bool, client: &Client, receipt: Option<v1::Receipt>) -> Result<(), Failure> {
+        if wait { self.wait_live(client, receipt).await } else { Ok(()) }
     }
 
     /// Waits until every edge holds `receipt`'s position. Running out of time is exit code 7: it is written, but not live everywhere.

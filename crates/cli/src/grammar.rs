@@ -81,6 +81,8 @@ pub enum Command {
     Whoami,
     /// The control node and every edge: position, lag, age
     Status,
+    /// All nodes of the cluster: where each is connected, how far it is, when it was last heard of
+    Fleet,
     /// Accounts
     #[command(subcommand)]
     Account(AccountCommand),
@@ -104,6 +106,9 @@ pub enum Command {
         /// Bind every secret of this store instead
         #[arg(long, conflicts_with = "binding")]
         store: Option<String>,
+        /// Wait until it is live at every edge
+        #[arg(long)]
+        wait: bool,
     },
     /// Take a binding away
     Unbind {
@@ -116,6 +121,9 @@ pub enum Command {
         /// Take the binding of this store away
         #[arg(long, conflicts_with = "binding")]
         store: Option<String>,
+        /// Wait until it is live at every edge
+        #[arg(long)]
+        wait: bool,
     },
     /// Bindings
     #[command(subcommand)]
@@ -248,6 +256,9 @@ pub enum StoreCommand {
         /// Don't ask
         #[arg(long)]
         yes: bool,
+        /// Wait until it is live at every edge
+        #[arg(long)]
+        wait: bool,
     },
 }
 
@@ -304,6 +315,9 @@ pub enum SecretCommand {
         /// The new comment; empty clears it
         #[arg(long)]
         comment: Option<String>,
+        /// Wait until it is live at every edge
+        #[arg(long)]
+        wait: bool,
     },
     /// The secrets of a store
     List {
@@ -333,6 +347,9 @@ pub enum SecretCommand {
         /// The copy's scopes; the source's when left out
         #[arg(long = "scope", value_delimiter = ',')]
         scopes: Vec<String>,
+        /// Wait until it is live at every edge
+        #[arg(long)]
+        wait: bool,
     },
     /// Make an earlier version the current one again
     Rollback {
@@ -342,6 +359,9 @@ pub enum SecretCommand {
         /// The version that becomes current again
         #[arg(value_name = "VERSION")]
         to: u64,
+        /// Wait until it is live at every edge
+        #[arg(long)]
+        wait: bool,
     },
     /// Delete a secret
     Delete {
@@ -354,6 +374,9 @@ pub enum SecretCommand {
         /// Don't ask
         #[arg(long)]
         yes: bool,
+        /// Wait until it is live at every edge
+        #[arg(long)]
+        wait: bool,
     },
 }
 
@@ -406,6 +429,9 @@ pub enum ConsumerCommand {
         /// Don't ask
         #[arg(long)]
         yes: bool,
+        /// Wait until it is live at every edge
+        #[arg(long)]
+        wait: bool,
     },
     /// Tokens, by which a consumer shows who it is
     #[command(subcommand)]
@@ -423,6 +449,9 @@ pub enum ConsumerTokenCommand {
         /// Until when it is valid, counted from now; for ever when left out
         #[arg(long, value_name = "D", value_parser = humantime::parse_duration)]
         expires_in: Option<Duration>,
+        /// Wait until it is live at every edge
+        #[arg(long)]
+        wait: bool,
     },
     /// Replace a token by a new one, which is printed once
     Roll {
@@ -434,6 +463,9 @@ pub enum ConsumerTokenCommand {
         /// How long the old one still works; it ends at once when left out
         #[arg(long, value_name = "D", value_parser = humantime::parse_duration)]
         grace: Option<Duration>,
+        /// Wait until it is live at every edge
+        #[arg(long)]
+        wait: bool,
     },
     /// Revoke a token
     Revoke {
@@ -442,6 +474,9 @@ pub enum ConsumerTokenCommand {
         consumer: String,
         /// The token's id
         token: String,
+        /// Wait until it is live at every edge
+        #[arg(long)]
+        wait: bool,
     },
     /// A consumer's tokens, by their ids
     List {

@@ -111,6 +111,10 @@ calls! {
         /// Shows who the server takes the caller for.
         read who_am_i = who_am_i(WhoAmIRequest) -> WhoAmIReply;
     }
+    "fleet" fleet_client::FleetClient {
+        /// Lists all nodes of the cluster, a page at a time.
+        read list_fleet = list(ListFleetRequest) -> ListFleetReply;
+    }
     "receipts" receipts_client::ReceiptsClient {
         /// Waits once, as long as the request says and the server allows; mind the client's own deadline. See [`Client::wait_live`].
         read wait_live_once = wait_live(WaitLiveRequest) -> WaitLiveReply;

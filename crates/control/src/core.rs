@@ -17,6 +17,7 @@ use crate::{
     caller::Caller,
     error, keys,
     recent::Recent,
+    watermarks::Standings,
 };
 
 /// The parts of a control node that operations share.
@@ -29,6 +30,8 @@ pub(crate) struct Core {
     pub(crate) ring: Arc<KeyRing>,
     pub(crate) publisher: Arc<Publisher>,
     pub(crate) recent: Arc<Recent>,
+    /// What other control nodes said of themselves.
+    pub(crate) standings: Arc<Standings>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) tasks: Arc<TokioSpawn>,
@@ -118,7 +121,7 @@ impl Core {
     /// What every edge that counts holds; none when there is no such edge, or one that has said nothing yet.
     pub(crate) fn live_everywhere(&self, state: &State) -> Option<Position> {
         let rows = self.publisher.acks().rows().into_iter();
-        let counted = rows.filter(|row| row.unseen_for <= feed::AcksOptions::default().active_for && counts(state, row.node));
+        let counted = rows.filter(|row| row.active && counts(state, row.node));
         counted.map(|row| row.durable).min().flatten()
     }
 
@@ -126,7 +129,7 @@ impl Core {
     pub(crate) fn behind(&self, position: Position, most: usize) -> Vec<String> {
         let state = self.consensus.local();
         let rows = self.publisher.acks().rows().into_iter();
-        let behind = rows.filter(|row| counts(&state, row.node) && row.durable.is_none_or(|durable| durable < position));
+        let behind = rows.filter(|row| row.active && counts(&state, row.node) && row.durable.is_none_or(|durable| durable < position));
         let name = |node| state.node(node).ok().flatten().map_or_else(|| node.to_string(), |record| record.name.to_string());
         behind.map(|row| name(row.node)).take(most).collect()
     }

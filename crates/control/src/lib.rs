@@ -31,6 +31,7 @@ mod resolve;
 mod server;
 mod services;
 mod show;
+mod watermarks;
 mod write;
 
 pub use bootstrap::BootstrapError;

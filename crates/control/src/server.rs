@@ -20,7 +20,11 @@ use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
 use tonic::service::interceptor::InterceptedService;
 use types::{ClusterId, KeyDomain, NodeId, UnixMillis};
-use wire::{FEED_MESSAGE_BYTES_MAX, REQUEST_BYTES_MAX, internal::feed_server::FeedServer, v1};
+use wire::{
+    FEED_MESSAGE_BYTES_MAX, REQUEST_BYTES_MAX,
+    internal::{feed_server::FeedServer, peers_server::PeersServer},
+    v1,
+};
 
 use crate::{
     bootstrap::{self, BootstrapError, Founding},
@@ -32,6 +36,7 @@ use crate::{
     options::{ControlOptions, Observer},
     recent::Recent,
     services::{FeedService, Services},
+    watermarks::{self, Exchange, PeersService, Standings},
 };
 
 /// HTTP/2 windows: a stream's, and a connection's.
@@ -179,6 +184,7 @@ impl Control {
             ring,
             publisher,
             recent,
+            standings: Arc::new(Standings::default()),
             clock,
             entropy,
             tasks: tasks.clone(),
@@ -239,9 +245,12 @@ impl Control {
         core.tasks.spawn("keep marks", Box::pin(marks::keep(core.clone(), file)));
         core.tasks.spawn("housekeeping", Box::pin(housekeeping::run(core.clone())));
 
+        let exchange = Exchange::of(core, tls.clone());
+        let listening = watermarks::listen(exchange.clone(), Arc::new(()), core.entropy.clone(), core.tasks.token().clone());
+        core.tasks.spawn("listen to control nodes", Box::pin(listening));
         let (address, listener) = listen(config.listen.grpc, "gRPC").await?;
         let connections = accept_tls(listener, tls, AcceptLimits::from(&config.connections), &core.tasks);
-        let server = serve(core.clone(), connections, config.connections.clone());
+        let server = serve(core.clone(), exchange, connections, config.connections.clone());
         core.tasks.spawn("grpc", Box::pin(async move { log_end("gRPC", server.await) }));
         serving.ready();
         let voter = core.clone();
@@ -376,6 +385,7 @@ impl feed::Offload for Blocking {
 
 async fn serve(
     core: Arc<Core>,
+    exchange: Arc<Exchange>,
     connections: ReceiverStream<io::Result<TlsConnection>>,
     limits: ConnectionLimits,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
@@ -403,9 +413,11 @@ async fn serve(
         .add_service(InterceptedService::new(v1::consumers_server::ConsumersServer::new(services.clone()), door.clone()))
         .add_service(InterceptedService::new(v1::bindings_server::BindingsServer::new(services.clone()), door.clone()))
         .add_service(InterceptedService::new(v1::receipts_server::ReceiptsServer::new(services.clone()), door.clone()))
+        .add_service(InterceptedService::new(v1::fleet_server::FleetServer::new(services.clone()), door.clone()))
         .add_service(InterceptedService::new(v1::status_server::StatusServer::new(services), door.clone()))
-        // The feed has a door of its own: edges, by the key in the registry.
+        // The feed has a door of its own: edges, by the key in the registry. So have control nodes.
         .add_service(feed)
+        .add_service(PeersServer::new(PeersService { core: core.clone(), exchange }))
         .add_service(health_service)
         .add_service(door::reflection(door)?)
         .serve_with_incoming_shutdown(connections, cancelled.clone().cancelled_owned());

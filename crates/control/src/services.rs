@@ -4,6 +4,7 @@ mod accounts;
 mod bindings;
 mod consumers;
 mod feed;
+mod fleet;
 mod receipts;
 mod secrets;
 mod status;

@@ -1,14 +1,19 @@
-//! What each edge has reported as durable, and who waits for it.
+//! What each edge has reported as durable, here or to another control node, and who waits for it.
 //!
 //! One row a node: its durable watermark, when it was last seen, and which of its streams counts. A receipt ("version 7 is live on
-//! 2 of 2 edges") is a count over the rows; whoever waits for one waits for the changes that every acknowledgement makes.
+//! 2 of 2 edges") is a count over the rows; whoever waits for one waits for the changes that every acknowledgement makes. Control
+//! nodes tell each other of their own subscribers ([`Acks::own_reports`], [`Acks::merge`]), so the count is the same at each.
 //!
 //! **Invariants**
-//! 1. A row's watermark is what the node's newest stream reported, never an older stream's: an edge whose disk was lost counts as
-//!    behind from the moment it says so.
-//! 2. At most `nodes_max` rows; when full, the row longest unseen and without a stream gives way.
+//! 1. A row's watermark is what the node's newest stream reported, at whichever control node, never an older stream's: an edge
+//!    whose disk was lost counts as behind from the moment it says so, and one that changes its upstream is one edge.
+//! 2. At most `nodes_max` rows; when full, the row longest unseen and without a stream gives way. A row holds at most one report of
+//!    each control node.
+//! 3. What another node reported of a subscriber outlives that node, and ages from the moment it was lost.
 //!
 //! **Concurrency**: one short lock, never held across an await.
+
+mod row;
 
 use std::{
     collections::BTreeMap,
@@ -20,6 +25,7 @@ use seams::Clock;
 use tokio::sync::Notify;
 use types::{FeatureLevel, NodeId, Position};
 
+use self::row::{Moment, Own, Row, Said, Stream, moment, since};
 use crate::changes::{Changes, Changing};
 
 /// Bounds of the table.
@@ -54,6 +60,17 @@ impl Liveness {
     }
 }
 
+/// Where a node's stream is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// At this process.
+    Here,
+    /// At another control node, which reported it.
+    Node(NodeId),
+    /// Nowhere that is known.
+    Nowhere,
+}
+
 /// One node's row, as others may see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AckRow {
@@ -61,47 +78,74 @@ pub struct AckRow {
     pub node: NodeId,
     /// Its durable watermark; none before it holds anything.
     pub durable: Option<Position>,
+    /// Where its stream is open.
+    pub via: Via,
     /// Whether it has a stream now.
     pub connected: bool,
-    /// How long ago it was last seen; zero while it has a stream.
-    pub unseen_for: Duration,
+    /// Whether a receipt waits for it, if the registry says that it may count.
+    pub active: bool,
+    /// How long ago it was last seen; zero while it has a stream, none when no process that lives has seen it.
+    pub unseen_for: Option<Duration>,
     /// The highest feature level it knows.
     pub level: FeatureLevel,
 }
 
-struct Row {
-    durable: Option<Position>,
-    /// The highest it ever acknowledged to this process.
-    highest: Option<Position>,
-    seen: Duration,
-    stream: Option<Stream>,
-    level: FeatureLevel,
-}
-
-impl Row {
-    fn is_of(&self, number: u64) -> bool {
-        self.stream.as_ref().is_some_and(|stream| stream.number == number)
-    }
-
-    /// Tells the stream that it counts no more. The permit waits for it where it does not listen yet.
-    fn supersede(&self) {
-        if let Some(stream) = &self.stream {
-            stream.superseded.notify_one();
-        }
-    }
-}
-
-/// The stream that counts for a row.
-struct Stream {
-    number: u64,
-    /// Its own, so that an acknowledgement of one node wakes nobody who waits for another's end.
-    superseded: Arc<Notify>,
+/// What one control node tells another of one of its own subscribers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// The subscriber.
+    pub node: NodeId,
+    /// Its durable watermark on the newest stream there; none before it said so.
+    pub durable: Option<Position>,
+    /// Whether that stream is open.
+    pub connected: bool,
+    /// How long ago it was heard.
+    pub heard_ago: Duration,
+    /// How long ago that stream began.
+    pub claimed_ago: Duration,
+    /// The highest feature level it knows.
+    pub level: FeatureLevel,
 }
 
 #[derive(Default)]
 struct Inner {
     rows: BTreeMap<NodeId, Row>,
     streams: u64,
+    /// The last version given to an own row.
+    version: u64,
+    /// Own rows by their versions.
+    changes: BTreeMap<u64, NodeId>,
+}
+
+impl Inner {
+    /// The row of a node; of a new one only after room was made for it.
+    fn row(&mut self, node: NodeId, nodes_max: usize) -> &mut Row {
+        if !self.rows.contains_key(&node) && self.rows.len() >= nodes_max {
+            let idle = self.rows.iter().filter(|(_, row)| row.via() == Via::Nowhere);
+            if let Some(oldest) = idle.min_by_key(|(_, row)| row.last()).map(|(node, _)| *node) {
+                self.remove(oldest);
+            }
+        }
+        self.rows.entry(node).or_default()
+    }
+
+    fn remove(&mut self, node: NodeId) -> Option<Row> {
+        let row = self.rows.remove(&node)?;
+        if let Some(own) = &row.own {
+            self.changes.remove(&own.version);
+        }
+        Some(row)
+    }
+
+    /// The own part of a row has changed: others are to be told.
+    fn touch(&mut self, node: NodeId) {
+        self.version += 1;
+        if let Some(own) = self.rows.get_mut(&node).and_then(|row| row.own.as_mut()) {
+            self.changes.remove(&own.version);
+            own.version = self.version;
+            self.changes.insert(self.version, node);
+        }
+    }
 }
 
 /// The table. Shared by all streams of a process.
@@ -110,14 +154,16 @@ pub struct Acks {
     clock: Arc<dyn Clock>,
     inner: Mutex<Inner>,
     changed: Changing<u64>,
+    /// Moves with the own rows alone, so that what came from others is not sent on.
+    own_changed: Changing<u64>,
     hears: OnceLock<Box<Hears>>,
 }
 
 /// Who hears of each acknowledgement.
 type Hears = dyn Fn(NodeId, Position) + Send + Sync;
 
-/// A stream's place in the table; leaving it ends the stream's claim.
-pub(crate) struct StreamClaim {
+/// A stream's place in the table; dropping it ends the stream's claim.
+pub struct StreamClaim {
     acks: Arc<Acks>,
     node: NodeId,
     stream: u64,
@@ -127,16 +173,17 @@ pub(crate) struct StreamClaim {
 impl Acks {
     /// An empty table.
     pub fn new(options: AcksOptions, clock: Arc<dyn Clock>) -> Arc<Self> {
-        Arc::new(Self { options, clock, inner: Mutex::default(), changed: Changing::new(0), hears: OnceLock::new() })
+        let (changed, own_changed) = (Changing::new(0), Changing::new(0));
+        Arc::new(Self { options, clock, inner: Mutex::default(), changed, own_changed, hears: OnceLock::new() })
     }
 
     /// How many nodes that count, and pass `counts` (not revoked, an edge), hold `position` durably.
     pub fn live(&self, position: Position, counts: impl Fn(NodeId) -> bool) -> Liveness {
-        let now = self.clock.monotonic();
+        let now = self.now();
         let inner = self.lock();
         let active = inner.rows.iter().filter(|(node, row)| self.active(row, now) && counts(**node));
         active.fold(Liveness::default(), |sum, (_, row)| Liveness {
-            live: sum.live + usize::from(row.durable >= Some(position)),
+            live: sum.live + usize::from(row.durable() >= Some(position)),
             of: sum.of + 1,
         })
     }
@@ -144,10 +191,13 @@ impl Acks {
     /// Counts nodes as seen now that have not come yet, after a start of this process: what they hold is not known, so nothing
     /// is live everywhere until they have said so or stayed away for as long as any node may.
     pub fn expect(&self, nodes: impl IntoIterator<Item = NodeId>) {
-        let seen = self.clock.monotonic();
+        let now = self.now();
         let mut inner = self.lock();
         for node in nodes {
-            inner.rows.entry(node).or_insert(Row { durable: None, highest: None, seen, stream: None, level: FeatureLevel::default() });
+            let row = inner.row(node, self.options.nodes_max);
+            if row.heard().is_none() {
+                row.expected = Some(now);
+            }
         }
     }
 
@@ -171,15 +221,15 @@ impl Acks {
 
     /// The lowest node that counts, passes `counts`, and does not hold `position` durably.
     fn first_behind(&self, position: Position, counts: impl Fn(NodeId) -> bool) -> Option<NodeId> {
-        let now = self.clock.monotonic();
+        let now = self.now();
         let inner = self.lock();
-        let mut behind = inner.rows.iter().filter(|(_, row)| self.active(row, now) && row.durable < Some(position));
+        let mut behind = inner.rows.iter().filter(|(_, row)| self.active(row, now) && row.durable() < Some(position));
         behind.find(|(node, _)| counts(**node)).map(|(node, _)| *node)
     }
 
     fn is_behind(&self, node: NodeId, position: Position) -> bool {
-        let now = self.clock.monotonic();
-        self.lock().rows.get(&node).is_some_and(|row| self.active(row, now) && row.durable < Some(position))
+        let now = self.now();
+        self.lock().rows.get(&node).is_some_and(|row| self.active(row, now) && row.durable() < Some(position))
     }
 
     /// Moves whenever a watermark, a stream or a row changes.
@@ -195,16 +245,28 @@ impl Acks {
 
     /// All rows in the order of node numbers.
     pub fn rows(&self) -> Vec<AckRow> {
-        let now = self.clock.monotonic();
-        let inner = self.lock();
-        let row = |(node, row): (&NodeId, &Row)| AckRow {
-            node: *node,
-            durable: row.durable,
-            connected: row.stream.is_some(),
-            unseen_for: if row.stream.is_some() { Duration::ZERO } else { now.saturating_sub(row.seen) },
-            level: row.level,
-        };
-        inner.rows.iter().map(row).collect()
+        let now = self.now();
+        self.lock().rows.iter().map(|(node, row)| self.shown(*node, row, now)).collect()
+    }
+
+    /// The row of one node; none when nothing was heard of it and nothing is expected.
+    pub fn row(&self, node: NodeId) -> Option<AckRow> {
+        let now = self.now();
+        self.lock().rows.get(&node).map(|row| self.shown(node, row, now))
+    }
+
+    fn shown(&self, node: NodeId, row: &Row, now: Moment) -> AckRow {
+        let via = row.via();
+        let connected = via != Via::Nowhere;
+        AckRow {
+            node,
+            durable: row.durable(),
+            via,
+            connected,
+            active: self.active(row, now),
+            unseen_for: if connected { Some(Duration::ZERO) } else { row.heard().map(|heard| since(now, heard)) },
+            level: row.level(),
+        }
     }
 
     /// The highest position that an edge is known to hold: a recovery of the control plane must start above it.
@@ -214,42 +276,108 @@ impl Acks {
 
     /// Forgets a node, when it is removed from the registry.
     pub fn forget(&self, node: NodeId) {
-        if let Some(row) = self.lock().rows.remove(&node) {
+        if let Some(row) = self.lock().remove(node) {
             row.supersede();
         }
         self.moved();
     }
 
+    /// What this process's own subscribers have said after the version `after` (0: all), at most `most` of them, the longest
+    /// unchanged first, and the version up to which this is.
+    pub fn own_reports(&self, after: u64, most: usize) -> (Vec<Report>, u64) {
+        let now = self.now();
+        let inner = self.lock();
+        let changed = inner.changes.range(after.saturating_add(1)..).take(most);
+        let (mut reports, mut version) = (Vec::new(), after);
+        for (changed, node) in changed {
+            version = *changed;
+            let Some(own) = inner.rows.get(node).and_then(|row| row.own.as_ref()) else { continue };
+            reports.push(Report {
+                node: *node,
+                durable: own.said.durable,
+                connected: own.said.connected,
+                heard_ago: since(now, own.said.heard),
+                claimed_ago: since(now, own.said.claimed),
+                level: own.said.level,
+            });
+        }
+        (reports, version)
+    }
+
+    /// Moves whenever there is more for [`Acks::own_reports`].
+    pub fn subscribe_own(&self) -> Changes<u64> {
+        self.own_changed.changes()
+    }
+
+    /// Takes in what another control node says of its own subscribers. A node with a stream here and one there that both live is an
+    /// alarm: two machines run with one identity.
+    pub fn merge(&self, reporter: NodeId, reports: &[Report]) {
+        let now = self.now();
+        let mut inner = self.lock();
+        let mut doubled = Vec::new();
+        for report in reports {
+            if inner.row(report.node, self.options.nodes_max).merge(reporter, report, now) {
+                doubled.push(report.node);
+            }
+        }
+        drop(inner);
+        for node in doubled {
+            metrics::counter!("cinnabar_feed_duplicate_streams_total").increment(1);
+            tracing::error!(%node, at = %reporter, "one node id has a stream here and another at another control node, and both live: two machines run with its identity. Revoke it, and enrol both anew");
+        }
+        if !reports.is_empty() {
+            self.moved();
+        }
+    }
+
+    /// Another control node is gone, or can't be reached: what it said stands and ages from now on.
+    pub fn lost(&self, reporter: NodeId) {
+        let now = self.now();
+        let mut inner = self.lock();
+        let changed = inner.rows.values_mut().filter_map(|row| row.lost(reporter, now).then_some(())).count();
+        drop(inner);
+        if changed > 0 {
+            self.moved();
+        }
+    }
+
     /// A node opens a stream; what it holds is [presented](StreamClaim::present) when its history is known to be this one. True when
     /// it has another stream here, which is cut in favour of this one: an alarm.
-    pub(crate) fn claim(self: &Arc<Self>, node: NodeId, level: FeatureLevel) -> (StreamClaim, bool) {
-        let now = self.clock.monotonic();
+    pub fn claim(self: &Arc<Self>, node: NodeId, level: FeatureLevel) -> (StreamClaim, bool) {
+        let now = self.now();
         let mut inner = self.lock();
         inner.streams += 1;
         let stream = inner.streams;
-        if !inner.rows.contains_key(&node) && inner.rows.len() >= self.options.nodes_max {
-            let idle = inner.rows.iter().filter(|(_, row)| row.stream.is_none());
-            if let Some(oldest) = idle.min_by_key(|(_, row)| row.seen).map(|(node, _)| *node) {
-                inner.rows.remove(&oldest);
-            }
-        }
-        let row = inner.rows.entry(node).or_insert(Row { durable: None, highest: None, seen: now, stream: None, level });
-        let duplicate = row.stream.is_some();
-        row.supersede();
         let superseded = Arc::new(Notify::new());
         let counts = Stream { number: stream, superseded: superseded.clone() };
-        *row = Row { durable: None, highest: row.highest, seen: now, stream: Some(counts), level };
+        let said = Said { durable: None, connected: true, heard: now, claimed: now, level };
+        let row = inner.row(node, self.options.nodes_max);
+        row.supersede();
+        let before = row.own.take();
+        let duplicate = before.as_ref().is_some_and(|own| own.stream.is_some());
+        // The version of before, so that it leaves the index with the new one.
+        row.own = Some(Own { said, stream: Some(counts), version: before.map_or(0, |own| own.version) });
+        inner.touch(node);
         drop(inner);
-        self.moved();
+        self.own_moved();
         (StreamClaim { acks: self.clone(), node, stream, superseded }, duplicate)
     }
 
-    fn active(&self, row: &Row, now: Duration) -> bool {
-        row.stream.is_some() || now.saturating_sub(row.seen) <= self.options.active_for
+    fn active(&self, row: &Row, now: Moment) -> bool {
+        row.active(now, self.options.active_for)
+    }
+
+    fn now(&self) -> Moment {
+        moment(self.clock.monotonic())
     }
 
     fn moved(&self) {
         self.changed.change(|version| *version = version.wrapping_add(1));
+    }
+
+    fn own_moved(&self) {
+        self.own_changed.change(|version| *version = version.wrapping_add(1));
+        self.moved();
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -270,30 +398,31 @@ impl StreamClaim {
         let row = inner.rows.get_mut(&self.node).filter(|row| row.is_of(self.stream))?;
         let went_back_from = row.highest.filter(|highest| held < Some(*highest));
         if shown {
-            row.durable = row.durable.max(held);
             row.highest = row.highest.max(held);
+            if let Some(own) = &mut row.own {
+                own.said.durable = own.said.durable.max(held);
+            }
+            inner.touch(self.node);
         }
         drop(inner);
-        self.acks.moved();
+        self.acks.own_moved();
         went_back_from
     }
 
     /// Records a durable watermark. False when a newer stream of the node has taken over: this one must end.
-    pub(crate) fn acknowledge(&self, durable: Position, level: FeatureLevel) -> bool {
+    pub fn acknowledge(&self, durable: Position, level: FeatureLevel) -> bool {
         if let Some(hears) = self.acks.hears.get() {
             hears(self.node, durable);
         }
-        let now = self.acks.clock.monotonic();
+        let now = self.acks.now();
         let mut inner = self.acks.lock();
-        let Some(row) = inner.rows.get_mut(&self.node).filter(|row| row.is_of(self.stream)) else {
-            return false;
-        };
-        row.durable = row.durable.max(Some(durable));
+        let Some(row) = inner.rows.get_mut(&self.node) else { return false };
+        let Some(own) = row.own_of(self.stream) else { return false };
+        own.said = Said { durable: own.said.durable.max(Some(durable)), heard: now, level, ..own.said };
         row.highest = row.highest.max(Some(durable));
-        row.seen = now;
-        row.level = level;
+        inner.touch(self.node);
         drop(inner);
-        self.acks.moved();
+        self.acks.own_moved();
         true
     }
 
@@ -312,147 +441,17 @@ impl StreamClaim {
 
 impl Drop for StreamClaim {
     fn drop(&mut self) {
-        let now = self.acks.clock.monotonic();
-        if let Some(row) = self.acks.lock().rows.get_mut(&self.node).filter(|row| row.is_of(self.stream)) {
-            row.stream = None;
-            row.seen = now;
+        let now = self.acks.now();
+        let mut inner = self.acks.lock();
+        if let Some(own) = inner.rows.get_mut(&self.node).and_then(|row| row.own_of(self.stream)) {
+            own.stream = None;
+            own.said = Said { connected: false, heard: now, ..own.said };
+            inner.touch(self.node);
         }
-        self.acks.moved();
+        drop(inner);
+        self.acks.own_moved();
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use futures::FutureExt;
-    use seams::sim::ManualClock;
-    use types::{Generation, Revision, UnixMillis};
-
-    use super::*;
-
-    fn at(revision: u64) -> Position {
-        Position::new(Generation::new(1), Revision::new(revision))
-    }
-
-    const LEVEL: FeatureLevel = FeatureLevel::new(1);
-
-    fn table() -> (Arc<ManualClock>, Arc<Acks>) {
-        let clock = Arc::new(ManualClock::at(UnixMillis::new(0)));
-        (clock.clone(), Acks::new(AcksOptions { nodes_max: 3, ..AcksOptions::default() }, clock))
-    }
-
-    #[test]
-    fn acks_count_connected_and_recent_nodes() {
-        let (clock, acks) = table();
-        let (one, _) = acks.claim(NodeId::new(1), LEVEL);
-        let (two, _) = acks.claim(NodeId::new(2), LEVEL);
-        two.present(Some(at(5)), true);
-        assert_eq!(acks.live(at(5), |_| true), Liveness { live: 1, of: 2 });
-        assert!(one.acknowledge(at(5), LEVEL));
-        assert_eq!(acks.live(at(5), |_| true), Liveness { live: 2, of: 2 });
-        assert_eq!(acks.live(at(6), |node| node == NodeId::new(1)), Liveness { live: 0, of: 1 });
-        drop(two);
-        clock.advance(Duration::from_secs(601));
-        assert_eq!(
-            acks.live(at(5), |_| true),
-            Liveness { live: 1, of: 1 },
-            "a connected node counts however quiet, a gone one for ten minutes"
-        );
-    }
-
-    #[test]
-    fn acks_wait_ends_with_the_last_acknowledgement() {
-        let (_, acks) = table();
-        let (one, _) = acks.claim(NodeId::new(1), LEVEL);
-        let (two, _) = acks.claim(NodeId::new(2), LEVEL);
-        let mut wait = Box::pin(acks.wait_live(at(3), |_| true));
-        assert!(wait.as_mut().now_or_never().is_none());
-        one.acknowledge(at(3), LEVEL);
-        assert!(wait.as_mut().now_or_never().is_none());
-        two.acknowledge(at(4), LEVEL);
-        assert_eq!(wait.as_mut().now_or_never(), Some(Liveness { live: 2, of: 2 }));
-    }
-
-    #[test]
-    fn acks_wait_ends_whichever_comes_last_and_when_the_last_one_behind_counts_no_more() {
-        let (clock, acks) = table();
-        let (one, _) = acks.claim(NodeId::new(1), LEVEL);
-        let (two, _) = acks.claim(NodeId::new(2), LEVEL);
-        let mut wait = Box::pin(acks.wait_live(at(3), |_| true));
-        assert!(wait.as_mut().now_or_never().is_none());
-        two.acknowledge(at(3), LEVEL);
-        assert!(wait.as_mut().now_or_never().is_none());
-        one.acknowledge(at(3), LEVEL);
-        assert_eq!(wait.as_mut().now_or_never(), Some(Liveness { live: 2, of: 2 }));
-
-        let mut wait = Box::pin(acks.wait_live(at(4), |_| true));
-        assert!(wait.as_mut().now_or_never().is_none());
-        drop(one);
-        two.acknowledge(at(4), LEVEL);
-        assert!(wait.as_mut().now_or_never().is_none(), "gone for a moment only");
-        clock.advance(Duration::from_secs(601));
-        two.acknowledge(at(5), LEVEL);
-        assert_eq!(wait.as_mut().now_or_never(), Some(Liveness { live: 1, of: 1 }));
-    }
-
-    #[test]
-    fn acks_presenting_less_or_twice_is_told_and_the_newest_stream_counts() {
-        let (_, acks) = table();
-        let (old, duplicate) = acks.claim(NodeId::new(1), LEVEL);
-        assert_eq!((duplicate, old.present(Some(at(9)), true)), (false, None));
-        let (new, duplicate) = acks.claim(NodeId::new(1), LEVEL);
-        assert_eq!((duplicate, new.present(None, true)), (true, Some(at(9))));
-        assert_eq!(old.present(Some(at(9)), true), None);
-        assert!(!old.acknowledge(at(10), LEVEL));
-        assert!(old.superseded().now_or_never().is_some());
-        assert_eq!(acks.live(at(1), |_| true), Liveness { live: 0, of: 1 }, "the lost disk counts as lost");
-        drop(old);
-        assert!(new.stands(), "the old stream's end does not end the new one's claim");
-        assert_eq!(acks.highest(), Some(at(9)));
-    }
-
-    #[test]
-    fn acks_count_only_what_is_presented_and_shown() {
-        let (_, acks) = table();
-        let (one, _) = acks.claim(NodeId::new(1), LEVEL);
-        assert_eq!(acks.live(at(1), |_| true), Liveness { live: 0, of: 1 }, "its history was not compared yet");
-        assert_eq!(one.present(Some(at(5)), false), None);
-        assert_eq!(acks.live(at(1), |_| true), Liveness { live: 0, of: 1 }, "its readers do not see it");
-        assert_eq!(one.present(Some(at(5)), true), None);
-        assert_eq!(acks.live(at(5), |_| true), Liveness { live: 1, of: 1 });
-    }
-
-    #[test]
-    fn acks_of_one_node_wake_no_other_nodes_stream() {
-        struct Woken(std::sync::atomic::AtomicBool);
-        impl std::task::Wake for Woken {
-            fn wake(self: Arc<Self>) {
-                self.0.store(true, std::sync::atomic::Ordering::Relaxed);
-            }
-        }
-        let (_, acks) = table();
-        let (one, _) = acks.claim(NodeId::new(1), LEVEL);
-        let (two, _) = acks.claim(NodeId::new(2), LEVEL);
-        let woken = Arc::new(Woken(false.into()));
-        let waker = woken.clone().into();
-        let mut context = std::task::Context::from_waker(&waker);
-        let mut waiting = Box::pin(one.superseded());
-        assert!(waiting.as_mut().poll(&mut context).is_pending());
-        two.acknowledge(at(1), LEVEL);
-        one.acknowledge(at(1), LEVEL);
-        assert!(!woken.0.load(std::sync::atomic::Ordering::Relaxed));
-        acks.forget(NodeId::new(1));
-        assert!(woken.0.load(std::sync::atomic::Ordering::Relaxed));
-        assert!(waiting.as_mut().poll(&mut context).is_ready(), "who is forgotten is superseded too");
-    }
-
-    #[test]
-    fn acks_full_table_drops_the_row_longest_unseen() {
-        let (clock, acks) = table();
-        for node in 1..=3 {
-            drop(acks.claim(NodeId::new(node), LEVEL));
-            clock.advance(Duration::from_secs(1));
-        }
-        let _four = acks.claim(NodeId::new(4), LEVEL);
-        assert_eq!(acks.rows().iter().map(|row| row.node.get()).collect::<Vec<_>>(), [2, 3, 4]);
-    }
-}
+mod tests;

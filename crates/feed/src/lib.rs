@@ -39,7 +39,7 @@ mod sign;
 mod snapshot;
 mod window;
 
-pub use acks::{AckRow, Acks, AcksOptions, Liveness};
+pub use acks::{AckRow, Acks, AcksOptions, Liveness, Report, StreamClaim, Via};
 pub use changes::Changes;
 pub use error::{Fault, FeedError};
 pub use follower::{

@@ -35,7 +35,13 @@ impl From<v1::Binding> for Row {
     }
 }
 
-pub(super) async fn bind(session: &Session, consumer: &str, binding: Option<String>, store: Option<String>) -> Result<(), Failure> {
+pub(super) async fn bind(
+    session: &Session,
+    consumer: &str,
+    binding: Option<String>,
+    store: Option<String>,
+    wait: bool,
+) -> Result<(), Failure> {
     let client = session.control()?;
     let reference = session.consumer(consumer)?;
     let (name, target) = match (binding, store) {
@@ -53,17 +59,19 @@ pub(super) async fn bind(session: &Session, consumer: &str, binding: Option<Stri
         (None, None) => return Err(Failure::usage("say what to bind: VAR=STORE/NAME, or --store STORE")),
     };
     let request = v1::BindRequest { consumer: Some(reference), name, target: Some(target), ..Default::default() };
-    let row = Row::from(client.bind(request).await.map_err(failed)?.binding.unwrap_or_default());
-    session.out.record(&row, &[("bound", format!("{} reads {} as {}", row.consumer, row.target, row.name))])
+    let reply = client.bind(request).await.map_err(failed)?;
+    let row = Row::from(reply.binding.unwrap_or_default());
+    session.out.record(&row, &[("bound", format!("{} reads {} as {}", row.consumer, row.target, row.name))])?;
+    session.wait_if(wait, &client, reply.receipt).await
 }
 
-pub(super) async fn unbind(session: &Session, consumer: &str, name: Option<String>) -> Result<(), Failure> {
+pub(super) async fn unbind(session: &Session, consumer: &str, name: Option<String>, wait: bool) -> Result<(), Failure> {
     let client = session.control()?;
     let name = name.ok_or_else(|| Failure::usage("say which binding: VAR, or --store STORE"))?.replace('-', "_");
     let request = v1::UnbindRequest { consumer: Some(session.consumer(consumer)?), name: name.clone(), ..Default::default() };
-    client.unbind(request).await.map_err(failed)?;
+    let reply = client.unbind(request).await.map_err(failed)?;
     session.out.say(&format!("{consumer} no longer reads {name}"));
-    Ok(())
+    session.wait_if(wait, &client, reply.receipt).await
 }
 
 pub(super) async fn run(session: &Session, command: BindingCommand) -> Result<(), Failure> {

@@ -54,12 +54,12 @@ pub(super) async fn run(session: &Session, command: ConsumerCommand) -> Result<(
             let rows: Vec<Row> = consumers.await?.into_iter().map(Row::from).collect();
             session.out.rows(&["consumer", "created"], &rows, |row| vec![row.consumer.clone(), row.created.clone()])
         }
-        ConsumerCommand::Delete { consumer, yes } => {
+        ConsumerCommand::Delete { consumer, yes, wait } => {
             session.confirm(&format!("deleting consumer {consumer} with its bindings and tokens"), yes)?;
             let request = v1::DeleteConsumerRequest { consumer: Some(session.consumer(&consumer)?), ..Default::default() };
-            client.delete_consumer(request).await.map_err(failed)?;
+            let reply = client.delete_consumer(request).await.map_err(failed)?;
             session.out.say(&format!("deleted {consumer}"));
-            Ok(())
+            session.wait_if(wait, &client, reply.receipt).await
         }
         ConsumerCommand::Token(command) => token(session, &client, command).await,
     }
@@ -67,30 +67,30 @@ pub(super) async fn run(session: &Session, command: ConsumerCommand) -> Result<(
 
 async fn token(session: &Session, client: &client::Client, command: ConsumerTokenCommand) -> Result<(), Failure> {
     match command {
-        ConsumerTokenCommand::Create { consumer, expires_in } => {
+        ConsumerTokenCommand::Create { consumer, expires_in, wait } => {
             let lifetime_ms = millis(expires_in);
             let request =
                 v1::CreateConsumerTokenRequest { consumer: Some(session.consumer(&consumer)?), lifetime_ms, ..Default::default() };
-            shown_once(session, client.create_consumer_token(request).await.map_err(failed)?)
+            shown_once(session, client, client.create_consumer_token(request).await.map_err(failed)?, wait).await
         }
-        ConsumerTokenCommand::Roll { consumer, token, grace } => {
+        ConsumerTokenCommand::Roll { consumer, token, grace, wait } => {
             let request = v1::RollConsumerTokenRequest {
                 consumer: Some(session.consumer(&consumer)?),
                 token_id: token,
                 grace_ms: millis(grace),
                 ..Default::default()
             };
-            shown_once(session, client.roll_consumer_token(request).await.map_err(failed)?)
+            shown_once(session, client, client.roll_consumer_token(request).await.map_err(failed)?, wait).await
         }
-        ConsumerTokenCommand::Revoke { consumer, token } => {
+        ConsumerTokenCommand::Revoke { consumer, token, wait } => {
             let request = v1::RevokeConsumerTokenRequest {
                 consumer: Some(session.consumer(&consumer)?),
                 token_id: token.clone(),
                 ..Default::default()
             };
-            client.revoke_consumer_token(request).await.map_err(failed)?;
+            let reply = client.revoke_consumer_token(request).await.map_err(failed)?;
             session.out.say(&format!("revoked {token}; edges refuse it with the next position"));
-            Ok(())
+            session.wait_if(wait, client, reply.receipt).await
         }
         ConsumerTokenCommand::List { consumer } => {
             let request = v1::ListConsumerTokensRequest { consumer: Some(session.consumer(&consumer)?) };
@@ -113,10 +113,10 @@ fn millis(duration: Option<Duration>) -> u64 {
     duration.map_or(0, |duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
 }
 
-fn shown_once(session: &Session, reply: v1::ConsumerTokenReply) -> Result<(), Failure> {
+async fn shown_once(session: &Session, client: &client::Client, reply: v1::ConsumerTokenReply, wait: bool) -> Result<(), Failure> {
     let row = TokenRow { token_id: reply.token_id, token: reply.token, expires: time_or_none(reply.expires_ms) };
     let expires = or_dash(row.expires.as_deref().unwrap_or_default());
     session.out.record(&row, &[("token id", row.token_id.clone()), ("token", row.token.clone()), ("expires", expires)])?;
     session.out.say("keep it now: it is not shown again");
-    Ok(())
+    session.wait_if(wait, client, reply.receipt).await
 }

@@ -90,10 +90,11 @@ pub(super) async fn run(session: &Session, command: SecretCommand) -> Result<(),
             let reply = client.set_value(request).await.map_err(failed)?;
             shown_when_live(session, &client, reply.secret.unwrap_or_default(), wait.then_some(reply.receipt)).await
         }
-        SecretCommand::Edit { secret, scopes, comment } => {
+        SecretCommand::Edit { secret, scopes, comment, wait } => {
             let scopes = (!scopes.is_empty()).then_some(v1::ScopeList { scopes });
             let request = v1::EditSecretRequest { secret: Some(session.secret(&secret)?), scopes, comment, ..Default::default() };
-            Row::from(client.edit_secret(request).await.map_err(failed)?.secret.unwrap_or_default()).print(session)
+            let reply = client.edit_secret(request).await.map_err(failed)?;
+            shown_when_live(session, &client, reply.secret.unwrap_or_default(), wait.then_some(reply.receipt)).await
         }
         SecretCommand::List { store } => {
             let store = session.store(&store)?;
@@ -127,32 +128,34 @@ pub(super) async fn run(session: &Session, command: SecretCommand) -> Result<(),
                 vec![row.version.to_string(), row.created.clone(), or_dash(&row.pointers.join(", "))]
             })
         }
-        SecretCommand::Copy { source, target, scopes } => {
+        SecretCommand::Copy { source, target, scopes, wait } => {
             let reference = session.secret(&source)?;
             let copy = session.secret(&target)?;
             if copy.store != reference.store {
                 return Err(Failure::usage("a copy stays in its store: write the source's store before the new name"));
             }
             let request = v1::DuplicateSecretRequest { source: Some(reference), name: copy.secret, scopes, ..Default::default() };
-            Row::from(client.duplicate_secret(request).await.map_err(failed)?.secret.unwrap_or_default()).print(session)
+            let reply = client.duplicate_secret(request).await.map_err(failed)?;
+            shown_when_live(session, &client, reply.secret.unwrap_or_default(), wait.then_some(reply.receipt)).await
         }
-        SecretCommand::Rollback { secret, to } => {
+        SecretCommand::Rollback { secret, to, wait } => {
             let request = v1::MovePointerRequest {
                 secret: Some(session.secret(&secret)?),
                 r#move: v1::PointerMove::Rollback.into(),
                 version: to,
                 ..Default::default()
             };
-            Row::from(client.move_pointer(request).await.map_err(failed)?.secret.unwrap_or_default()).print(session)
+            let reply = client.move_pointer(request).await.map_err(failed)?;
+            shown_when_live(session, &client, reply.secret.unwrap_or_default(), wait.then_some(reply.receipt)).await
         }
-        SecretCommand::Delete { secret, force, yes } => {
+        SecretCommand::Delete { secret, force, yes, wait } => {
             session.confirm(&format!("deleting secret {secret}"), yes)?;
             let found = client.show_secret(v1::ShowSecretRequest { secret: Some(session.secret(&secret)?) }).await.map_err(failed)?;
             let store = v1::StoreRef { account: session.account()?, store: found.store_id };
             let request = v1::DeleteSecretsRequest { store: Some(store), secrets: vec![found.id], force, ..Default::default() };
-            client.delete_secrets(request).await.map_err(failed)?;
+            let reply = client.delete_secrets(request).await.map_err(failed)?;
             session.out.say(&format!("deleted {secret}"));
-            Ok(())
+            session.wait_if(wait, &client, reply.receipt).await
         }
     }
 }

@@ -69,12 +69,15 @@ pub(super) async fn status(session: &Session) -> Result<(), Failure> {
             connected.into(),
             edge.watermark.clone(),
             edge.lag_revisions.to_string(),
-            or_dash(edge.seen.as_deref().unwrap_or_default()),
+            edge.seen.clone().unwrap_or_else(|| NEVER.to_owned()),
         ]
     })
 }
 
-fn position(position: Option<v1::Position>) -> String {
+/// No control node has heard of it since they were started.
+pub(super) const NEVER: &str = "never";
+
+pub(super) fn position(position: Option<v1::Position>) -> String {
     position.map_or_else(|| "-".into(), |position| types::Position::from(position).to_string())
 }
 

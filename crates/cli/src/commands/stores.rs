@@ -62,12 +62,12 @@ pub(super) async fn run(session: &Session, command: StoreCommand) -> Result<(), 
             let request = v1::ShowStoreRequest { store: Some(session.store(&store)?) };
             Row::from(client.show_store(request).await.map_err(failed)?).print(session)
         }
-        StoreCommand::Delete { store, force, yes } => {
+        StoreCommand::Delete { store, force, yes, wait } => {
             session.confirm(&format!("deleting store {store}"), yes)?;
             let request = v1::DeleteStoreRequest { store: Some(session.store(&store)?), force, ..Default::default() };
-            client.delete_store(request).await.map_err(failed)?;
+            let reply = client.delete_store(request).await.map_err(failed)?;
             session.out.say(&format!("deleted {store}"));
-            Ok(())
+            session.wait_if(wait, &client, reply.receipt).await
         }
     }
 }

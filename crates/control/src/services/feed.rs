@@ -48,6 +48,7 @@ impl Feed for FeedService {
             Some(record) if record.role == NodeRole::Control => return Err(denied("control nodes follow the log, not the feed")),
             Some(_) => {}
         }
+        core.standings.certificate(node, Some(certificate.not_after));
         let (link, frames) = link(request.into_inner(), peer.map_or_else(String::new, |peer| peer.to_string()));
         let session = feed::Session { node, hello_within: HELLO_WITHIN, send_within: SEND_WITHIN };
         let serving = core.clone();

@@ -1,8 +1,10 @@
 //! `Status`: what the node is, and who the caller is.
 
-use state::{GrantScope, Operation};
+use std::{collections::BTreeMap, time::Duration};
+
+use state::{GrantScope, Operation, limits::PAGE_MAX, record::NodeRole};
 use tonic::{Request, Response, Status, async_trait};
-use types::{LogIndex, UnixMillis};
+use types::{LogIndex, NodeId, UnixMillis};
 use wire::{PublicError, v1};
 
 use super::Services;
@@ -13,24 +15,41 @@ use crate::{
     error::damaged,
 };
 
+/// Edges and relays that a status names at the most; `Fleet` lists all of them.
+const EDGES_SHOWN_MAX: usize = 10_000;
+
 fn edges(core: &Core) -> Result<Vec<v1::EdgeStatus>, PublicError> {
     let state = core.consensus.local();
-    let head = state.position();
-    let now = core.clock.wall();
-    let row = |row: feed::AckRow| {
-        let name = state.node(row.node).map_err(damaged)?.map(|record| record.name.to_string()).unwrap_or_default();
-        let lag = row.durable.map_or(head.revision.get(), |durable| head.revision.get().saturating_sub(durable.revision.get()));
-        let seen = now.get().saturating_sub(u64::try_from(row.unseen_for.as_millis()).unwrap_or(u64::MAX));
-        Ok(v1::EdgeStatus {
-            node_id: row.node.get(),
-            node_name: name,
-            connected: row.connected,
-            watermark: row.durable.map(Into::into),
-            lag_revisions: lag,
-            seen_ms: seen,
-        })
-    };
-    core.publisher.acks().rows().into_iter().map(row).collect()
+    let head = state.position().revision.get();
+    let rows: BTreeMap<NodeId, feed::AckRow> = core.publisher.acks().rows().into_iter().map(|row| (row.node, row)).collect();
+    let (mut shown, mut after) = (Vec::new(), None);
+    loop {
+        let page = state.nodes(after.as_ref(), PAGE_MAX).map_err(damaged)?;
+        let subscribers = page.items.iter().filter(|(_, record)| record.revoked.is_none() && record.role != NodeRole::Control);
+        for (node, record) in subscribers {
+            let row = rows.get(node);
+            let durable = row.and_then(|row| row.durable);
+            shown.push(v1::EdgeStatus {
+                node_id: node.get(),
+                node_name: record.name.to_string(),
+                connected: row.is_some_and(|row| row.connected),
+                watermark: durable.map(Into::into),
+                lag_revisions: head.saturating_sub(durable.map_or(0, |durable| durable.revision.get())),
+                seen_ms: row.map_or(0, |row| seen(core, row)),
+            });
+        }
+        after = page.next;
+        if after.is_none() || shown.len() >= EDGES_SHOWN_MAX {
+            shown.truncate(EDGES_SHOWN_MAX);
+            return Ok(shown);
+        }
+    }
+}
+
+/// When a subscriber was last seen, by this node's wall clock; 0 for one that no process that lives has seen.
+pub(super) fn seen(core: &Core, row: &feed::AckRow) -> u64 {
+    let ago = |unseen: Duration| core.clock.wall().get().saturating_sub(u64::try_from(unseen.as_millis()).unwrap_or(u64::MAX)).max(1);
+    row.unseen_for.map_or(0, ago)
 }
 
 #[async_trait]

@@ -215,7 +215,8 @@ impl Stage {
         for row in acks.rows() {
             let name = self.nodes.iter().find(|(_, node)| node.id == row.node).map_or("?", |(name, _)| name);
             let holds = row.durable.map_or("nothing".into(), |position| position.to_string());
-            let since = if row.connected { "connected".into() } else { format!("gone for {}", words::duration(row.unseen_for)) };
+            let unseen = row.unseen_for.unwrap_or_default();
+            let since = if row.connected { "connected".into() } else { format!("gone for {}", words::duration(unseen)) };
             writeln!(self.out, "{name} holds {holds}, {since}")?;
         }
         let tip = self.plane.position();
