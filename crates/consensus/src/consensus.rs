@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::stream::BoxStream;
 use state::{Command, Reply, State};
 use types::{LogIndex, NodeId};
 
@@ -10,6 +11,8 @@ use crate::{
     Runtime,
     engine::Engine,
     error::{ProposeError, ReadError, StartError, StopReason},
+    members::{ChangeError, Membership, Overview, Progress},
+    network::Change,
     options::Options,
     peer::{PeerError, PeerRpc},
     start,
@@ -26,6 +29,10 @@ pub struct Status {
     pub leader: Option<NodeId>,
     /// The voters and their addresses.
     pub voters: Vec<(NodeId, String)>,
+    /// The learners and their addresses.
+    pub learners: Vec<(NodeId, String)>,
+    /// On the leader: how far each member has come. Empty elsewhere.
+    pub progress: Vec<Progress>,
     /// The last entry in the log here.
     pub last_log: Option<LogIndex>,
     /// The last entry applied here.
@@ -62,8 +69,12 @@ impl Consensus {
         Ok(Self { engine: start::start::<R>(options).await? })
     }
 
-    /// Proposes a command exactly as it is, and waits until it is applied here. Right after an election it tries again
-    /// within the deadline instead of failing. Safe to cancel in this sense: once called, the proposal goes on alone.
+    /// Proposes a command, and waits until it is applied here. A node that does not lead sends it to the one that does, which
+    /// puts its own stamp on it. While there is no leader it tries again within the deadline instead of failing.
+    ///
+    /// A command with a request key is sent again also when an answer was lost: `apply` returns the first reply. One without is
+    /// never sent twice, unless it is known not to have arrived. Safe to cancel in this sense: once called, the proposal goes on
+    /// alone.
     ///
     /// # Errors
     /// [`ProposeError`]: its variants say whether anything was proposed.
@@ -71,11 +82,11 @@ impl Consensus {
         self.engine.propose(command).await
     }
 
-    /// The state, at least as new as every write acknowledged anywhere before this call (ReadIndex). Waits for an election
-    /// within the deadline.
+    /// The state, at least as new as every write acknowledged anywhere before this call (ReadIndex). A node that does not lead
+    /// asks the one that does how far it must have applied. Waits for an election within the deadline.
     ///
     /// # Errors
-    /// [`ReadError`]: no majority confirms this voter, or another one leads.
+    /// [`ReadError`]: no majority confirms a leader, or this node is too far behind it.
     pub async fn linearizable(&self) -> Result<State, ReadError> {
         self.engine.linearizable().await
     }
@@ -103,6 +114,64 @@ impl Consensus {
         self.engine.handle(rpc, request).await
     }
 
+    /// Answers a stream of [`PeerRpc::Append`] calls of one peer, in order: the receiving half of
+    /// [`PeerTransport::appends`](crate::PeerTransport::appends). It ends with the first answer that is no success.
+    pub fn handle_appends(&self, requests: BoxStream<'static, Bytes>) -> BoxStream<'static, Result<Bytes, PeerError>> {
+        self.engine.handle_appends(requests)
+    }
+
+    /// Who votes and who learns, as this node knows it.
+    pub fn membership(&self) -> Membership {
+        self.engine.membership()
+    }
+
+    /// How the members stand, as the leader sees them; asked of the leader.
+    ///
+    /// # Errors
+    /// [`ReadError`]: no leader answers.
+    pub async fn overview(&self) -> Result<Overview, ReadError> {
+        self.engine.overview().await
+    }
+
+    /// Makes `node` a learner, which gets the log and the state and does not vote; or gives a member another address.
+    /// To do so again changes nothing. Asked of the leader, as are the other changes.
+    ///
+    /// # Errors
+    /// [`ChangeError`].
+    pub async fn add_learner(&self, node: NodeId, address: impl Into<String>) -> Result<(), ChangeError> {
+        self.engine.change(Change::Add { node: node.get(), address: address.into() }).await.map(|_| ())
+    }
+
+    /// Makes a learner a voter, once it has caught up; waits for that within the deadline.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; [`ChangeError::Behind`] when the learner needs more time.
+    pub async fn promote(&self, node: NodeId) -> Result<(), ChangeError> {
+        self.engine.change(Change::Promote { node: node.get() }).await.map(|_| ())
+    }
+
+    /// Takes a member out. The last voter stays; so does one without which no majority would be reachable, unless `force`.
+    /// A leader that is taken out hands leadership over first.
+    ///
+    /// # Errors
+    /// [`ChangeError`].
+    pub async fn remove(&self, node: NodeId, force: bool) -> Result<(), ChangeError> {
+        self.engine.change(Change::Remove { node: node.get(), force }).await.map(|_| ())
+    }
+
+    /// Hands leadership to `to`, or to the voter that has come furthest. Returns who leads then.
+    ///
+    /// # Errors
+    /// [`ChangeError`].
+    pub async fn transfer(&self, to: Option<NodeId>) -> Result<NodeId, ChangeError> {
+        self.engine.change(Change::Transfer { to: to.map(NodeId::get) }).await
+    }
+
+    /// If this node leads and another can, hands leadership over, within a second or two. Otherwise does nothing.
+    pub async fn step_down(&self) {
+        self.engine.step_down().await;
+    }
+
     /// Writes a snapshot file now and cuts the log below it. Returns when the file is durable.
     ///
     /// # Errors
@@ -122,7 +191,7 @@ impl Consensus {
         self.engine.stopped().await
     }
 
-    /// Takes no more proposals, waits for those in flight up to the drain time, stops Raft, and flushes and ends the writers.
+    /// Hands leadership over, takes no more proposals, waits for those in flight up to the drain time, stops Raft, and flushes and ends the writers.
     pub async fn shutdown(&self) {
         self.engine.shutdown().await;
     }

@@ -1,22 +1,19 @@
 //! A running voter: start, proposals, reads, the rhythm of ticks, and the way down.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
+use futures::{future::BoxFuture, stream::BoxStream};
 use openraft::{
-    BasicNode, Instant as _, ReadPolicy,
+    BasicNode, Instant as _,
     async_runtime::{Select2, watch::WatchReceiver as _},
-    errors::{ClientWriteError, ForwardToLeader, InitializeError, LinearizableReadError, RaftError},
+    errors::{InitializeError, RaftError},
 };
 use seams::Clock;
-use state::{Command, CommandBody, Origin, Principal, Reply, State, limits::CHANGE_SET_BYTES_MAX};
+use state::{Command, CommandBody, Origin, Principal, Reply, State};
 use store::{LogWriter, WriteBehind};
 use tokio::sync::Semaphore;
 use types::{LogIndex, NodeId};
@@ -26,11 +23,13 @@ use crate::{
     consensus::Status,
     error::{ProposeError, ReadError, StopReason, chain},
     machine::Core,
-    network::Server,
+    members::{ChangeError, Membership, Overview},
+    network::{Change, Server, encode_forward},
     offload::Offload,
     options::{Bootstrap, Limits, Timing},
-    peer::{PeerError, PeerRpc},
-    raft::{Proposal, Raft, Types},
+    peer::{PeerError, PeerRpc, PeerTransport},
+    raft::Raft,
+    write::encode,
 };
 
 /// What [`Consensus`](crate::Consensus) is a handle of, with the runtime hidden.
@@ -40,15 +39,16 @@ pub(crate) trait Engine: Send + Sync + 'static {
     fn local(&self) -> State;
     fn recovered(&self) -> BoxFuture<'_, Result<(), ReadError>>;
     fn handle(&self, rpc: PeerRpc, request: Bytes) -> BoxFuture<'_, Result<Bytes, PeerError>>;
+    fn handle_appends(&self, requests: BoxStream<'static, Bytes>) -> BoxStream<'static, Result<Bytes, PeerError>>;
+    fn membership(&self) -> Membership;
+    fn overview(&self) -> BoxFuture<'_, Result<Overview, ReadError>>;
+    fn change(&self, change: Change) -> BoxFuture<'_, Result<NodeId, ChangeError>>;
+    fn step_down(&self) -> BoxFuture<'_, ()>;
     fn snapshot(&self) -> BoxFuture<'_, Result<(), ReadError>>;
     fn status(&self) -> Status;
     fn stopped(&self) -> BoxFuture<'_, StopReason>;
     fn shutdown(&self) -> BoxFuture<'_, ()>;
 }
-
-/// The first and the longest wait before a proposal or a read is tried again after an election.
-const RETRY_FIRST: Duration = Duration::from_millis(2);
-const RETRY_MAX: Duration = Duration::from_millis(50);
 
 /// A voter on the runtime `R`.
 pub(crate) struct Voter<R: Runtime> {
@@ -56,6 +56,9 @@ pub(crate) struct Voter<R: Runtime> {
     pub(crate) raft: Raft<R>,
     pub(crate) core: Arc<Core>,
     pub(crate) server: Server<R>,
+    pub(crate) transport: Arc<dyn PeerTransport>,
+    /// Held by the change of the membership that is under way here.
+    pub(crate) changing: tokio::sync::Mutex<()>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) timing: Timing,
     pub(crate) limits: Limits,
@@ -90,7 +93,7 @@ impl<R: Runtime> Engine for Arc<Voter<R>> {
     }
 
     fn linearizable(&self) -> BoxFuture<'_, Result<State, ReadError>> {
-        Box::pin(self.read_index())
+        Box::pin(self.read())
     }
 
     fn local(&self) -> State {
@@ -100,13 +103,40 @@ impl<R: Runtime> Engine for Arc<Voter<R>> {
     fn recovered(&self) -> BoxFuture<'_, Result<(), ReadError>> {
         Box::pin(async move {
             self.running().map_err(ReadError::Stopped)?;
-            let waited = self.raft.wait_for_recovery(Some(self.timing.deadline)).await;
-            waited.map(|_| ()).map_err(|_| self.no_majority_for_read())
+            self.replayed().await
         })
     }
 
     fn handle(&self, rpc: PeerRpc, request: Bytes) -> BoxFuture<'_, Result<Bytes, PeerError>> {
-        Box::pin(self.server.handle(rpc, request))
+        Box::pin(async move {
+            match rpc {
+                PeerRpc::Propose => self.take_proposal(request).await,
+                PeerRpc::ReadIndex => self.take_read(request).await,
+                PeerRpc::Change => self.take_change(request).await,
+                PeerRpc::Progress => Ok(encode_forward(&self.overview_here())),
+                _ => self.server.handle(rpc, request).await,
+            }
+        })
+    }
+
+    fn handle_appends(&self, requests: BoxStream<'static, Bytes>) -> BoxStream<'static, Result<Bytes, PeerError>> {
+        self.server.appends(requests)
+    }
+
+    fn membership(&self) -> Membership {
+        self.members()
+    }
+
+    fn overview(&self) -> BoxFuture<'_, Result<Overview, ReadError>> {
+        Box::pin(self.overview_anywhere())
+    }
+
+    fn change(&self, change: Change) -> BoxFuture<'_, Result<NodeId, ChangeError>> {
+        Box::pin(self.change_anywhere(change))
+    }
+
+    fn step_down(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.hand_over_if_leading())
     }
 
     fn snapshot(&self) -> BoxFuture<'_, Result<(), ReadError>> {
@@ -116,11 +146,14 @@ impl<R: Runtime> Engine for Arc<Voter<R>> {
     fn status(&self) -> Status {
         let metrics = self.raft.metrics().borrow_watched().clone();
         let index = |id: Option<crate::raft::LogId>| id.map(|id| LogIndex::new(id.index));
+        let members = self.members();
         Status {
             node: self.node,
             term: metrics.current_term,
             leader: metrics.current_leader.map(NodeId::new),
-            voters: voters(metrics.membership_config.membership()),
+            voters: members.voters,
+            learners: members.learners,
+            progress: self.progress(),
             last_log: metrics.last_log_index.map(LogIndex::new),
             applied: index(metrics.last_applied),
             snapshot: index(metrics.snapshot),
@@ -138,142 +171,29 @@ impl<R: Runtime> Engine for Arc<Voter<R>> {
     }
 }
 
-fn voters(membership: &crate::raft::Membership) -> Vec<(NodeId, String)> {
-    membership.voter_ids().map(|id| (NodeId::new(id), membership.get_node(&id).map(|node| node.addr.clone()).unwrap_or_default())).collect()
-}
-
-/// What to do when this voter cannot take a request as the leader.
-enum Redirect {
-    /// Another voter leads.
-    To(NodeId, String),
-    /// Nobody does, or this one does and no majority has confirmed it yet: a few milliseconds after an election. Try again.
-    Wait,
-}
-
 impl<R: Runtime> Voter<R> {
-    fn running(&self) -> Result<(), StopReason> {
-        self.core.stop.reason().map_or(Ok(()), Err)
-    }
-
-    fn redirect(&self, forward: ForwardToLeader<Types<R>>) -> Redirect {
-        match forward {
-            ForwardToLeader { leader_id: Some(leader), leader_node, .. } if leader != self.node.get() => {
-                Redirect::To(NodeId::new(leader), leader_node.map(|node| node.addr).unwrap_or_default())
-            }
-            _ => Redirect::Wait,
-        }
-    }
-
-    /// Takes a place among the proposals in flight, and proposes in a task of its own.
-    async fn submit(self: &Arc<Self>, command: Command) -> Result<Reply, ProposeError> {
-        self.running().map_err(ProposeError::Stopped)?;
-        let bytes = encode(&command)?;
-        let full = |what: &str| ProposeError::Unavailable { reason: format!("{what} are in flight") };
-        let slot = match self.slots.clone().try_acquire_owned() {
-            Ok(slot) => slot,
-            Err(tokio::sync::TryAcquireError::Closed) => return Err(ProposeError::Stopped(StopReason("shutting down".to_owned()))),
-            Err(tokio::sync::TryAcquireError::NoPermits) => return Err(full(&format!("{} proposals", self.limits.proposals_max))),
-        };
-        let weight = bytes.len().min(self.limits.proposal_bytes_max) as u32;
-        let room = self
-            .bytes
-            .clone()
-            .try_acquire_many_owned(weight)
-            .map_err(|_| full(&format!("{} bytes of proposals", self.limits.proposal_bytes_max)))?;
-        let (answer, answered) = futures::channel::oneshot::channel();
-        let voter = self.clone();
-        // Not joined: the permits count it, and shutdown waits for them.
-        drop(R::spawn(async move {
-            let result = voter.write(bytes).await;
-            drop((slot, room));
-            let _ = answer.send(result);
-        }));
-        let unknown = |reason: String| Err(ProposeError::Unknown { reason });
-        // Longer than the inner deadline, so that what was not proposed is not reported as unknown.
-        match R::timeout(self.timing.deadline + Duration::from_secs(1), answered).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) => unknown("the voter ended".to_owned()),
-            Err(_) => unknown(format!("no majority has confirmed it within {:?}", self.timing.deadline)),
-        }
-    }
-
-    /// Proposes, and again while an election is going on, until the deadline. Once the leader has taken it, waits for its end.
-    async fn write(&self, bytes: Bytes) -> Result<Reply, ProposeError> {
-        let deadline = R::Instant::now() + self.timing.deadline;
-        let mut wait = RETRY_FIRST;
-        loop {
-            self.running().map_err(ProposeError::Stopped)?;
-            let error = match self.raft.client_write(Proposal(bytes.clone())).await {
-                Ok(written) => {
-                    return match written.data.0 {
-                        Some(outcome) => outcome.map_err(ProposeError::Refused),
-                        None => Err(ProposeError::Unknown { reason: "the entry was applied without a reply".to_owned() }),
-                    };
-                }
-                Err(error) => error,
-            };
-            match error {
-                RaftError::Fatal(fatal) => {
-                    self.fatal(&fatal);
-                    return Err(ProposeError::Unknown { reason: format!("the voter stopped: {fatal}") });
-                }
-                RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => match self.redirect(forward) {
-                    Redirect::To(leader, address) => return Err(ProposeError::NotLeader { leader: Some((leader, address)) }),
-                    Redirect::Wait if R::Instant::now() + wait >= deadline => {
-                        return Err(ProposeError::Unavailable {
-                            reason: format!("no leader with a majority within {:?}", self.timing.deadline),
-                        });
-                    }
-                    Redirect::Wait => {
-                        metrics::counter!("cinnabar_consensus_proposal_retries_total").increment(1);
-                        R::sleep(wait).await;
-                        wait = (wait * 2).min(RETRY_MAX);
-                    }
-                },
-                RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) => {
-                    return Err(ProposeError::Unknown { reason: "the leader changed".to_owned() });
-                }
-                RaftError::APIError(other @ (ClientWriteError::ChangeMembershipError(_) | ClientWriteError::PreconditionFailed(_))) => {
-                    return Err(ProposeError::Unavailable { reason: other.to_string() });
-                }
-            }
-        }
-    }
-
-    async fn read_index(&self) -> Result<State, ReadError> {
-        let deadline = R::Instant::now() + self.timing.deadline;
-        let mut wait = RETRY_FIRST;
-        loop {
-            self.running().map_err(ReadError::Stopped)?;
-            let left = deadline - R::Instant::now();
-            if left.is_zero() {
-                return Err(self.no_majority_for_read());
-            }
-            match R::timeout(left, self.raft.ensure_linearizable(ReadPolicy::ReadIndex)).await {
-                Ok(Ok(_)) => return Ok(self.core.local()),
-                Ok(Err(RaftError::Fatal(fatal))) => {
-                    self.fatal(&fatal);
-                    return Err(ReadError::Stopped(StopReason(fatal.to_string())));
-                }
-                Ok(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)))) => {
-                    if let Redirect::To(leader, address) = self.redirect(forward) {
-                        return Err(ReadError::NotLeader { leader: Some((leader, address)) });
-                    }
-                }
-                Ok(Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)))) => {}
-                Err(_) => return Err(self.no_majority_for_read()),
-            }
-            R::sleep(wait).await;
-            wait = (wait * 2).min(RETRY_MAX);
-        }
-    }
-
-    fn no_majority_for_read(&self) -> ReadError {
-        ReadError::Unavailable { reason: format!("no majority has confirmed the leader within {:?}", self.timing.deadline) }
+    /// Waits until what was in the log when this began is known to be committed, or replaced, and is applied.
+    async fn replayed(&self) -> Result<(), ReadError> {
+        let nobody = || ReadError::Unavailable { reason: format!("no majority has confirmed a leader within {:?}", self.timing.deadline) };
+        let started = R::Instant::now();
+        let held = self.raft.metrics().borrow_watched().last_log_index;
+        // Not openraft's own wait: it asks for all of a log that grows meanwhile.
+        let wait = self.raft.wait(Some(self.timing.deadline));
+        let confirmed = wait.metrics(
+            move |metrics| {
+                let committed = metrics.cluster_committed.map(|id| id.index);
+                committed.is_some() && (committed >= held || committed >= metrics.last_log_index)
+            },
+            "the log is confirmed",
+        );
+        let committed = confirmed.await.map_err(|_| nobody())?.cluster_committed.map(|id| id.index);
+        let left = self.timing.deadline.saturating_sub(R::Instant::now() - started);
+        let wait = self.raft.wait(Some(left));
+        wait.applied_index_at_least(committed, "the log is applied").await.map(|_| ()).map_err(|_| nobody())
     }
 
     /// openraft has ended: the first cause is kept, which may be our own, given before.
-    fn fatal(&self, fatal: &crate::raft::Fatal<R>) {
+    pub(crate) fn fatal(&self, fatal: &crate::raft::Fatal<R>) {
         self.core.stop.because(StopReason(chain(fatal)));
     }
 
@@ -327,7 +247,7 @@ impl<R: Runtime> Voter<R> {
             let Some(tick) = leads.then(|| self.tick_command()).flatten() else { continue };
             match encode(&tick) {
                 Ok(bytes) => {
-                    if let Err(error) = self.write(bytes).await {
+                    if let Err(error) = self.write(bytes, false).await {
                         tracing::debug!(%error, "a tick was not applied");
                     }
                 }
@@ -352,6 +272,7 @@ impl<R: Runtime> Voter<R> {
     }
 
     async fn go_down(&self) {
+        self.hand_over_if_leading().await;
         let all = u32::try_from(self.limits.proposals_max).unwrap_or(u32::MAX);
         // Waiting for all permits queues before any later proposal, whose `try_acquire` then finds none.
         let drained = R::timeout(self.timing.drain, self.slots.acquire_many(all)).await;
@@ -379,15 +300,4 @@ impl<R: Runtime> Voter<R> {
             tracing::error!(error = %chain(&error), "the writers did not end well");
         }
     }
-}
-
-fn encode(command: &Command) -> Result<Bytes, ProposeError> {
-    let bytes = command.encode();
-    if bytes.is_empty() {
-        return Err(ProposeError::Unavailable { reason: "the command cannot be encoded".to_owned() });
-    }
-    if bytes.len() > CHANGE_SET_BYTES_MAX {
-        return Err(ProposeError::TooLarge { bytes: bytes.len(), max: CHANGE_SET_BYTES_MAX });
-    }
-    Ok(bytes)
 }

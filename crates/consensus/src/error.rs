@@ -1,7 +1,6 @@
 //! What can go wrong, and what the caller should do about it.
 
 use state::Refusal;
-use types::NodeId;
 
 /// Why the voter stopped, as the first cause was seen. Shown to operators; holds no secret bytes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -14,12 +13,6 @@ pub enum ProposeError {
     /// `apply` judged the command and refused it. Final: part of the replicated outcome.
     #[error("refused: {}", .0.message)]
     Refused(Refusal),
-    /// Another voter leads. Nothing was proposed; try there.
-    #[error("this voter does not lead{}", leader_text(leader))]
-    NotLeader {
-        /// The leader and its address, when known.
-        leader: Option<(NodeId, String)>,
-    },
     /// Nothing was proposed: no leader within the deadline, or too many proposals in flight. Try again here, a little later.
     #[error("not proposed: {reason}; try again")]
     Unavailable {
@@ -48,13 +41,7 @@ pub enum ProposeError {
 /// The answer to a read that cannot be shown to be the newest.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ReadError {
-    /// Another voter leads; try there.
-    #[error("this voter does not lead{}", leader_text(leader))]
-    NotLeader {
-        /// The leader and its address, when known.
-        leader: Option<(NodeId, String)>,
-    },
-    /// No majority confirmed within the deadline that this voter still leads.
+    /// No majority confirmed a leader within the deadline, or this node is too far behind it.
     #[error("cannot read the newest state: {reason}; try again")]
     Unavailable {
         /// What is missing.
@@ -101,13 +88,6 @@ pub enum StartError {
     /// The log holds what this voter cannot replay, or the Raft core did not start.
     #[error("the voter did not start: {0}")]
     Stopped(StopReason),
-}
-
-fn leader_text(leader: &Option<(NodeId, String)>) -> String {
-    match leader {
-        Some((node, address)) => format!("; node {node} at {address} does"),
-        None => "; no leader is known".to_owned(),
-    }
 }
 
 /// An error and its causes, in one line.

@@ -20,7 +20,7 @@ use openraft::{BasicNode, EntryPayload, vote::RaftLeaderId};
 
 use crate::raft::{Entry, LogId, Membership, Proposal, StoredMembership, Vote, log_id};
 
-const FORMAT: u8 = 1;
+pub(crate) const FORMAT: u8 = 1;
 
 /// Bytes that are not what they should be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -14,6 +14,7 @@
 //!    the process lives.
 //! 4. An entry that cannot be decoded, or asks for a level this binary does not know, stops the voter before it is applied.
 //! 5. Nothing of a command is printed but its kind and length.
+//! 6. A command without a request key enters the log at most once, whatever happens to calls and leaders.
 //!
 //! **Concurrency**: [`Consensus`] is a handle, cheap to clone, for any number of tasks. Proposals are tracked tasks: a caller
 //! that goes away does not stop what it proposed. Disk work runs on the store's threads, never on the async ones, unless
@@ -22,9 +23,10 @@
 //! **Failure**: an error of the log's disk, of a snapshot, of decoding, stops the voter ([`Consensus::stopped`] says why). An
 //! error of the table does not: the table is a copy, and is rebuilt at the next start.
 //!
-//! **Left out**: membership changes and learners (a later issue), forwarding of proposals to the leader (the caller's, by
-//! [`ProposeError::NotLeader`]). The protocol: Ongaro, *Consensus: Bridging Theory and Practice*, 2014; pre-vote is its 9.6,
-//! ReadIndex its 6.4.
+//! Any node takes proposals and reads: one that does not lead passes them on (`write.rs`). Members are learners, which get the
+//! log, and voters; [`Consensus::add_learner`], [`Consensus::promote`] and [`Consensus::remove`] change that one step at a time
+//! (`change.rs`), through a joint membership. The protocol: Ongaro, *Consensus: Bridging Theory and Practice*, 2014; pre-vote is
+//! its 9.6, ReadIndex its 6.4, leadership transfer its 3.10, joint membership its 4.3.
 
 mod audit;
 mod consensus;
@@ -34,6 +36,7 @@ mod format;
 mod log;
 mod machine;
 mod mutation;
+mod members;
 mod network;
 mod offload;
 mod options;
@@ -41,9 +44,11 @@ mod peer;
 mod raft;
 mod recovery;
 mod snapshot;
+mod seed;
 mod start;
 mod stop;
 
+mod write;
 #[cfg(test)]
 mod tests;
 
@@ -51,9 +56,11 @@ pub use audit::{AuditLog, AuditSink, NoAudit};
 pub use consensus::{Consensus, Status};
 pub use error::{ProposeError, ReadError, StartError, StopReason};
 pub use openraft::AsyncRuntime as Runtime;
+pub use members::{ChangeError, Membership, Overview, Progress};
 pub use options::{Applied, Bootstrap, Limits, MemTables, OpenTable, Options, SledTables, Tables, Timing, Visit};
 pub use peer::{PeerError, PeerRpc, PeerTransport, Unconnected};
 pub use store::Drive;
+pub use seed::seed;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

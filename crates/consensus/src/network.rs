@@ -9,17 +9,22 @@
 //! 2. A received snapshot file is verified before Raft hears of it.
 
 mod calls;
+mod forwards;
 mod server;
 
 use std::{future::Future, marker::PhantomData, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+pub(crate) use forwards::{Answered, Applied, Change, Overview, ProposeCall, Timed, decode_forward, encode_forward};
+use futures::{Stream, StreamExt, future::BoxFuture, stream::BoxStream};
 use openraft::{
     OptionalSend, RaftNetworkFactory, RaftNetworkV2,
     async_runtime::Select2,
     errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable},
-    network::RPCOption,
-    raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, VoteRequest, VoteResponse},
+    network::{RPCOption, stream_append_sequential},
+    raft::{
+        AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest, VoteRequest, VoteResponse,
+    },
 };
 pub(crate) use server::Server;
 use types::NodeId;
@@ -46,9 +51,20 @@ impl<R: Runtime> RaftNetworkFactory<Types<R>> for Peers<R> {
     type Network = Peer<R>;
 
     async fn new_client(&mut self, target: u64, node: &openraft::BasicNode) -> Peer<R> {
+        self.peer(target, node, PeerRpc::Append)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: u64, node: &openraft::BasicNode) -> Peer<R> {
+        self.peer(target, node, PeerRpc::Heartbeat)
+    }
+}
+
+impl<R: Runtime> Peers<R> {
+    fn peer(&self, target: u64, node: &openraft::BasicNode, append: PeerRpc) -> Peer<R> {
         Peer {
             to: NodeId::new(target),
             address: node.addr.clone(),
+            append,
             transport: self.transport.clone(),
             snapshots: self.snapshots.clone(),
             offload: self.offload,
@@ -57,10 +73,16 @@ impl<R: Runtime> RaftNetworkFactory<Types<R>> for Peers<R> {
     }
 }
 
+/// How long an append in a stream may go unanswered. Far above a slow disk's sync, and below what a person notices; a hung peer holds
+/// up nobody but itself.
+const STREAMED_ANSWER_WITHIN: Duration = Duration::from_secs(3);
+
 /// One peer.
 pub(crate) struct Peer<R> {
     to: NodeId,
     address: String,
+    /// As what its appends go out: heartbeats have a connection of their own.
+    append: PeerRpc,
     transport: Arc<dyn PeerTransport>,
     snapshots: Arc<Snapshots>,
     offload: Offload<R>,
@@ -99,7 +121,10 @@ impl<R: Runtime> Peer<R> {
         let read_failed =
             |error: std::io::Error| PeerError::Failed { to: self.to, reason: format!("cannot read the snapshot file: {error}") };
         let length = file.bytes;
-        let mut offset = 0;
+        // A transfer that was cut goes on where it was: an empty chunk asks what the peer has of this very file.
+        let ask = calls::SnapshotChunk { vote: *vote, meta: meta.clone(), length, offset: length, bytes: Bytes::new() };
+        let held = self.exchange(PeerRpc::Snapshot, ask.encode(), deadline, calls::SnapshotAnswer::decode).await?;
+        let mut offset = if held.received < length { held.received } else { 0 };
         loop {
             let (snapshots, opened) = (self.snapshots.clone(), file.clone());
             let wanted = (length - offset).min(CHUNK_BYTES as u64) as usize;
@@ -125,6 +150,9 @@ impl<R: Runtime> Peer<R> {
     }
 }
 
+/// The answers of a stream of appends, as openraft takes them.
+type Answers<'s, R> = BoxStream<'s, Result<StreamAppendResult<Types<R>>, RPCError<Types<R>>>>;
+
 impl<R: Runtime> RaftNetworkV2<Types<R>> for Peer<R> {
     type SnapshotData = SnapshotFile;
 
@@ -134,7 +162,27 @@ impl<R: Runtime> RaftNetworkV2<Types<R>> for Peer<R> {
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types<R>>, RPCError<Types<R>>> {
         let request = calls::encode_append(&rpc);
-        self.exchange(PeerRpc::Append, request, option.hard_ttl(), calls::decode_append_answer).await.map_err(rpc_error)
+        self.exchange(self.append, request, option.hard_ttl(), calls::decode_append_answer).await.map_err(rpc_error)
+    }
+
+    /// Pipelined where the transport can; else one append at a time.
+    fn stream_append<'s, S>(&'s mut self, input: S, option: RPCOption) -> BoxFuture<'s, Result<Answers<'s, R>, RPCError<Types<R>>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<Types<R>>> + OptionalSend + Unpin + 'static,
+    {
+        if self.append != PeerRpc::Append || !self.transport.pipelines() {
+            return stream_append_sequential(self, input, option);
+        }
+        let requests = input.map(|request| calls::encode_append(&request)).boxed();
+        let answers = self.transport.appends(self.to, &self.address, requests, STREAMED_ANSWER_WITHIN);
+        let to = self.to;
+        let decode = move |answer: Result<Bytes, PeerError>| {
+            let decoded = answer.and_then(|bytes| {
+                calls::decode_streamed_answer(bytes).map_err(|error| PeerError::Failed { to, reason: error.to_string() })
+            });
+            decoded.map_err(rpc_error)
+        };
+        Box::pin(async move { Ok(answers.map(decode).boxed()) })
     }
 
     async fn vote(&mut self, rpc: VoteRequest<Types<R>>, option: RPCOption) -> Result<VoteResponse<Types<R>>, RPCError<Types<R>>> {

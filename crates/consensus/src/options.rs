@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use seams::{Clock, Disk, Table, TableError};
-use state::{ChangeSet, State};
+use state::{ChangeSet, FEATURE_LEVEL_MAX, State};
 use store::{Drive, MemTable, SledOptions};
-use types::{NodeId, UnixMillis};
+use types::{FeatureLevel, NodeId, UnixMillis};
 
 use crate::{audit::AuditSink, peer::PeerTransport};
 
@@ -98,6 +98,11 @@ impl Tables for MemTables {
         Ok(Box::new(self.0.clone()))
     }
 }
+
+/// Addresses are stored with a length of two bytes.
+pub(crate) const ADDRESS_BYTES_MAX: usize = 512;
+/// More members than any cluster has.
+pub(crate) const MEMBERS_MAX: usize = 99;
 
 /// The first membership of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]

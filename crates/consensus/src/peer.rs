@@ -3,15 +3,17 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
+use futures::{future::BoxFuture, stream::BoxStream};
 use types::NodeId;
 
-/// The kinds of call between voters. The transport routes all of them alike; a separate connection for
-/// [`PeerRpc::Snapshot`] keeps a large transfer from delaying heartbeats.
+/// The kinds of call between nodes. The transport carries all of them alike; separate connections for [`PeerRpc::Append`],
+/// [`PeerRpc::Snapshot`] and what is forwarded keep a large transfer from delaying heartbeats and votes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PeerRpc {
-    /// Entries, or a heartbeat when there are none.
+    /// Entries.
     Append,
+    /// An append without entries, which keeps a leader in office.
+    Heartbeat,
     /// A request for a vote.
     Vote,
     /// A question whether a vote would be granted.
@@ -20,6 +22,32 @@ pub enum PeerRpc {
     Snapshot,
     /// Leadership is offered.
     Transfer,
+    /// A command for the leader to propose.
+    Propose,
+    /// How far the asker has to apply before it reads.
+    ReadIndex,
+    /// A change of the membership, or of the leader.
+    Change,
+    /// How the members stand, as the leader sees them.
+    Progress,
+}
+
+impl PeerRpc {
+    /// Its name in metrics and messages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Append => "append",
+            Self::Heartbeat => "heartbeat",
+            Self::Vote => "vote",
+            Self::PreVote => "pre_vote",
+            Self::Snapshot => "snapshot",
+            Self::Transfer => "transfer",
+            Self::Propose => "propose",
+            Self::ReadIndex => "read_index",
+            Self::Change => "change",
+            Self::Progress => "progress",
+        }
+    }
 }
 
 /// Why a call brought no answer. Never taken for a grant or for an acknowledgement.
@@ -70,6 +98,26 @@ pub trait PeerTransport: Send + Sync + 'static {
         request: Bytes,
         deadline: Duration,
     ) -> BoxFuture<'static, Result<Bytes, PeerError>>;
+
+    /// Whether [`PeerTransport::appends`] is there. Without it one append is under way at a time.
+    fn pipelines(&self) -> bool {
+        false
+    }
+
+    /// Sends requests of [`PeerRpc::Append`] one after the other without waiting for answers, and gives the answers in the same
+    /// order; the receiving side is [`Consensus::handle_appends`](crate::Consensus::handle_appends). The stream ends with the
+    /// first error. An answer that is due for longer than `deadline` is one: a lost answer must not hold up what follows it.
+    /// Dropping the stream gives up what is under way.
+    fn appends(
+        &self,
+        to: NodeId,
+        _address: &str,
+        _requests: BoxStream<'static, Bytes>,
+        _deadline: Duration,
+    ) -> BoxStream<'static, Result<Bytes, PeerError>> {
+        let error = PeerError::Unreachable { to, reason: "this transport has no streams".to_owned() };
+        Box::pin(futures::stream::once(async move { Err(error) }))
+    }
 }
 
 /// The transport of a voter that is alone: it never has anybody to call.

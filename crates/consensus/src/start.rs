@@ -22,7 +22,7 @@ use crate::{
     mutation::{self, Mutation},
     network::{Peers, Server},
     offload::Offload,
-    options::{Bootstrap, Limits, Options, Timing},
+    options::{ADDRESS_BYTES_MAX, Bootstrap, Limits, MEMBERS_MAX, Options, Timing},
     raft::Raft,
     recovery::{self, LogEnds},
     snapshot::Snapshots,
@@ -69,14 +69,14 @@ pub(crate) async fn start<R: Runtime>(options: Options) -> Result<Arc<dyn Engine
     });
     let pumping = Arc::new(AtomicBool::new(true));
     if drive == Drive::Manual {
-        drop(R::spawn(pump::<R>(writer.clone(), behind.clone(), core.clone(), pumping.clone())));
+        drop(R::spawn(pump::<R>(writer.clone(), behind.clone(), pumping.clone())));
     }
     let mut machine = Machine::new(core.clone(), recovered.standing, behind.clone(), snapshots.clone(), offload);
     if recovered.refill {
         machine.refill(&recovery::nothing().1).await;
     }
 
-    let peers = Peers { transport, snapshots: snapshots.clone(), offload };
+    let peers = Peers { transport: transport.clone(), snapshots: snapshots.clone(), offload };
     let pristine = log.is_pristine();
     let started = Raft::<R>::new(node.get(), Arc::new(config), peers, log, machine).await;
     let raft = started.map_err(|fatal| {
@@ -92,6 +92,8 @@ pub(crate) async fn start<R: Runtime>(options: Options) -> Result<Arc<dyn Engine
         clock,
         timing,
         limits,
+        transport,
+        changing: tokio::sync::Mutex::new(()),
         slots: Arc::new(Semaphore::new(limits.proposals_max)),
         bytes: Arc::new(Semaphore::new(limits.proposal_bytes_max)),
         writer,
@@ -112,7 +114,7 @@ pub(crate) async fn start<R: Runtime>(options: Options) -> Result<Arc<dyn Engine
 }
 
 /// Writes what waits for the disk, group by group, each after a random while: what a crash finds between visible and durable.
-async fn pump<R: Runtime>(writer: LogWriter, behind: Option<WriteBehind>, core: Arc<Core>, pumping: Arc<AtomicBool>) {
+async fn pump<R: Runtime>(writer: LogWriter, behind: Option<WriteBehind>, pumping: Arc<AtomicBool>) {
     // openraft's own draw from the runtime's randomness, which a simulation seeds.
     let draw = Config { election_timeout_min: 100, election_timeout_max: 3_000, ..Config::default() };
     while pumping.load(Ordering::Relaxed) {
@@ -154,11 +156,6 @@ fn config(timing: &Timing, limits: &Limits) -> Result<Config, StartError> {
     config.validate().map_err(|error| StartError::Options { detail: error.to_string() })
 }
 
-/// Addresses are stored with a length of two bytes.
-const ADDRESS_BYTES_MAX: usize = 512;
-/// More voters than any cluster has.
-const VOTERS_MAX: usize = 99;
-
 fn check_bootstrap(node: NodeId, bootstrap: Option<&Bootstrap>) -> Result<(), StartError> {
     let Some(Bootstrap { voters }) = bootstrap else { return Ok(()) };
     check_voters(node, voters).map_err(|detail| StartError::Options { detail })
@@ -168,8 +165,8 @@ fn check_voters(node: NodeId, voters: &BTreeMap<NodeId, String>) -> Result<(), S
     if !voters.contains_key(&node) {
         return Err(format!("the first membership does not hold this node, {node}"));
     }
-    if voters.len() > VOTERS_MAX {
-        return Err(format!("{} voters; at most {VOTERS_MAX}", voters.len()));
+    if voters.len() > MEMBERS_MAX {
+        return Err(format!("{} voters; at most {MEMBERS_MAX}", voters.len()));
     }
     match voters.iter().find(|(_, address)| address.len() > ADDRESS_BYTES_MAX) {
         Some((voter, _)) => Err(format!("the address of voter {voter} is over {ADDRESS_BYTES_MAX} bytes")),

@@ -27,7 +27,6 @@ pub(crate) fn refused(refusal: Refusal) -> PublicError {
 pub(crate) fn not_proposed(error: ProposeError) -> PublicError {
     match error {
         ProposeError::Refused(refusal) => refused(refusal),
-        ProposeError::NotLeader { .. } => PublicError::new(ErrorKind::NotLeader, error.to_string()),
         ProposeError::Unavailable { .. } => PublicError::new(ErrorKind::Unavailable, error.to_string()),
         ProposeError::Unknown { .. } => PublicError::new(ErrorKind::DeadlineExceeded, error.to_string()),
         ProposeError::TooLarge { .. } => PublicError::new(ErrorKind::TooLarge, error.to_string()),
@@ -40,7 +39,6 @@ pub(crate) fn not_proposed(error: ProposeError) -> PublicError {
 /// Why the newest state could not be read. Never "not found": a node without a majority knows nothing about absence.
 pub(crate) fn not_read(error: ReadError) -> PublicError {
     match error {
-        ReadError::NotLeader { .. } => PublicError::new(ErrorKind::NotLeader, error.to_string()),
         ReadError::Unavailable { .. } => PublicError::new(ErrorKind::Unavailable, error.to_string()),
         ReadError::Stopped(_) => {
             PublicError::new(ErrorKind::Unavailable, "this control node has stopped: ask another, and look at its log")

@@ -5,6 +5,7 @@
 //! | vote | term u64, candidate u64, granted u8 |
 //! | append | vote, optional previous log id, optional commit log id, count u32, each: index u64, length u32, log record |
 //! | append answer | 0 success; 1 partial success, optional log id; 2 conflict; 3 higher vote, vote |
+//! | answer in a stream of appends | 0 durable up to, optional log id; 1 conflict, log id; 2 higher vote, vote |
 //! | vote request | vote, optional last log id, leadership transfer u8 |
 //! | vote answer | vote, granted u8, optional last log id |
 //! | snapshot chunk | vote, optional last log id, membership, file length u64, offset u64, then the bytes |
@@ -14,8 +15,8 @@
 
 use bytes::{BufMut, Bytes};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse, VoteRequest,
-    VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, StreamAppendError, StreamAppendResult, TransferLeaderError, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 
 use crate::{
@@ -81,6 +82,36 @@ pub(super) fn decode_append_answer<R: Runtime>(bytes: Bytes) -> Result<AppendEnt
         1 => AppendEntriesResponse::PartialSuccess(reader.log_id_option()?),
         2 => AppendEntriesResponse::Conflict,
         3 => AppendEntriesResponse::HigherVote(reader.vote()?),
+        _ => return Err(reader.malformed("an unknown kind of answer")),
+    };
+    reader.end().map(|()| answer)
+}
+
+pub(super) fn encode_streamed_answer<R: Runtime>(answer: &StreamAppendResult<Types<R>>) -> Bytes {
+    let mut out = format::begin(20);
+    match answer {
+        Ok(durable) => {
+            out.put_u8(0);
+            format::put_log_id_option(&mut out, durable.as_ref());
+        }
+        Err(StreamAppendError::Conflict(id)) => {
+            out.put_u8(1);
+            format::put_log_id(&mut out, id);
+        }
+        Err(StreamAppendError::HigherVote(vote)) => {
+            out.put_u8(2);
+            format::put_vote(&mut out, vote);
+        }
+    }
+    out.freeze()
+}
+
+pub(super) fn decode_streamed_answer<R: Runtime>(bytes: Bytes) -> Result<StreamAppendResult<Types<R>>, FormatError> {
+    let mut reader = Reader::new("answer in a stream of appends", bytes)?;
+    let answer = match reader.u8()? {
+        0 => Ok(reader.log_id_option()?),
+        1 => Err(StreamAppendError::Conflict(reader.log_id()?)),
+        2 => Err(StreamAppendError::HigherVote(reader.vote()?)),
         _ => return Err(reader.malformed("an unknown kind of answer")),
     };
     reader.end().map(|()| answer)

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use futures::{StreamExt, stream::BoxStream};
 use openraft::errors::RaftError;
 
 use super::calls::{self, SnapshotAnswer, SnapshotChunk};
@@ -39,7 +40,7 @@ impl<R: Runtime> Server<R> {
     pub(crate) async fn handle(&self, rpc: PeerRpc, request: Bytes) -> Result<Bytes, PeerError> {
         let malformed = |error: FormatError| PeerError::Malformed { rpc, detail: error.to_string() };
         match rpc {
-            PeerRpc::Append => {
+            PeerRpc::Append | PeerRpc::Heartbeat => {
                 let answer = self.raft.append_entries(calls::decode_append(request).map_err(malformed)?).await;
                 answer.map(|answer| calls::encode_append_answer(&answer)).map_err(stopped)
             }
@@ -56,7 +57,20 @@ impl<R: Runtime> Server<R> {
                 answer.map(|answer| calls::encode_transfer_answer(&answer)).map_err(|_| PeerError::Stopped)
             }
             PeerRpc::Snapshot => self.chunk(SnapshotChunk::decode(request).map_err(malformed)?).await,
+            PeerRpc::Propose | PeerRpc::ReadIndex | PeerRpc::Change | PeerRpc::Progress => {
+                Err(PeerError::Malformed { rpc, detail: "it is not one of Raft's own calls".to_owned() })
+            }
         }
+    }
+
+    /// Answers a stream of appends, in order. It ends after the first answer that is no success, as openraft does, and after a
+    /// request that is none.
+    pub(crate) fn appends(&self, requests: BoxStream<'static, Bytes>) -> BoxStream<'static, Result<Bytes, PeerError>> {
+        let decoded = requests.map(|request| calls::decode_append(request).map_err(|error| tracing::error!(%error, "a malformed append")));
+        let input =
+            decoded.take_while(|request| std::future::ready(request.is_ok())).filter_map(|request| std::future::ready(request.ok()));
+        let answers = self.raft.stream_append(input);
+        answers.map(|answer| answer.map(|answer| calls::encode_streamed_answer(&answer)).map_err(|_| PeerError::Stopped)).boxed()
     }
 
     /// Takes a chunk; with the last one the file is verified and installed.
@@ -70,6 +84,10 @@ impl<R: Runtime> Server<R> {
             return Ok(SnapshotAnswer { vote: own, received: 0 }.encode());
         }
         let vote = chunk.vote;
+        if chunk.bytes.is_empty() {
+            let received = lock(&self.incoming).as_ref().filter(|transfer| transfer.is_of(&chunk)).map_or(0, |held| held.file.received);
+            return Ok(SnapshotAnswer { vote, received }.encode());
+        }
         let Some(mut transfer) = self.transfer_for(&chunk) else {
             // Not the next chunk of what is being received: say where to go on.
             let received =
