@@ -115,6 +115,20 @@ calls! {
         /// Lists all nodes of the cluster, a page at a time.
         read list_fleet = list(ListFleetRequest) -> ListFleetReply;
     }
+    "cluster" cluster_client::ClusterClient {
+        /// Lists who votes and who learns, as the node that answers has it.
+        read cluster_members = members(ClusterMembersRequest) -> ClusterMembersReply;
+        /// Shows how far each member is, as the leader sees it.
+        read cluster_status = status(ClusterStatusRequest) -> ClusterStatusReply;
+        /// Makes a registered control node a learner, or gives a member another address. To do so again changes nothing.
+        read cluster_add = add(ClusterAddRequest) -> ClusterChangeReply;
+        /// Makes a learner a voter. To do so again changes nothing.
+        read cluster_promote = promote(ClusterPromoteRequest) -> ClusterChangeReply;
+        /// Takes a member out.
+        read cluster_remove = remove(ClusterRemoveRequest) -> ClusterChangeReply;
+        /// Hands leadership to another voter.
+        read cluster_transfer = transfer(ClusterTransferRequest) -> ClusterChangeReply;
+    }
     "receipts" receipts_client::ReceiptsClient {
         /// Waits once, as long as the request says and the server allows; mind the client's own deadline. See [`Client::wait_live`].
         read wait_live_once = wait_live(WaitLiveRequest) -> WaitLiveReply;
