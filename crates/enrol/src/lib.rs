@@ -13,15 +13,26 @@
 //!
 //! **Left out**: who may join and what is registered; that is decided by `apply`, and served by crate `control`.
 
+mod attempt;
 mod error;
 mod founding;
+mod join;
 mod keys;
 mod layout;
 mod peers;
+mod renewal;
 
 pub use error::EnrolError;
 pub use founding::{Founding, RecoveryKeys};
+pub use join::{JoinOptions, Joined, envelope_key, join, read_token};
 pub use keys::{CertificateRequest, NodeKey};
 pub use layout::Layout;
 pub use peers::{Peer, Peers};
+pub use renewal::{Reload, Remote, Renewal, Renewed, Source};
 pub use runtime::tls::{IssueError, Issuer, Leaf, Validity, authority_fingerprint, certificates_pem};
+
+/// The highest feature level that this process goes along with. A level that the environment names and that is none is told where the
+/// server starts.
+fn feature_level() -> types::FeatureLevel {
+    runtime::feature_level_max(state::FEATURE_LEVEL_MAX).unwrap_or(state::FEATURE_LEVEL_MAX)
+}

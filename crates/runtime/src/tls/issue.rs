@@ -1,6 +1,9 @@
 //! The cluster's own certificate authority: a key that signs the certificates of its nodes, and nobody else's.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType,
@@ -44,6 +47,17 @@ pub struct Validity {
     pub not_before: UnixMillis,
     /// Until then.
     pub not_after: UnixMillis,
+}
+
+/// Certificates count from up to an hour ago, for machines whose clocks differ.
+const BACKDATED_MAX: Duration = Duration::from_secs(3600);
+
+impl Validity {
+    /// From now on for `lifetime`, and from a tenth of it ago (at most an hour), for machines whose clocks differ.
+    pub fn lease(now: UnixMillis, lifetime: Duration) -> Self {
+        let backdated = (lifetime / 10).min(BACKDATED_MAX).as_millis() as u64;
+        Self { not_before: UnixMillis::new(now.get().saturating_sub(backdated)), not_after: now.plus(lifetime) }
+    }
 }
 
 /// What a node's or consumer's certificate says.

@@ -1,0 +1,234 @@
+//! Joining: a token for a place in the registry and the first certificate.
+//!
+//! The keys are made first and kept. The control plane remembers which key used which token, so an attempt whose answer was lost is
+//! made again with the same key, and gets the same number. What came is checked against the token and against the key before
+//! anything is written, and the certificate is written last.
+
+use std::{io, time::Duration};
+
+use runtime::{
+    SecretFileError,
+    config::HostPort,
+    read_secret_file,
+    tls::{ClientTls, PeerCertificate, PeerIdentity, authority_fingerprint, certificates_pem},
+    write_secret_file,
+};
+use seal::{JoinToken, NodeKeyPair};
+use seams::{Clock, Disk, Entropy};
+use sha2::{Digest, Sha256};
+use state::record::{NodeRole, SignerSetRecord};
+use types::{ClusterId, NodeId, NodeName};
+use wire::internal::{ControlNode, EnrolledRole, JoinReply, JoinRequest, enrol_client::EnrolClient};
+use zeroize::Zeroizing;
+
+use crate::{
+    EnrolError, Layout, NodeKey, Peer, Peers,
+    attempt::{Failed, answer, jittered},
+};
+
+/// The first wait when nobody could be asked; it doubles.
+const RETRY_MIN: Duration = Duration::from_millis(250);
+/// The longest wait.
+const RETRY_MAX: Duration = Duration::from_secs(10);
+
+/// What joining needs.
+pub struct JoinOptions<'a> {
+    /// Where the identity will lie.
+    pub layout: &'a Layout,
+    /// What the operator handed over.
+    pub token: &'a JoinToken,
+    /// Control nodes, asked in turn.
+    pub endpoints: &'a [HostPort],
+    /// What the node is: the token must be for the same.
+    pub role: NodeRole,
+    /// The name the node would like.
+    pub name: &'a NodeName,
+    /// The names it would like in its certificate.
+    pub names: &'a [String],
+    /// Where others will reach it; control nodes only.
+    pub address: Option<&'a HostPort>,
+    /// The public half of its key for seals and checkpoints; control nodes only.
+    pub signing_key: Option<[u8; 32]>,
+    /// Time.
+    pub clock: &'a dyn Clock,
+    /// Randomness.
+    pub entropy: &'a dyn Entropy,
+    /// The disk of the identity's folders.
+    pub disk: &'a dyn Disk,
+}
+
+/// What became of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Joined {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The node's number.
+    pub node: NodeId,
+    /// The control nodes there are.
+    pub peers: Peers,
+}
+
+/// Reads a join token from a file of mode 0600.
+///
+/// # Errors
+/// [`EnrolError::File`], [`EnrolError::Damaged`] when it holds none.
+pub fn read_token(path: &std::path::Path) -> Result<JoinToken, EnrolError> {
+    let bytes = Zeroizing::new(read_secret_file(path)?);
+    let damaged = |detail: String| EnrolError::Damaged { path: path.to_owned(), detail };
+    let text = std::str::from_utf8(&bytes).map_err(|_| damaged("it holds no text".to_owned()))?;
+    JoinToken::parse(text.trim()).map_err(|error| damaged(error.to_string()))
+}
+
+/// The key pair in the file, which opens envelopes; made when there is none.
+///
+/// # Errors
+/// [`EnrolError::File`], [`EnrolError::Seal`].
+pub fn envelope_key(path: &std::path::Path, entropy: &dyn Entropy) -> Result<NodeKeyPair, EnrolError> {
+    match read_secret_file(path) {
+        Ok(bytes) => Ok(NodeKeyPair::from_file_bytes(&Zeroizing::new(bytes))?),
+        Err(SecretFileError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            let pair = NodeKeyPair::generate(entropy)?;
+            write_secret_file(path, &pair.to_file_bytes())?;
+            Ok(pair)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Joins the cluster of the token. While no endpoint can be reached, it goes on trying; cancelling it between two attempts or in
+/// the midst of one leaves keys, and nothing else.
+///
+/// # Errors
+/// [`EnrolError::Refused`] when the control plane says no, [`EnrolError::Nowhere`] when every endpoint shows another CA or cluster than
+/// the token's, [`EnrolError::Reply`] when what came does not fit; of files.
+pub async fn join(options: &JoinOptions<'_>) -> Result<Joined, EnrolError> {
+    let layout = options.layout;
+    layout.make_folders(options.disk)?;
+    let key = NodeKey::kept_or_new(&layout.tls.key)?;
+    let pair = envelope_key(&layout.envelope_key, options.entropy)?;
+    let request = JoinRequest {
+        token: options.token.expose_secret().to_vec(),
+        certificate_request: key.request(options.names)?,
+        name: options.name.to_string(),
+        envelope_key: pair.public().encode(),
+        feature_level: crate::feature_level().get(),
+        signing_key: options.signing_key.map(|key| key.to_vec()).unwrap_or_default(),
+        address: options.address.map(ToString::to_string).unwrap_or_default(),
+        software: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let tls = ClientTls::joining(options.token.cluster(), options.token.ca())?;
+    let (endpoint, reply) = anywhere(options, &tls, &request).await?;
+    let came = Came::check(options, &key, endpoint, &reply)?;
+    came.keep(layout)?;
+    tracing::info!(cluster = %came.joined.cluster, node = %came.joined.node, name = reply.name, at = %endpoint, "joined the cluster");
+    Ok(came.joined)
+}
+
+/// Asks each endpoint in turn until one takes the node in.
+async fn anywhere<'a>(options: &JoinOptions<'a>, tls: &ClientTls, request: &JoinRequest) -> Result<(&'a HostPort, JoinReply), EnrolError> {
+    let mut wait = RETRY_MIN;
+    loop {
+        let (mut attempts, mut believed) = (Vec::new(), options.endpoints.is_empty());
+        for endpoint in options.endpoints {
+            let mut client = EnrolClient::new(tls.channel(endpoint));
+            match answer(options.clock, client.join(request.clone())).await {
+                Ok(reply) => return Ok((endpoint, reply)),
+                Err(Failed::Refused(message)) => return Err(EnrolError::Refused { endpoint: endpoint.to_string(), message }),
+                Err(failed) => {
+                    believed |= !matches!(failed, Failed::NotBelieved(_));
+                    attempts.push(failed.at(endpoint));
+                }
+            }
+        }
+        let attempts = attempts.join("; ");
+        if !believed || options.endpoints.is_empty() {
+            let what = "joining (is the token of this cluster, and are these its control nodes?)";
+            return Err(EnrolError::Nowhere { what, attempts });
+        }
+        tracing::warn!(attempts, again_in = ?wait, "no control node takes this node in yet");
+        options.clock.sleep(jittered(options.entropy, wait)).await;
+        wait = (wait * 2).min(RETRY_MAX);
+    }
+}
+
+/// What came, after every check.
+struct Came {
+    joined: Joined,
+    authority: Vec<u8>,
+    certificates: Vec<Vec<u8>>,
+    signers: SignerSetRecord,
+}
+
+impl Came {
+    fn check(options: &JoinOptions<'_>, key: &NodeKey, endpoint: &HostPort, reply: &JoinReply) -> Result<Self, EnrolError> {
+        let wrong = |detail: &str| EnrolError::Reply { endpoint: endpoint.to_string(), detail: detail.to_owned() };
+        let token = options.token;
+        let (cluster, node) = (token.cluster(), NodeId::new(reply.node));
+        let certificates: Vec<Vec<u8>> = reply.certificates.iter().map(|der| der.to_vec()).collect();
+        let leaf = PeerCertificate::read(certificates.first().ok_or_else(|| wrong("it holds no certificate"))?)?;
+        if leaf.identity != (PeerIdentity::Node { cluster, node }) || leaf.public_key != key.public_key() {
+            return Err(wrong("the certificate is for another node or key"));
+        }
+        check_clock(options.clock, &leaf, endpoint)?;
+        let authority = certificates.iter().find(|der| authority_fingerprint(der) == Some(token.ca()));
+        let authority = authority.ok_or_else(|| wrong("it does not hold the CA of the token"))?.clone();
+        let signers = SignerSetRecord::decode(&reply.signer_set_encoded).map_err(|error| wrong(&error.to_string()))?;
+        if signers.version != 1 || *token.signers().as_bytes() != <[u8; 32]>::from(Sha256::digest(signers.signing_bytes(cluster))) {
+            return Err(wrong("its first signer set is not the one that the token pins"));
+        }
+        let role = match reply.role() {
+            EnrolledRole::Control => Some(NodeRole::Control),
+            EnrolledRole::Edge => Some(NodeRole::Edge),
+            EnrolledRole::Relay => Some(NodeRole::Relay),
+            EnrolledRole::Unspecified => None,
+        };
+        if role != Some(options.role) {
+            return Err(wrong(&format!("the token makes node {node} {}: make a token for the role that this server has", said(role))));
+        }
+        let peers = Peers(reply.control_nodes.iter().map(peer).collect());
+        Ok(Self { joined: Joined { cluster, node, peers }, authority, certificates, signers })
+    }
+
+    /// Writes it all, the certificate last.
+    fn keep(&self, layout: &Layout) -> Result<(), EnrolError> {
+        write_secret_file(&layout.tls.ca, certificates_pem([self.authority.as_slice()]).as_bytes())?;
+        write_secret_file(&layout.signers, &self.signers.encode())?;
+        self.joined.peers.write(&layout.peers)?;
+        keep_certificates(layout, &self.certificates)
+    }
+}
+
+fn said(role: Option<NodeRole>) -> &'static str {
+    match role {
+        Some(NodeRole::Control) => "a control node",
+        Some(NodeRole::Edge) => "an edge",
+        Some(NodeRole::Relay) => "a relay",
+        None => "something that this version does not know",
+    }
+}
+
+/// A control node, as the control plane tells of it.
+pub(crate) fn peer(node: &ControlNode) -> Peer {
+    Peer { node: NodeId::new(node.node), address: node.address.clone(), public_key: node.public_key.to_vec() }
+}
+
+/// Writes the node's certificate and what leads from it to the CA.
+pub(crate) fn keep_certificates(layout: &Layout, certificates: &[Vec<u8>]) -> Result<(), EnrolError> {
+    let pem = certificates_pem(certificates.iter().map(Vec::as_slice));
+    Ok(write_secret_file(&layout.tls.cert, pem.as_bytes())?)
+}
+
+/// A certificate that does not count now is a clock that is wrong.
+pub(crate) fn check_clock(clock: &dyn Clock, leaf: &PeerCertificate, endpoint: &impl std::fmt::Display) -> Result<(), EnrolError> {
+    let now = clock.wall();
+    if leaf.not_before <= now && !leaf.is_expired(now) {
+        return Ok(());
+    }
+    let detail = format!(
+        "the fresh certificate counts from {} to {} (ms since 1970), and the clock here says {}: set the clocks of both machines right",
+        leaf.not_before.get(),
+        leaf.not_after.get(),
+        now.get()
+    );
+    Err(EnrolError::Reply { endpoint: endpoint.to_string(), detail })
+}

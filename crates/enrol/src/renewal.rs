@@ -1,0 +1,232 @@
+//! Renewal: each certificate is traded for the next one at two thirds of its life.
+//!
+//! One loop per node looks at the certificate's file twice a minute. When it is due it asks its [`Source`]; when the file has changed,
+//! by its own hand or another's, everybody who uses it takes it over. While renewing fails it is tried again, ever more seldom, and
+//! with less than a sixth of the life left each failure is an error in the log.
+//!
+//! **Concurrency**: cancelling it between any two steps leaves the old certificate or the new one, whole.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::future::BoxFuture;
+use runtime::{
+    config::{HostPort, TlsFiles},
+    tls::{ClientTls, PeerCertificate, TlsError},
+};
+use seams::{Clock, Entropy};
+use tokio_util::sync::CancellationToken;
+use types::{NodeName, UnixMillis};
+use wire::internal::{RenewRequest, enrol_client::EnrolClient};
+
+use crate::{
+    EnrolError, Layout, NodeKey, Peers,
+    attempt::{Failed, answer, jittered},
+    join::{check_clock, keep_certificates, peer},
+};
+
+/// How often the file is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// The first wait after a failure; it doubles.
+const RETRY_MIN: Duration = Duration::from_secs(1);
+/// The longest wait after a failure; a shorter life is waited for a twentieth of.
+const RETRY_MAX: Duration = Duration::from_secs(600);
+
+/// A fresh certificate, and whom the control plane consists of by then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Renewed {
+    /// The certificate and the chain up to the CA, each DER.
+    pub certificates: Vec<Vec<u8>>,
+    /// The control nodes; none when the source does not tell.
+    pub peers: Option<Peers>,
+}
+
+/// Where certificates come from.
+pub trait Source: Send + Sync {
+    /// Trades a request (PKCS#10, DER, signed by the node's key) for a certificate.
+    fn renew(&self, request: Vec<u8>) -> BoxFuture<'_, Result<Renewed, EnrolError>>;
+}
+
+/// Asks control nodes, by the certificate that is about to end, or has.
+pub struct Remote {
+    endpoints: Box<dyn Fn() -> Vec<HostPort> + Send + Sync>,
+    tls: ClientTls,
+    clock: Arc<dyn Clock>,
+}
+
+impl Remote {
+    /// Asks these in turn. `tls` shows the node's own certificate and has a judge who says which servers are believed.
+    pub fn new(endpoints: impl Fn() -> Vec<HostPort> + Send + Sync + 'static, tls: ClientTls, clock: Arc<dyn Clock>) -> Self {
+        Self { endpoints: Box::new(endpoints), tls, clock }
+    }
+
+    async fn anywhere(&self, request: Vec<u8>) -> Result<Renewed, EnrolError> {
+        let request = RenewRequest {
+            certificate_request: request.into(),
+            feature_level: crate::feature_level().get(),
+            software: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let mut attempts = Vec::new();
+        for endpoint in (self.endpoints)() {
+            let mut client = EnrolClient::new(self.tls.channel(&endpoint));
+            match answer(&*self.clock, client.renew(request.clone())).await {
+                Ok(reply) => {
+                    let certificates = reply.certificates.iter().map(|der| der.to_vec()).collect();
+                    let peers = (!reply.control_nodes.is_empty()).then(|| Peers(reply.control_nodes.iter().map(peer).collect()));
+                    return Ok(Renewed { certificates, peers });
+                }
+                Err(Failed::Refused(message)) => return Err(EnrolError::Refused { endpoint: endpoint.to_string(), message }),
+                Err(failed) => attempts.push(failed.at(&endpoint)),
+            }
+        }
+        Err(EnrolError::Nowhere { what: "renewing the certificate", attempts: attempts.join("; ") })
+    }
+}
+
+impl Source for Remote {
+    fn renew(&self, request: Vec<u8>) -> BoxFuture<'_, Result<Renewed, EnrolError>> {
+        Box::pin(self.anywhere(request))
+    }
+}
+
+/// Takes over renewed files, such as [`runtime::tls::ServerTls::reload`].
+pub type Reload = Box<dyn Fn(&TlsFiles) -> Result<(), TlsError> + Send + Sync>;
+
+/// The renewal of one node's certificate.
+pub struct Renewal {
+    /// Its files.
+    pub layout: Layout,
+    /// Its name, for log and metrics.
+    pub name: NodeName,
+    /// The names it would like in its certificate.
+    pub names: Vec<String>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Jitter.
+    pub entropy: Arc<dyn Entropy>,
+    /// Where certificates come from.
+    pub source: Arc<dyn Source>,
+    /// Who uses the files.
+    pub users: Vec<Reload>,
+}
+
+/// What the loop remembers between two looks.
+#[derive(Default)]
+struct Memory {
+    /// The certificate that its users hold.
+    held: Option<PeerCertificate>,
+    /// When it is due: drawn once for each certificate.
+    due: UnixMillis,
+    /// Failures since the last success.
+    failures: u32,
+    /// Not before this moment of monotonic time.
+    retry_at: Duration,
+}
+
+impl Renewal {
+    /// Runs until it is cancelled.
+    pub async fn run(self, cancel: CancellationToken) {
+        let mut memory = Memory::default();
+        loop {
+            let wait = match cancel.run_until_cancelled(self.step(&mut memory)).await {
+                Some(wait) => wait,
+                None => return,
+            };
+            if cancel.run_until_cancelled(self.clock.sleep(wait)).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Looks at the file, renews when it is due, and says how long to wait until the next look.
+    async fn step(&self, memory: &mut Memory) -> Duration {
+        self.look(memory);
+        let Some(held) = memory.held.clone() else { return LOOK_EVERY };
+        let (now, life) = (self.clock.wall(), held.not_after.since(held.not_before));
+        if now < memory.due {
+            return memory.due.since(now).min(LOOK_EVERY);
+        }
+        if self.clock.monotonic() < memory.retry_at {
+            return (memory.retry_at - self.clock.monotonic()).min(LOOK_EVERY);
+        }
+        match self.renew(&held).await {
+            Ok(until) => {
+                tracing::info!(node = %self.name, until_ms = until.get(), "renewed this node's certificate");
+                memory.failures = 0;
+                self.look(memory);
+                memory.due.since(self.clock.wall()).clamp(RETRY_MIN, LOOK_EVERY)
+            }
+            Err(error) => {
+                memory.failures = memory.failures.saturating_add(1);
+                let most = (life / 20).clamp(RETRY_MIN, RETRY_MAX);
+                let wait = jittered(&*self.entropy, (RETRY_MIN * 2u32.saturating_pow(memory.failures.min(12) - 1)).min(most));
+                memory.retry_at = self.clock.monotonic() + wait;
+                self.complain(&held, &error, wait);
+                wait.min(LOOK_EVERY)
+            }
+        }
+    }
+
+    /// Takes over what is in the file, if it is another certificate than its users hold, and shows how long it lasts.
+    fn look(&self, memory: &mut Memory) {
+        match self.layout.certificate() {
+            Ok(found) if memory.held.as_ref() != Some(&found) => {
+                let reload = |user: &Reload| user(&self.layout.tls);
+                // At the first look its users have just loaded it.
+                match if memory.held.is_some() { self.users.iter().try_for_each(reload) } else { Ok(()) } {
+                    Ok(()) => {
+                        memory.due = due(&found, &*self.entropy);
+                        memory.held = Some(found);
+                    }
+                    Err(error) => {
+                        tracing::error!(node = %self.name, %error, cause = ?std::error::Error::source(&error), "the renewed certificate cannot be used; the old one stays in use")
+                    }
+                }
+            }
+            Ok(_) => {}
+            Err(error) => tracing::error!(node = %self.name, %error, "this node's certificate cannot be read"),
+        }
+        if let Some(held) = &memory.held {
+            let (end, now) = (held.not_after.get() as f64, self.clock.wall().get() as f64);
+            metrics::gauge!("cinnabar_certificate_expiry_seconds", "node" => self.name.to_string()).set((end - now) / 1e3);
+        }
+    }
+
+    /// One attempt: the new certificate is checked before it replaces the old one.
+    async fn renew(&self, held: &PeerCertificate) -> Result<UnixMillis, EnrolError> {
+        let key = NodeKey::read(&self.layout.tls.key)?;
+        let renewed = self.source.renew(key.request(&self.names)?).await?;
+        let wrong = |detail: &str| EnrolError::Reply { endpoint: "the control plane".to_owned(), detail: detail.to_owned() };
+        let leaf = PeerCertificate::read(renewed.certificates.first().ok_or_else(|| wrong("it holds no certificate"))?)?;
+        if leaf.identity != held.identity || leaf.public_key != key.public_key() {
+            return Err(wrong("the certificate is for another node or key"));
+        }
+        check_clock(&*self.clock, &leaf, &"the control plane")?;
+        if let Some(peers) = renewed.peers.filter(|peers| !peers.0.is_empty()) {
+            peers.write(&self.layout.peers)?;
+        }
+        keep_certificates(&self.layout, &renewed.certificates)?;
+        Ok(leaf.not_after)
+    }
+
+    fn complain(&self, held: &PeerCertificate, error: &EnrolError, again_in: Duration) {
+        let (now, life) = (self.clock.wall(), held.not_after.since(held.not_before));
+        let left = held.not_after.since(now);
+        let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+        let error = causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"));
+        if held.is_expired(now) {
+            tracing::error!(node = %self.name, error, ?again_in, "this node's certificate has EXPIRED and cannot be renewed: others refuse it until it is");
+        } else if left < life / 6 {
+            tracing::error!(node = %self.name, error, ?again_in, ?left, "this node's certificate ends soon and cannot be renewed");
+        } else {
+            tracing::warn!(node = %self.name, error, ?again_in, ?left, "this node's certificate was not renewed; it is tried again");
+        }
+    }
+}
+
+/// Two thirds of its life, and up to a twentieth more or less, so that nodes that joined together do not renew together.
+fn due(certificate: &PeerCertificate, entropy: &dyn Entropy) -> UnixMillis {
+    let life = certificate.not_after.since(certificate.not_before);
+    let twentieth = life / 20;
+    let share = u32::try_from(entropy.number() % 2001).unwrap_or_default();
+    certificate.not_before.plus(life * 2 / 3 - twentieth + twentieth * share / 1000)
+}
