@@ -1,18 +1,43 @@
-//! Where audit entries go: append-only segments beside the Raft log.
+//! The audit log: the entries that `apply` emits, in append-only files beside the Raft log, bounded by age and size.
+//!
+//! Each entry follows from an entry of the Raft log, which is durable, so nobody waits for it: [`AuditSink::emit`] keeps it in
+//! memory, and [`AuditSink::sync`] writes all that waits with one fdatasync. What a crash takes is made again when the log is
+//! replayed, and an entry that is stored already is passed over by its sequence.
+//!
+//! **Invariants**
+//! 1. No copy of the state that accounts for an entry is durable before the entry is: neither a record of the table ([`Audited`])
+//!    nor a snapshot file. So replay, which begins at such a copy, makes every entry that is not stored; and the Raft log, which is
+//!    purged below a snapshot file only, is cut only below entries that are stored.
+//! 2. A stored sequence is never stored again.
+//! 3. What is cut leaves a record of where the chain goes on ([`AuditCut`]), durable before the first file goes. The newest hash of
+//!    the chain is in the state itself.
+//!
+//! **Concurrency**: `emit` comes from the task that applies, and takes a lock that is never held during I/O. `sync` blocks: it runs
+//! on the table's thread, or where blocking work runs.
+//!
+//! **Failure**: the first failure of the disk is kept: every later call fails with it, and the voter stops, for mutations must not
+//! go unaudited.
+//!
+//! **Left out**: a signature of the record at a cut; a query over what is stored.
+
+mod parts;
 
 use std::{
+    collections::VecDeque,
     io,
     path::PathBuf,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
-use seams::Disk;
+use seams::{Disk, Table, TableBatch, TableError, TableRead};
 use state::AuditEntry;
-use store::{Drive, LogError, LogOptions, LogReader, LogWriter, completion};
+use store::LogError;
+use types::{Hash, LogIndex, UnixMillis};
 
 use crate::lock;
+use parts::Parts;
 
 /// Takes the audit entries that `apply` emits, in the order of their sequence, from the task that applies.
 ///
@@ -22,28 +47,25 @@ pub trait AuditSink: Send + Sync + 'static {
     /// accounts for more is not used at start, since only replay makes the missing entries.
     fn held(&self) -> u64;
 
-    /// Takes the entries of a batch. They need not be durable yet: the log that they come from is.
+    /// Takes the entries of a batch, of which there may be none; `now` is log time after it. Does no I/O. Says whether
+    /// [`AuditSink::sync`] is due before more comes, because much or old is waiting.
     ///
     /// # Errors
-    /// What the disk says; the voter then stops, for mutations must not go unaudited.
-    fn emit<'a>(&'a self, entries: &'a [AuditEntry]) -> BoxFuture<'a, io::Result<()>>;
+    /// The failure of an earlier sync; the voter then stops.
+    fn emit(&self, entries: Vec<AuditEntry>, now: UnixMillis) -> io::Result<bool>;
 
-    /// Makes all entries so far durable: called before the log below a snapshot may be purged.
+    /// Makes all entries so far durable, and cuts what is over the bounds. Called before a snapshot file is written, and before the
+    /// table is. Blocks.
     ///
     /// # Errors
-    /// What the disk says; the snapshot is then not made, and the voter stops.
-    fn flush(&self) -> BoxFuture<'_, io::Result<()>>;
+    /// What the disk says; the snapshot file is then not made, the table not written, and the voter stops.
+    fn sync(&self) -> io::Result<()>;
 
-    /// Flushes and ends; no call follows. Blocks.
+    /// Syncs and ends; no call follows. Blocks.
     ///
     /// # Errors
     /// What the disk says.
     fn close(&self) -> io::Result<()>;
-
-    /// With [`Drive::Manual`]: writes one group; false when nothing waits.
-    fn run_pending(&self) -> bool {
-        false
-    }
 }
 
 /// A sink that drops everything, for tests.
@@ -55,12 +77,12 @@ impl AuditSink for NoAudit {
         u64::MAX
     }
 
-    fn emit<'a>(&'a self, _entries: &'a [AuditEntry]) -> BoxFuture<'a, io::Result<()>> {
-        Box::pin(std::future::ready(Ok(())))
+    fn emit(&self, _entries: Vec<AuditEntry>, _now: UnixMillis) -> io::Result<bool> {
+        Ok(false)
     }
 
-    fn flush(&self) -> BoxFuture<'_, io::Result<()>> {
-        Box::pin(std::future::ready(Ok(())))
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
     }
 
     fn close(&self) -> io::Result<()> {
@@ -68,82 +90,115 @@ impl AuditSink for NoAudit {
     }
 }
 
-/// A sink that stores each entry under its audit sequence in a segment log.
+/// Where the audit log lies, and how much of it is kept.
+#[derive(Clone, Debug)]
+pub struct AuditOptions {
+    /// The folder; created when missing. It belongs to the audit log alone.
+    pub folder: PathBuf,
+    /// Bytes on disk. Over it the oldest part goes, about a sixteenth.
+    pub bytes_max: u64,
+    /// How old an entry may become, in log time; none: as old as there is room. What is older goes within a sixteenth of it.
+    pub age_max: Option<Duration>,
+}
+
+/// 1 GiB: some three million mutations.
+const BYTES_MAX: u64 = 1 << 30;
+/// Ninety days: a quarter's review finds the quarter.
+const AGE_MAX: Duration = Duration::from_secs(90 * 86_400);
+
+impl AuditOptions {
+    /// The defaults, 1 GiB and 90 days, in `folder`.
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Self { folder: folder.into(), bytes_max: BYTES_MAX, age_max: Some(AGE_MAX) }
+    }
+}
+
+/// What is left of the entries that were cut: the last of them. The first that is kept names `hash` as its previous one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AuditCut {
+    /// Its number: all up to it are gone.
+    pub sequence: u64,
+    /// Its hash; zeros when its file was damaged.
+    pub hash: Hash,
+    /// The index of its command in the Raft log; 0 when its file was damaged.
+    pub index: LogIndex,
+    /// Its log time.
+    pub time: UnixMillis,
+}
+
+/// A sink that keeps entries in files, in the order of their sequence.
 ///
-/// A voter that got its state by a snapshot has a gap in its own copy of the chain (others hold what is missing). The log after
-/// a gap is a new one: `from-N` holds the entries from sequence N on, without gaps.
+/// A voter that got its state by a snapshot has a gap in its own copy of the chain; others hold what is missing.
 pub struct AuditLog {
-    disk: Arc<dyn Disk>,
-    /// As given; the folder holds the logs' folders.
-    options: LogOptions,
-    drive: Drive,
     held: u64,
-    current: Mutex<Current>,
+    waiting: Mutex<Waiting>,
+    parts: Mutex<Parts>,
 }
 
-#[derive(Clone)]
-struct Current {
-    writer: LogWriter,
-    reader: LogReader,
-    /// The log index 0 stands for this sequence.
-    from: u64,
+/// What is in memory only.
+struct Waiting {
+    entries: VecDeque<AuditEntry>,
+    weight: usize,
+    /// The sequence that comes next; 0 while nothing is held, when any may come.
+    next: u64,
+    /// Log time.
+    now: UnixMillis,
+    /// Log time when something should be done though little waits.
+    due: UnixMillis,
+    failed: Option<String>,
 }
 
-impl Current {
-    fn open(disk: &Arc<dyn Disk>, options: &LogOptions, from: u64, drive: Drive) -> Result<Self, LogError> {
-        let options = LogOptions { folder: options.folder.join(format!("from-{from:020}")), ..options.clone() };
-        let (writer, reader) = LogWriter::open(disk.clone(), options, drive)?;
-        Ok(Self { writer, reader, from })
-    }
+/// Entries wait at most this long in log time, where no table asks for a sync sooner.
+const SYNC_AFTER: Duration = Duration::from_secs(1);
+/// Entries in memory weigh at most this much, and what one batch brings.
+const WAITING_WEIGHT_MAX: usize = 4 << 20;
+/// What an entry weighs beside the secrets that it names.
+const ENTRY_WEIGHT: usize = 512;
 
-    fn next(&self) -> u64 {
-        self.from + self.reader.next_index()
-    }
+fn weight(entry: &AuditEntry) -> usize {
+    ENTRY_WEIGHT + 16 * entry.target.secrets.len()
 }
-
-/// Audit sequences count from 1.
-const FIRST_SEQUENCE: u64 = 1;
 
 impl AuditLog {
-    /// Opens the newest log in `folder`, or creates the first. Blocks.
+    /// Opens the log in its folder, or creates it. Reads its newest part: blocks.
     ///
     /// # Errors
     /// [`LogError`]: the disk, or damage.
-    pub fn open(disk: Arc<dyn Disk>, folder: impl Into<PathBuf>, drive: Drive) -> Result<Self, LogError> {
-        Self::open_with(disk, LogOptions::new(folder), drive)
-    }
-
-    /// As [`AuditLog::open`], with other sizes of segments, caches and queues.
-    ///
-    /// # Errors
-    /// As of [`AuditLog::open`].
-    pub fn open_with(disk: Arc<dyn Disk>, options: LogOptions, drive: Drive) -> Result<Self, LogError> {
-        let names = match disk.list(&options.folder) {
-            Ok(names) => names,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(LogError::Io { operation: "list", file: options.folder, source: error }),
+    pub fn open(disk: Arc<dyn Disk>, options: AuditOptions) -> Result<Self, LogError> {
+        let parts = Parts::open(disk, options)?;
+        let next = parts.next();
+        let waiting = Waiting {
+            entries: VecDeque::new(),
+            weight: 0,
+            next,
+            now: UnixMillis::default(),
+            due: parts.too_old_at().unwrap_or(UnixMillis::new(u64::MAX)),
+            failed: None,
         };
-        let from = names.iter().filter_map(|name| name.strip_prefix("from-")?.parse().ok()).max().unwrap_or(FIRST_SEQUENCE);
-        let current = Current::open(&disk, &options, from, drive)?;
-        Ok(Self { held: current.next() - FIRST_SEQUENCE, disk, options, drive, current: Mutex::new(current) })
+        Ok(Self { held: next.saturating_sub(1), waiting: Mutex::new(waiting), parts: Mutex::new(parts) })
     }
 
-    /// The entries of the log without gaps that is being written, by sequence; for export and verification. Blocks.
+    /// The stored entries of a range of sequences, in order, until `bytes_max` is reached; at least one if there is one. Those that
+    /// were cut, or that this voter never had, are missing. Blocks.
     ///
     /// # Errors
     /// [`LogError`] of the disk.
     pub fn read(&self, sequences: std::ops::Range<u64>, bytes_max: usize) -> Result<Vec<(u64, Bytes)>, Arc<LogError>> {
-        let current = lock(&self.current).clone();
-        let range = sequences.start.saturating_sub(current.from)..sequences.end.saturating_sub(current.from);
-        Ok(current.reader.read(range, bytes_max)?.into_iter().map(|(index, entry)| (current.from + index, entry)).collect())
+        lock(&self.parts).read(sequences, bytes_max)
     }
 
-    /// Goes on after a gap. The log before it stays where it is.
-    fn skip_to(&self, sequence: u64) -> io::Result<Current> {
-        let next = Current::open(&self.disk, &self.options, sequence, self.drive).map_err(io::Error::other)?;
-        let before = std::mem::replace(&mut *lock(&self.current), next.clone());
-        before.writer.close().map_err(io::Error::other)?;
-        Ok(next)
+    /// Where the log was cut last, if it was.
+    pub fn cut(&self) -> Option<AuditCut> {
+        lock(&self.parts).cut()
+    }
+
+    /// Bytes on disk.
+    pub fn bytes(&self) -> u64 {
+        lock(&self.parts).bytes()
+    }
+
+    fn failed(&self) -> io::Result<()> {
+        lock(&self.waiting).failed.clone().map_or(Ok(()), |failed| Err(io::Error::other(failed)))
     }
 }
 
@@ -152,35 +207,81 @@ impl AuditSink for AuditLog {
         self.held
     }
 
-    fn emit<'a>(&'a self, entries: &'a [AuditEntry]) -> BoxFuture<'a, io::Result<()>> {
-        Box::pin(async move {
-            let mut current = lock(&self.current).clone();
-            let fresh = entries.iter().position(|entry| entry.sequence >= current.next()).map_or(&entries[..0], |from| &entries[from..]);
-            let Some(first) = fresh.first() else { return Ok(()) };
-            if first.sequence > current.next() {
-                current = self.skip_to(first.sequence)?;
+    fn emit(&self, entries: Vec<AuditEntry>, now: UnixMillis) -> io::Result<bool> {
+        self.failed()?;
+        let mut waiting = lock(&self.waiting);
+        waiting.now = waiting.now.max(now);
+        for entry in entries {
+            // Replay brings what is stored, or waits, once more.
+            if entry.sequence < waiting.next {
+                continue;
             }
-            let records = fresh.iter().map(AuditEntry::encode).collect();
-            current.writer.append(first.sequence - current.from, records, Box::new(|_| ())).await.map_err(io::Error::other)
-        })
+            if waiting.entries.is_empty() {
+                waiting.due = waiting.due.min(now.plus(SYNC_AFTER));
+            }
+            waiting.next = entry.sequence + 1;
+            waiting.weight += weight(&entry);
+            waiting.entries.push_back(entry);
+        }
+        Ok(waiting.weight >= WAITING_WEIGHT_MAX || waiting.now >= waiting.due)
     }
 
-    fn flush(&self) -> BoxFuture<'_, io::Result<()>> {
-        Box::pin(async move {
-            let current = lock(&self.current).clone();
-            let (done, durable) = completion();
-            // A purge of nothing takes its turn behind all entries before it; unlike an append it names no index.
-            current.writer.purge_before(0, Bytes::new(), done).await.map_err(io::Error::other)?;
-            durable.await.map_err(io::Error::other)
-        })
-    }
-
-    fn run_pending(&self) -> bool {
-        lock(&self.current).writer.run_pending()
+    fn sync(&self) -> io::Result<()> {
+        // Held all along, so that entries are stored in the order in which they are taken out.
+        let mut parts = lock(&self.parts);
+        self.failed()?;
+        let (entries, now) = {
+            let mut waiting = lock(&self.waiting);
+            waiting.weight = 0;
+            (std::mem::take(&mut waiting.entries), waiting.now)
+        };
+        let stored = parts.store(entries).and_then(|()| parts.keep_bounds(now));
+        let mut waiting = lock(&self.waiting);
+        if let Err(error) = &stored {
+            waiting.failed = Some(format!("the audit log has stopped: {}", crate::error::chain(error)));
+        }
+        waiting.due = parts.too_old_at().unwrap_or(UnixMillis::new(u64::MAX));
+        if !waiting.entries.is_empty() {
+            waiting.due = waiting.due.min(waiting.now.plus(SYNC_AFTER));
+        }
+        stored.map_err(io::Error::other)
     }
 
     fn close(&self) -> io::Result<()> {
-        let current = lock(&self.current).clone();
-        current.writer.close().map_err(io::Error::other)
+        self.sync()?;
+        lock(&self.parts).close().map_err(io::Error::other)
+    }
+}
+
+/// A table that is written only when the audit entries that its records account for are durable.
+pub(crate) struct Audited {
+    pub(crate) table: Box<dyn Table>,
+    pub(crate) audit: Arc<dyn AuditSink>,
+}
+
+impl Table for Audited {
+    fn scan(&self, visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), TableError>) -> Result<(), TableError> {
+        self.table.scan(visit)
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, TableError> {
+        self.table.get(key)
+    }
+
+    fn write(&mut self, batch: &TableBatch) -> Result<(), TableError> {
+        self.audit.sync().map_err(|error| TableError::Failed { operation: "audit", source: Box::new(error) })?;
+        self.table.write(batch)
+    }
+
+    fn flush(&mut self) -> Result<(), TableError> {
+        self.table.flush()
+    }
+
+    fn disk_bytes(&self) -> u64 {
+        self.table.disk_bytes()
+    }
+
+    fn reader(&self) -> Arc<dyn TableRead> {
+        self.table.reader()
     }
 }

@@ -29,38 +29,39 @@
 //! its 9.6, ReadIndex its 6.4, leadership transfer its 3.10, joint membership its 4.3.
 
 mod audit;
+mod change;
 mod consensus;
 mod engine;
 mod error;
 mod format;
 mod log;
 mod machine;
-mod mutation;
 mod members;
+mod mutation;
 mod network;
 mod offload;
 mod options;
 mod peer;
 mod raft;
 mod recovery;
-mod snapshot;
 mod seed;
+mod snapshot;
 mod start;
 mod stop;
-
 mod write;
+
 #[cfg(test)]
 mod tests;
 
-pub use audit::{AuditLog, AuditSink, NoAudit};
+pub use audit::{AuditCut, AuditLog, AuditOptions, AuditSink, NoAudit};
 pub use consensus::{Consensus, Status};
 pub use error::{ProposeError, ReadError, StartError, StopReason};
-pub use openraft::AsyncRuntime as Runtime;
 pub use members::{ChangeError, Membership, Overview, Progress};
+pub use openraft::AsyncRuntime as Runtime;
 pub use options::{Applied, Bootstrap, Limits, MemTables, OpenTable, Options, SledTables, Tables, Timing, Visit};
 pub use peer::{PeerError, PeerRpc, PeerTransport, Unconnected};
-pub use store::Drive;
 pub use seed::seed;
+pub use store::Drive;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

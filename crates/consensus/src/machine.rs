@@ -1,6 +1,6 @@
 //! openraft's state machine on [`State`].
 //!
-//! A batch of committed entries is applied to a working copy, then, in this order: the audit entries are stored, the new state
+//! A batch of committed entries is applied to a working copy, then, in this order: the audit log takes its entries, the new state
 //! is shown ([`Core::local`]), the proposers get their replies, the listener hears of the change sets, and the writes go to the
 //! table behind everybody's back, with the standing of the state in the same batch.
 //!
@@ -24,7 +24,7 @@ use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, storage::RaftSta
 use seams::TableBatch;
 use state::{AuditEntry, ChangeSet, Command, CommandBody, State};
 use store::WriteBehind;
-use types::{LogIndex, UnixMillis};
+use types::{FeatureLevel, LogIndex, UnixMillis};
 
 use crate::{
     Runtime,
@@ -54,6 +54,7 @@ pub(crate) struct Core {
     pub(crate) shown: Mutex<State>,
     pub(crate) applied: Arc<dyn Applied>,
     pub(crate) audit: Arc<dyn AuditSink>,
+    pub(crate) level_max: FeatureLevel,
     pub(crate) stop: Stop,
 }
 
@@ -61,6 +62,16 @@ impl Core {
     /// The state as applied here.
     pub(crate) fn local(&self) -> State {
         lock(&self.shown).clone()
+    }
+
+    /// Whether this voter may go on from a state that others made.
+    pub(crate) fn may_hold(&self, state: &State) -> Result<(), StopReason> {
+        let level = state.feature_level().map_err(|error| StopReason(chain(&error)))?;
+        if level > self.level_max {
+            let known = self.level_max;
+            return Err(StopReason(format!("the state is of feature level {level}, this node knows up to {known}: update this node")));
+        }
+        Ok(())
     }
 }
 
@@ -124,7 +135,9 @@ impl<R: Runtime> Machine<R> {
     fn judge(&mut self, index: u64, Proposal(bytes): &Proposal, batch: &mut Batch<R>) -> Result<Answer, StopReason> {
         let stop = |error: &dyn std::error::Error| StopReason(format!("log entry {index} was not applied: {error}"));
         let command = Command::decode(bytes).map_err(|error| stop(&error))?;
-        let outcome = self.state.apply(LogIndex::new(index), &command).map_err(|halt| stop(&halt))?;
+        let index = LogIndex::new(index);
+        self.state.may_follow(index, &command, self.core.level_max).map_err(|halt| stop(&halt))?;
+        let outcome = self.state.apply(index, &command).map_err(|halt| stop(&halt))?;
         for write in outcome.writes {
             let key = write.key.as_bytes().to_vec();
             batch.bytes += key.len() + write.value.as_ref().map_or(0, Bytes::len);
@@ -146,12 +159,10 @@ impl<R: Runtime> Machine<R> {
         if batch.entries == 0 {
             return Ok(());
         }
-        if !batch.audit.is_empty() {
-            self.core
-                .audit
-                .emit(&batch.audit)
-                .await
-                .map_err(|error| StopReason(format!("audit entries were not stored: {}", chain(&error))))?;
+        let not_audited = |error: io::Error| StopReason(format!("audit entries were not stored: {}", chain(&error)));
+        if self.core.audit.emit(batch.audit, self.state.last_time()).map_err(not_audited)? {
+            let audit = self.core.audit.clone();
+            self.offload.run(move || audit.sync()).await.map_err(not_audited)?;
         }
         *lock(&self.core.shown) = self.state.clone();
         for (responder, answer) in batch.answers {
@@ -263,6 +274,7 @@ impl<R: Runtime> RaftStateMachine<Types<R>> for Machine<R> {
         if standing.applied != meta.last_log_id {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the snapshot file is of another entry than announced"));
         }
+        self.core.may_hold(&state).map_err(|reason| self.stopped(reason))?;
         let old = std::mem::replace(&mut self.state, state);
         self.standing = standing;
         *lock(&self.core.shown) = self.state.clone();
@@ -289,11 +301,13 @@ impl<R: Runtime> RaftSnapshotBuilder<Types<R>> for Builder<R> {
     type SnapshotData = SnapshotFile;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
-        if !mutation::is_on(Mutation::AuditLeftBehind) {
-            self.core.audit.flush().await?;
-        }
         let (snapshots, standing, state) = (self.snapshots.clone(), self.standing.clone(), self.state.clone());
-        let (meta, snapshot) = self.offload.run(move || snapshots.write(&standing, &state)).await?;
+        let audit = (!mutation::is_on(Mutation::AuditLeftBehind)).then(|| self.core.audit.clone());
+        let written = self.offload.run(move || {
+            audit.map_or(Ok(()), |audit| audit.sync())?;
+            snapshots.write(&standing, &state)
+        });
+        let (meta, snapshot) = written.await?;
         Ok(Snapshot { meta, snapshot })
     }
 }

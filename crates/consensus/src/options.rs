@@ -161,11 +161,20 @@ pub struct Limits {
     pub keep_entries: u64,
     /// The size of a segment file of the log.
     pub segment_bytes: u64,
+    /// The feature level up to which this voter goes along; it stops before a command that needs a higher one. At most that of the build.
+    pub level_max: FeatureLevel,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { proposals_max: 4096, proposal_bytes_max: 64 << 20, snapshot_entries: 50_000, keep_entries: 10_000, segment_bytes: 32 << 20 }
+        Self {
+            proposals_max: 4096,
+            proposal_bytes_max: 64 << 20,
+            snapshot_entries: 50_000,
+            keep_entries: 10_000,
+            segment_bytes: 32 << 20,
+            level_max: FEATURE_LEVEL_MAX,
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use types::NodeId;
 
 use crate::{
     Runtime,
+    audit::Audited,
     engine::{Engine, Voter},
     error::{StartError, StopReason, chain},
     log::{RaftLog, SnapshotMark},
@@ -61,9 +62,11 @@ pub(crate) async fn start<R: Runtime>(options: Options) -> Result<Arc<dyn Engine
     });
     let (snapshots, recovered) = recover.await.map_err(|error| StartError::State { detail: chain(&error) })??;
 
-    let core = Arc::new(Core { shown: recovered.state.clone().into(), applied, audit, stop: Stop::new() });
+    let core = Arc::new(Core { shown: recovered.state.clone().into(), applied, audit, level_max: limits.level_max, stop: Stop::new() });
+    core.may_hold(&recovered.state).map_err(StartError::Stopped)?;
     core.applied.replaced(&recovered.state);
     let behind = recovered.table.and_then(|table| {
+        let table = Box::new(Audited { table, audit: core.audit.clone() });
         let started = WriteBehind::start(table, WriteBehindOptions::default(), drive);
         started.map_err(|error| tracing::error!(error = %chain(&error), "running without a table")).ok()
     });
@@ -89,11 +92,11 @@ pub(crate) async fn start<R: Runtime>(options: Options) -> Result<Arc<dyn Engine
         raft,
         core,
         server,
+        transport,
+        changing: tokio::sync::Mutex::new(()),
         clock,
         timing,
         limits,
-        transport,
-        changing: tokio::sync::Mutex::new(()),
         slots: Arc::new(Semaphore::new(limits.proposals_max)),
         bytes: Arc::new(Semaphore::new(limits.proposal_bytes_max)),
         writer,
@@ -123,7 +126,6 @@ async fn pump<R: Runtime>(writer: LogWriter, behind: Option<WriteBehind>, pumpin
         if let Some(behind) = &behind {
             behind.run_pending();
         }
-        core.audit.run_pending();
     }
 }
 

@@ -11,6 +11,7 @@
 //!
 //! The samples in `deploy` are tested to equal the defaults.
 
+mod audit;
 mod control;
 mod edge;
 mod peers;
@@ -25,6 +26,7 @@ use std::{
 
 use serde::{Serialize, de::DeserializeOwned};
 
+pub use audit::AuditConfig;
 pub use control::{ControlCertificates, ControlConfig, ControlKeys, ControlLimits, ControlListen, NewCluster, Registered, RegisteredRole};
 pub use edge::{ControlPlane, EdgeCertificates, EdgeConfig, EdgeKeys, EdgeLimits, EdgeListen};
 pub use peers::{ConsumerPattern, PeerRule};

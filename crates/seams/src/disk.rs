@@ -48,6 +48,15 @@ pub trait Disk: Send + Sync + 'static {
     /// As of the operating system.
     fn remove_file(&self, path: &Path) -> io::Result<()>;
 
+    /// Removes an empty folder. A disk that keeps no folders has nothing to do.
+    ///
+    /// # Errors
+    /// As of the operating system.
+    fn remove_dir(&self, folder: &Path) -> io::Result<()> {
+        let _ = folder;
+        Ok(())
+    }
+
     /// Makes the names in a folder durable.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use consensus::{Applied, AuditLog, Bootstrap, Consensus, Drive, Limits, MemTables, Options, ProposeError, Timing, Unconnected};
+use consensus::{Applied, AuditLog, AuditOptions, Bootstrap, Consensus, Drive, Limits, MemTables, Options, ProposeError, Timing, Unconnected};
 use feed::{
     Acks, AcksOptions, Inline, NoHandover, Publisher, PublisherOptions, PublisherParts, Session, SigningKey, WindowLimits, serve_subscriber,
 };
@@ -13,7 +13,7 @@ use futures::FutureExt;
 use openraft::AsyncRuntime;
 use seams::{Clock, Entropy, sim::SimEntropy};
 use state::{ChangeSet, Command, Reply, State};
-use store::{LogOptions, MemTable};
+use store::MemTable;
 use types::{ClusterId, NodeId, UnixMillis};
 
 use super::{
@@ -164,8 +164,9 @@ impl Voter {
 
     async fn consensus(&self, process: &Process, publisher: Arc<Publisher>, clock: Arc<SimClock>) -> Result<Consensus, String> {
         let disk: Arc<dyn seams::Disk> = Arc::new(self.disk.clone());
-        let sized = LogOptions { segment_bytes: self.sizes.segment_bytes, ..LogOptions::new("voter/audit") };
-        let audit = AuditLog::open_with(disk.clone(), sized, Drive::Manual).map_err(|error| chain(&error))?;
+        // Small parts of small files, which a simulated disk copies quickly.
+        let audited = AuditOptions { bytes_max: 128 * self.sizes.segment_bytes, ..AuditOptions::new("voter/audit") };
+        let audit = AuditLog::open(disk.clone(), audited).map_err(|error| chain(&error))?;
         let options = Options {
             node: VOTER,
             disk,

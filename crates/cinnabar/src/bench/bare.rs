@@ -5,14 +5,14 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::{Context, Result};
-use consensus::{AuditLog, Bootstrap, Consensus, Drive, Limits, Options, SledTables, Timing, Unconnected};
+use consensus::{AuditLog, AuditOptions, Bootstrap, Consensus, Drive, Limits, Options, SledTables, Timing, Unconnected};
 use runtime::{OsEntropy, RealClock};
 use seams::{Clock, Disk, Entropy};
 use state::{
     Command, CommandBody, FEATURE_LEVEL_MAX, InitCluster, NewDek, NewNode, NewSecret, Origin, Principal, Recipient, RequestKey,
     SealedInput, Stage,
     limits::Quota,
-    record::{EnvelopeRecord, MemberKey, NodeRole, SettingsRecord, WrappedDek},
+    record::{AuthorityRecord, EnvelopeRecord, MemberKey, NodeRole, SettingsRecord, WrappedDek},
 };
 use store::SledOptions;
 use types::{
@@ -51,7 +51,7 @@ impl Bare {
     pub(super) async fn start(ground: &Ground, secrets: u32, value_bytes: u32) -> Result<Self> {
         let (disk, folder) = (Arc::new(ground.disk.clone()), ground.folder().join("bare"));
         disk.create_dir_all(&folder)?;
-        let audit = AuditLog::open(disk.clone(), folder.join("audit"), Drive::Thread).context("cannot open the audit log")?;
+        let audit = AuditLog::open(disk.clone(), AuditOptions::new(folder.join("audit"))).context("cannot open the audit log")?;
         let consensus = Consensus::start(Options {
             node: NODE,
             disk,
@@ -124,6 +124,8 @@ impl Inner {
             public_key: random(KEY_BYTES),
             envelope_key: random(KEY_BYTES),
             labels: BTreeMap::new(),
+            address: None,
+            feature_level: FEATURE_LEVEL_MAX,
         };
         let init = InitCluster {
             cluster,
@@ -137,6 +139,8 @@ impl Inner {
             commitment: [2; 32],
             envelopes: vec![(Recipient::Root(RootKeyId::from_bytes(OsEntropy.id())), EnvelopeRecord { bytes: random(ENVELOPE_BYTES) })],
             nodes: vec![node],
+            authority: AuthorityRecord { certificate: random(KEY_BYTES), envelopes: Vec::new() },
+            recovery: None,
         };
         self.propose(Principal::System, None, CommandBody::InitCluster(Box::new(init))).await
     }

@@ -128,6 +128,10 @@ impl Disk for CountingDisk {
         RealDisk.remove_file(path)
     }
 
+    fn remove_dir(&self, folder: &Path) -> io::Result<()> {
+        self.disk.remove_dir(folder)
+    }
+
     fn sync_dir(&self, folder: &Path) -> io::Result<()> {
         RealDisk.sync_dir(folder)
     }

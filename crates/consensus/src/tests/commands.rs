@@ -2,7 +2,7 @@
 
 use state::{
     Command, CommandBody, InitCluster, NewNode, Origin, Principal, Recipient, RequestKey,
-    record::{EnvelopeRecord, MemberKey, NodeRole, SettingsRecord},
+    record::{AuthorityRecord, EnvelopeRecord, MemberKey, NodeRole, SettingsRecord},
 };
 use types::{
     AccountId, AccountName, ClusterId, FeatureLevel, KeyDomain, NodeId, NodeName, PrincipalName, RequestId, RootKeyId, StoreId, StoreName,
@@ -33,6 +33,8 @@ pub(super) fn init(voters: &[u64]) -> Command {
         public_key: vec![*id as u8; 32],
         envelope_key: vec![*id as u8; 32],
         labels: Default::default(),
+        address: None,
+        feature_level: FeatureLevel::new(1),
     };
     let body = CommandBody::InitCluster(Box::new(InitCluster {
         cluster,
@@ -46,6 +48,8 @@ pub(super) fn init(voters: &[u64]) -> Command {
         commitment: [3; 32],
         envelopes: vec![(Recipient::Root(RootKeyId::from_bytes([4; 16])), EnvelopeRecord { bytes: vec![5; 64] })],
         nodes: voters.iter().map(node).collect(),
+        authority: AuthorityRecord { certificate: vec![1], envelopes: Vec::new() },
+        recovery: None,
     }));
     command(Principal::System, body)
 }
@@ -83,4 +87,15 @@ pub(super) fn create_store(account: u64, number: u64) -> Command {
         name: StoreName::new(format!("store-{number}")).unwrap(),
     };
     command(Principal::Operator { token: OPERATOR }, body)
+}
+
+/// A control node says which feature level it knows.
+pub(super) fn update_level(node: u64, level: u32) -> Command {
+    let node = NodeId::new(node);
+    command(Principal::Node { node }, CommandBody::UpdateNode { node, address: None, feature_level: FeatureLevel::new(level) })
+}
+
+/// Raises the feature level.
+pub(super) fn raise_level(to: u32) -> Command {
+    command(Principal::Operator { token: OPERATOR }, CommandBody::RaiseFeatureLevel { to: FeatureLevel::new(to) })
 }

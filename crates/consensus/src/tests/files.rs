@@ -35,6 +35,10 @@ impl Disk for RealDisk {
         fs::remove_file(path)
     }
 
+    fn remove_dir(&self, folder: &Path) -> io::Result<()> {
+        fs::remove_dir(folder)
+    }
+
     fn sync_dir(&self, folder: &Path) -> io::Result<()> {
         fs::File::open(folder)?.sync_all()
     }

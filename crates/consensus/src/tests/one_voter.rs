@@ -12,7 +12,7 @@ use state::{RefusalKind, State};
 use types::LogIndex;
 
 use super::{
-    commands::{account_id, create_account, create_account_once, create_store, init},
+    commands::{account_id, create_account, create_account_once, create_store, init, raise_level, update_level},
     rig::{Heard, Rig, simulate},
 };
 use crate::{Drive, Limits, MemTables, OpenTable, ProposeError, Runtime, StartError, Tables, Visit, lock};
@@ -100,10 +100,46 @@ pub(super) fn crash_again_and_again(seed: u64) {
 /// The stored audit entries are one chain, and reach at least as far as those of the state before it was replayed.
 fn check_audit(rig: &Rig, state: &State) {
     let head = state.audit_head().unwrap();
-    let entries = rig.audit_entries();
-    assert!(entries.windows(2).all(|pair| pair[0].sequence + 1 == pair[1].sequence), "the audit log has a gap");
-    assert!(entries.first().is_none_or(|first| first.sequence == 1), "the audit log lost its beginning");
-    assert!(entries.len() as u64 <= head.sequence, "the audit log holds what never was");
+    let (cut, entries) = rig.audit_entries();
+    let (mut sequence, mut hash) = cut.map_or((0, types::Hash::ZERO), |cut| (cut.sequence, cut.hash));
+    for entry in entries {
+        assert_eq!((entry.sequence, entry.previous), (sequence + 1, hash), "the audit log has a gap, or lost its beginning");
+        (sequence, hash) = (entry.sequence, state::AuditEntry::hash_of(&entry.encode()));
+    }
+    assert!(sequence <= head.sequence, "the audit log holds what never was");
+    assert!(sequence < head.sequence || hash == head.hash, "the audit log ends in another chain");
+}
+
+#[test]
+fn audit_log_is_cut_by_size_and_its_chain_goes_on_from_the_cut() {
+    let rig = Rig { audit_bytes_max: 1, ..Rig::new(1, &[1]) };
+    let mut cuts = 0;
+    for round in 0..8 {
+        simulate(round, async {
+            let voter = ready(&rig, &Arc::default()).await;
+            voter.recovered().await.unwrap();
+            for number in 1..=60 {
+                voter.propose(create_account(round * 100 + number)).await.unwrap();
+            }
+            check_audit(&rig, &voter.local());
+        });
+        let before = rig.audit_entries().0;
+        rig.crash(round);
+        let after = rig.audit_entries().0;
+        assert!(after.map(|cut| cut.sequence) <= before.map(|cut| cut.sequence));
+        cuts += u64::from(after.is_some());
+    }
+    assert!(cuts > 2, "nothing was cut, so nothing was tested");
+    simulate(99, async {
+        let voter = ready(&rig, &Arc::default()).await;
+        voter.shutdown().await;
+        let (cut, entries) = rig.audit_entries();
+        let state = voter.local();
+        check_audit(&rig, &state);
+        assert_eq!(entries.last().map(|last| last.sequence), Some(state.audit_head().unwrap().sequence));
+        assert!(cut.is_some_and(|cut| cut.sequence + 1 == entries[0].sequence), "{cut:?}");
+        assert!(rig.audit().bytes() < 200 << 10, "{}", rig.audit().bytes());
+    });
 }
 
 #[test]
@@ -258,7 +294,7 @@ fn audit_log_keeps_each_entry_once_through_crashes() {
         let voter = ready(&rig, &Arc::default()).await;
         let head = voter.local().audit_head().unwrap();
         voter.shutdown().await;
-        let audit = rig.audit(Drive::Inline);
+        let audit = rig.audit();
         let entries = audit.read(1..u64::MAX, usize::MAX).unwrap();
         assert_eq!(entries.len() as u64, head.sequence);
         let mut previous = types::Hash::ZERO;
@@ -299,6 +335,34 @@ fn entry_that_does_not_decode_stops_the_voter_before_it_is_applied() {
         assert!(reason.to_string().contains("feature level 99"), "{reason}");
         assert!(voter.local().account(account_id(1)).unwrap().is_some());
         assert!(matches!(voter.propose(create_account(3)).await, Err(ProposeError::Stopped(_))));
+    });
+}
+
+#[test]
+fn voter_held_at_level_1_stops_before_the_level_rises_and_does_not_start_above_it() {
+    let held = |rig: &Rig| Rig { limits: Limits { level_max: types::FeatureLevel::new(1), ..rig.limits }, ..rig.survivor() };
+    let rig = Rig::new(1, &[1]);
+    let text = "it needs feature level 2, this node knows up to 1: update this node";
+    simulate(1, async {
+        let voter = ready(&held(&rig), &Arc::default()).await;
+        voter.propose(create_account(1)).await.unwrap();
+        voter.propose(update_level(1, 2)).await.unwrap();
+        let lost = voter.propose(raise_level(2)).await.unwrap_err();
+        assert!(matches!(lost, ProposeError::Unknown { .. }), "{lost}");
+        let reason = voter.stopped().await.to_string();
+        assert!(reason.contains(text), "{reason}");
+        assert_eq!(voter.local().feature_level().unwrap().get(), 1);
+        assert!(voter.local().account(account_id(1)).unwrap().is_some());
+    });
+    // Updated, it takes the command that stopped it. Its older build could not go on from there.
+    simulate(2, async {
+        let voter = ready(&rig, &Arc::default()).await;
+        assert_eq!(voter.local().feature_level().unwrap().get(), 2);
+        voter.shutdown().await;
+    });
+    simulate(3, async {
+        let error = held(&rig).start(Arc::new(())).await.err().unwrap();
+        assert!(error.to_string().contains("the state is of feature level 2, this node knows up to 1"), "{error}");
     });
 }
 

@@ -10,7 +10,7 @@ use super::{
     commands::{account_id, create_account, init},
     files::RealDisk,
 };
-use crate::{AuditLog, Bootstrap, Consensus, Drive, Limits, Options, SledTables, Timing, Unconnected};
+use crate::{AuditLog, AuditOptions, Bootstrap, Consensus, Drive, Limits, Options, SledTables, Timing, Unconnected};
 
 /// A clock whose ticks never come due.
 struct Still;
@@ -31,7 +31,7 @@ impl Clock for Still {
 
 async fn start(folder: &Path) -> Consensus {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-    let audit = AuditLog::open(disk.clone(), folder.join("audit"), Drive::Thread).unwrap();
+    let audit = AuditLog::open(disk.clone(), AuditOptions::new(folder.join("audit"))).unwrap();
     let voter = Consensus::start(Options {
         node: NodeId::new(1),
         disk,

@@ -18,8 +18,8 @@ use store::LogOptions;
 use types::{Hash, NodeId, Position, UnixMillis};
 
 use crate::{
-    Applied, AuditLog, Bootstrap, Consensus, Drive, Limits, MemTables, Options, PeerTransport, Runtime, StartError, Timing, Unconnected,
-    lock,
+    Applied, AuditLog, AuditOptions, Bootstrap, Consensus, Drive, Limits, MemTables, Options, PeerTransport, Runtime, StartError, Timing,
+    Unconnected, lock,
 };
 
 /// The simulated runtime's time.
@@ -98,6 +98,7 @@ pub(super) struct Rig {
     pub(super) drive: Drive,
     pub(super) limits: Limits,
     pub(super) voters: BTreeMap<NodeId, String>,
+    pub(super) audit_bytes_max: u64,
 }
 
 impl Rig {
@@ -109,6 +110,7 @@ impl Rig {
             drive: Drive::Manual,
             limits: Limits { snapshot_entries: 40, keep_entries: 10, segment_bytes: SEGMENT_BYTES, ..Limits::default() },
             voters: voters.iter().map(|id| (NodeId::new(*id), format!("voter-{id}"))).collect(),
+            audit_bytes_max: 128 * SEGMENT_BYTES,
         }
     }
 
@@ -121,26 +123,25 @@ impl Rig {
         LogOptions { segment_bytes: SEGMENT_BYTES, ..LogOptions::new(self.folder().join(name)) }
     }
 
-    /// Its audit log.
-    pub(super) fn audit(&self, drive: Drive) -> AuditLog {
-        AuditLog::open_with(Arc::new(self.disk.clone()), self.log_options("audit"), drive).unwrap()
+    /// Its audit log: in small files, which a simulated disk copies quickly.
+    pub(super) fn audit(&self) -> AuditLog {
+        AuditLog::open(Arc::new(self.disk.clone()), self.audit_options()).unwrap()
     }
 
-    /// What its disk holds of the audit log, read while it runs, on a copy of the disk; all logs of it, with their gaps.
-    pub(super) fn audit_entries(&self) -> Vec<state::AuditEntry> {
-        let folder = self.folder().join("audit");
+    fn audit_options(&self) -> AuditOptions {
+        AuditOptions { bytes_max: self.audit_bytes_max, ..AuditOptions::new(self.folder().join("audit")) }
+    }
+
+    /// What its disk holds of the audit log, read while it runs, on a copy of the disk, and where it was cut.
+    pub(super) fn audit_entries(&self) -> (Option<crate::AuditCut>, Vec<state::AuditEntry>) {
         let copy = SimDisk::new();
         for path in self.disk.files() {
             let file = copy.open(&path, OpenMode::CreateNew).unwrap();
             file.write_all_at(&self.disk.read(&path).unwrap(), 0).unwrap();
         }
-        let names: std::collections::BTreeSet<_> = copy.list(&folder).unwrap().into_iter().collect();
-        let logs = names.iter().flat_map(|name| {
-            let options = LogOptions { segment_bytes: SEGMENT_BYTES, ..LogOptions::new(folder.join(name)) };
-            let (_writer, reader) = store::LogWriter::open(Arc::new(copy.clone()), options, Drive::Manual).unwrap();
-            reader.read(0..u64::MAX, usize::MAX).unwrap()
-        });
-        logs.map(|(_, stored)| state::AuditEntry::decode(&stored).unwrap()).collect()
+        let log = AuditLog::open(Arc::new(copy), self.audit_options()).unwrap();
+        let stored = log.read(0..u64::MAX, usize::MAX).unwrap();
+        (log.cut(), stored.iter().map(|(_, stored)| state::AuditEntry::decode(stored).unwrap()).collect())
     }
 
     /// Options of a voter on this disk.
@@ -154,7 +155,7 @@ impl Rig {
             clock,
             transport,
             applied: heard,
-            audit: Arc::new(self.audit(self.drive)),
+            audit: Arc::new(self.audit()),
             bootstrap: Some(Bootstrap { voters: self.voters.clone() }),
             timing: Timing { deadline: Duration::from_secs(2), ..Timing::default() },
             limits: self.limits,

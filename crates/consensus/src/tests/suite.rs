@@ -60,7 +60,13 @@ fn storage(disk: Arc<dyn Disk>, folder: &std::path::Path, drive: Drive) -> (Raft
     let log = RaftLog::new(writer, reader, SnapshotMark::default(), offload);
     let snapshots = Snapshots::open(disk, &folder.join("snapshots"), folder.join("incoming"), SnapshotMark::default()).unwrap();
     let (standing, state) = recovery::nothing();
-    let core = Core { shown: state.into(), applied: Arc::new(()), audit: Arc::new(NoAudit), stop: Stop::new() };
+    let core = Core {
+        shown: state.into(),
+        applied: Arc::new(()),
+        audit: Arc::new(NoAudit),
+        level_max: state::FEATURE_LEVEL_MAX,
+        stop: Stop::new(),
+    };
     let behind = WriteBehind::start(Box::new(MemTable::default()), WriteBehindOptions::default(), drive).unwrap();
     (log, Machine::new(Arc::new(core), standing, Some(behind), Arc::new(snapshots), offload))
 }

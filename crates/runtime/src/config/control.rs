@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use types::{NodeId, NodeName};
 
 use super::{
-    ByteSize, Checks, ConnectionLimits, Fault, HostPort, Join, LogConfig, Never, Node, Shutdown, SnapshotsConfig, TlsFiles,
+    AuditConfig, ByteSize, Checks, ConnectionLimits, Fault, HostPort, Join, LogConfig, Never, Node, Shutdown, SnapshotsConfig, TlsFiles,
     sections::{below, check_names, identity, in_ms},
     units::duration,
     within,
@@ -40,6 +40,8 @@ pub struct ControlConfig {
     pub connections: ConnectionLimits,
     /// Limits of what is held and queued.
     pub limits: ControlLimits,
+    /// How much of the audit log is kept.
+    pub audit: AuditConfig,
     /// Archives that are saved by the clock.
     pub snapshots: SnapshotsConfig,
     /// What is logged.
@@ -188,6 +190,7 @@ impl Default for ControlConfig {
             cluster: NewCluster::default(),
             connections: ConnectionLimits::default(),
             limits: ControlLimits::default(),
+            audit: AuditConfig::default(),
             snapshots: SnapshotsConfig::default(),
             log: LogConfig::default(),
             shutdown: Shutdown::default(),
@@ -306,6 +309,7 @@ impl Checks for ControlConfig {
         }
         self.connections.check()?;
         self.snapshots.check()?;
+        self.audit.check()?;
         self.log.check()?;
         self.shutdown.check()
     }
