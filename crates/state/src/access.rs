@@ -154,6 +154,14 @@ pub enum Operation {
     RaiseLevel,
     /// Move log time and run steps of background jobs.
     Housekeep,
+    /// Make and revoke join tokens.
+    ManageJoinTokens,
+    /// Enrol a node that showed a join token.
+    EnrolNodes,
+    /// Save the whole state as an archive.
+    SaveSnapshots,
+    /// Say which control nodes vote, and which one leads.
+    ManageMembership,
 }
 
 /// One row of the table.
@@ -174,7 +182,7 @@ const ALL: RoleSet = RoleSet::of(&Role::ALL);
 const NONE: RoleSet = RoleSet::of(&[]);
 
 /// The one table: operation, roles that have it, and whether a control node may do it unasked.
-const TABLE: [Row; 14] = [
+const TABLE: [Row; 18] = [
     Row { operation: Operation::ReadMetadata, name: "read metadata", roles: ALL, nodes: true },
     Row { operation: Operation::ManageAccounts, name: "manage accounts", roles: SUPER, nodes: false },
     Row { operation: Operation::ManageStores, name: "manage stores", roles: ADMIN, nodes: false },
@@ -189,6 +197,10 @@ const TABLE: [Row; 14] = [
     Row { operation: Operation::RevokeNode, name: "revoke nodes", roles: SUPER, nodes: false },
     Row { operation: Operation::RaiseLevel, name: "raise the feature level", roles: SUPER, nodes: true },
     Row { operation: Operation::Housekeep, name: "run housekeeping", roles: NONE, nodes: true },
+    Row { operation: Operation::ManageJoinTokens, name: "manage join tokens", roles: SUPER, nodes: false },
+    Row { operation: Operation::EnrolNodes, name: "enrol nodes", roles: NONE, nodes: true },
+    Row { operation: Operation::SaveSnapshots, name: "save snapshots", roles: SUPER, nodes: false },
+    Row { operation: Operation::ManageMembership, name: "manage the cluster's members", roles: SUPER, nodes: false },
 ];
 
 impl Operation {

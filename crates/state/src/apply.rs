@@ -14,6 +14,7 @@
 mod cascade;
 mod consumers;
 mod deks;
+mod enrolment;
 mod entry;
 mod gate;
 mod keks;
@@ -48,12 +49,14 @@ pub enum Halt {
         applied: LogIndex,
     },
     /// The command needs a newer build.
-    #[error("applying index {index}: it needs feature level {level}, this build knows up to {}: update this node", FEATURE_LEVEL_MAX)]
+    #[error("applying index {index}: it needs feature level {level}, this node knows up to {known}: update this node")]
     Level {
         /// The command's index.
         index: LogIndex,
         /// The level that it needs.
         level: FeatureLevel,
+        /// The level up to which this node goes along.
+        known: FeatureLevel,
     },
     /// A record does not decode.
     #[error("applying a command: the state is damaged")]
@@ -143,13 +146,19 @@ fn follows(state: &State, index: LogIndex, command: &Command) -> Result<(), Halt
     if index <= state.applied {
         return Err(Halt::Order { index, applied: state.applied });
     }
-    let needed = match &command.body {
+    let needed = level_needed(state, command)?;
+    if needed > FEATURE_LEVEL_MAX { Err(Halt::Level { index, level: needed, known: FEATURE_LEVEL_MAX }) } else { Ok(()) }
+}
+
+/// The feature level that a node has to know so that it may go on with this command applied.
+pub(crate) fn level_needed(state: &State, command: &Command) -> Result<FeatureLevel, Halt> {
+    let brought = match &command.body {
         CommandBody::InitCluster(init) => init.settings.feature_level,
-        CommandBody::RaiseFeatureLevel { to, .. } if Some(*to) == gate::level(state)?.next() => *to,
-        _ => command.level,
-    }
-    .max(command.level);
-    if needed > FEATURE_LEVEL_MAX { Err(Halt::Level { index, level: needed }) } else { Ok(()) }
+        // Only the one that would be in force afterwards: any other is refused, and that takes no knowledge of it.
+        CommandBody::RaiseFeatureLevel { to } if Some(*to) == gate::level(state)?.next() => *to,
+        _ => FeatureLevel::default(),
+    };
+    Ok(brought.max(command.level).max(command.body.kind().level()))
 }
 
 type Decision = (Result<Reply, Refusal>, Option<Arc<ChangeSet>>);
@@ -225,17 +234,22 @@ fn perform(view: &mut View<'_>, identity: &Identity, body: &CommandBody) -> Judg
         CommandBody::RewrapDeks { items } => deks::rewrap(view, items),
         CommandBody::KekEpoch { domain, epoch, step } => keks::step(view, domain, *epoch, step),
         CommandBody::RegisterNode { node } => nodes::register(view, node),
-        CommandBody::RevokeNode { node, epochs } => nodes::revoke(view, *node, epochs),
-        CommandBody::SetSignerSet { version, threshold, keys, signatures } => {
-            nodes::set_signers(view, *version, *threshold, keys, signatures)
-        }
+        CommandBody::RevokeNode { node, epochs, signer_set } => nodes::revoke(view, *node, epochs, signer_set.as_ref()),
+        CommandBody::SetSignerSet { set } => nodes::set_signers(view, set),
         CommandBody::CreateOperatorToken { token, hash, name, grants, expires } => {
             operators::create(view, *token, *hash, name, grants, *expires)
         }
         CommandBody::RevokeOperatorToken { token } => operators::revoke(view, *token),
         CommandBody::SetQuota { account, quota } => stores::set_quota(view, *account, *quota),
-        CommandBody::RaiseFeatureLevel { to, supported_by } => nodes::raise_level(view, *to, supported_by),
+        CommandBody::RaiseFeatureLevel { to } => nodes::raise_level(view, *to),
         CommandBody::Tick => Ok(ReplyBody::Ticked),
         CommandBody::Step { job } => cascade::step(view, *job),
+        CommandBody::EditQuota { account, stores, secrets, value_bytes } => {
+            stores::edit_quota(view, *account, stores::QuotaEdit { stores: *stores, secrets: *secrets, value_bytes: *value_bytes })
+        }
+        CommandBody::CreateJoinToken { token, hash } => enrolment::create_token(view, identity, token, *hash),
+        CommandBody::RevokeJoinToken { token } => enrolment::revoke_token(view, *token),
+        CommandBody::EnrolNode(enrol) => enrolment::enrol(view, enrol),
+        CommandBody::UpdateNode { node, address, feature_level } => nodes::update(view, *node, address.as_ref(), *feature_level),
     }
 }

@@ -20,7 +20,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use types::{FeatureLevel, NodeId, RequestId, UnixMillis};
 
-pub use body::{CommandBody, InitCluster, KekStep, NewDek, NewEpoch, NewNode, NewSecret, PointerMove, Rewrap, SealedInput, Stage};
+pub use body::{
+    CommandBody, EnrolNode, InitCluster, KekStep, NewDek, NewEpoch, NewJoinToken, NewNode, NewSecret, NewSignerSet, NodeEnvelope,
+    PointerMove, Rewrap, SealedInput, Stage,
+};
 pub use kind::CommandKind;
 
 use crate::{FEATURE_LEVEL_MAX, format::FormatError, limits::CHANGE_SET_BYTES_MAX};

@@ -216,11 +216,7 @@ pub enum GenerationError {
 ///
 /// # Errors
 /// [`GenerationError`]; `sign` was then not called, or what it signed is of no use.
-pub fn begin_generation(
-    restored: &State,
-    beginning: &Beginning,
-    sign: impl FnOnce(&[u8]) -> [u8; 64],
-) -> Result<Begun, GenerationError> {
+pub fn begin_generation(restored: &State, beginning: &Beginning, sign: impl FnOnce(&[u8]) -> [u8; 64]) -> Result<Begun, GenerationError> {
     let settings = restored.settings()?.ok_or(GenerationError::Empty)?;
     if restored.recovery()?.is_none() {
         return Err(GenerationError::NoRecoveryKey);
@@ -351,9 +347,7 @@ fn signers(
     let (keys, threshold) = (&beginning.signers, beginning.threshold);
     let sorted = keys.is_sorted_by(|one, next| one.node < next.node);
     if keys.is_empty() || keys.len() > SIGNERS_MAX || !sorted || threshold == 0 || threshold as usize > keys.len() {
-        return refuse(format!(
-            "a signer set needs 1 to {SIGNERS_MAX} members by rising node id, and a threshold from 1 to their number"
-        ));
+        return refuse(format!("a signer set needs 1 to {SIGNERS_MAX} members by rising node id, and a threshold from 1 to their number"));
     }
     let good = |record: &NodeRecord| record.role == NodeRole::Control && record.revoked.is_none();
     if let Some(member) = keys.iter().find(|member| !nodes.get(&member.node).is_some_and(good)) {

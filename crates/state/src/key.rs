@@ -23,8 +23,8 @@ use std::{
 use codec::Writer;
 use serde::{Deserialize, Serialize};
 use types::{
-    AccountId, BindingName, ConsumerRef, DekId, KekEpoch, KeyDomain, LogIndex, NodeId, RequestId, RootKeyId, SecretId, SecretName, StoreId,
-    StoreName, TokenId, ValueId,
+    AccountId, BindingName, ConsumerRef, DekId, Generation, KekEpoch, KeyDomain, LogIndex, NodeId, RequestId, RootKeyId, SecretId,
+    SecretName, StoreId, StoreName, TokenId, ValueId,
 };
 
 /// Which kind of record a key leads to: the first byte of a key. Stored; numbers are only ever added. 0x10 to 0x1f are set aside
@@ -60,6 +60,10 @@ pub enum Keyspace {
     ConsumerToken = 0x0d,
     /// Bindings.
     Binding = 0x0e,
+    /// The public halves of the offline recovery key, one record.
+    Recovery = 0x0f,
+    /// Generations after the first, each by the statement that began it.
+    Generation = 0x20,
     /// Applied index, log time and head of the chain, one record.
     Head = 0x80,
     /// Operators' tokens by hash.
@@ -92,11 +96,17 @@ pub enum Keyspace {
     ConsumerUsage = 0x8e,
     /// Hashes of consumers' tokens by consumer and token id.
     ConsumerTokenId = 0x8f,
+    /// The cluster's certificate authority, one record.
+    Authority = 0x90,
+    /// Join tokens by hash.
+    JoinToken = 0x91,
+    /// Hashes of join tokens by token id.
+    JoinTokenId = 0x92,
 }
 
 impl Keyspace {
     /// All keyspaces, in the order of their numbers.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 35] = [
         Self::Settings,
         Self::SignerSet,
         Self::Node,
@@ -111,6 +121,8 @@ impl Keyspace {
         Self::Consumer,
         Self::ConsumerToken,
         Self::Binding,
+        Self::Recovery,
+        Self::Generation,
         Self::Head,
         Self::OperatorToken,
         Self::OperatorTokenId,
@@ -127,6 +139,9 @@ impl Keyspace {
         Self::BoundBy,
         Self::ConsumerUsage,
         Self::ConsumerTokenId,
+        Self::Authority,
+        Self::JoinToken,
+        Self::JoinTokenId,
     ];
 
     /// The stored number.
@@ -214,6 +229,8 @@ pub enum TypedKey {
     Consumer { consumer: ConsumerRef },
     ConsumerToken { hash: [u8; 32] },
     Binding { consumer: ConsumerRef, name: BindingName },
+    Recovery,
+    Generation { generation: Generation },
     Head,
     OperatorToken { hash: [u8; 32] },
     OperatorTokenId { token: TokenId },
@@ -230,6 +247,9 @@ pub enum TypedKey {
     BoundBy { target: BoundTo, consumer: ConsumerRef, name: BindingName },
     ConsumerUsage { consumer: ConsumerRef },
     ConsumerTokenId { consumer: ConsumerRef, token: TokenId },
+    Authority,
+    JoinToken { hash: [u8; 32] },
+    JoinTokenId { token: TokenId },
 }
 
 /// Bytes that are no key.
@@ -344,7 +364,7 @@ impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.decode() {
             // Hashes of tokens are no tokens, but are kept out of logs all the same.
-            Ok(TypedKey::ConsumerToken { .. } | TypedKey::OperatorToken { .. }) | Err(_) => {
+            Ok(TypedKey::ConsumerToken { .. } | TypedKey::OperatorToken { .. } | TypedKey::JoinToken { .. }) | Err(_) => {
                 write!(f, "Key({:#04x}, {} bytes)", self.as_bytes().first().copied().unwrap_or_default(), self.as_bytes().len())
             }
             Ok(typed) => write!(f, "Key({typed:?})"),

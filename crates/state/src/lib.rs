@@ -25,7 +25,9 @@ mod change_set;
 mod command;
 mod digest;
 mod format;
+mod generation;
 mod key;
+mod large;
 pub mod limits;
 mod map;
 mod packed;
@@ -40,12 +42,16 @@ pub use apply::{Halt, Outcome};
 pub use audit::{AuditEntry, AuditOutcome, AuditPrincipal, AuditTarget};
 pub use change_set::{Change, ChangeSet, ChangeSetError, ChangeSetHeader};
 pub use command::{
-    Command, CommandBody, CommandError, CommandKind, InitCluster, KekStep, NewDek, NewEpoch, NewNode, NewSecret, Origin, PointerMove,
-    Principal, RequestKey, Rewrap, SealedInput, Stage,
+    Command, CommandBody, CommandError, CommandKind, EnrolNode, InitCluster, KekStep, NewDek, NewEpoch, NewJoinToken, NewNode, NewSecret,
+    NewSignerSet, NodeEnvelope, Origin, PointerMove, Principal, RequestKey, Rewrap, SealedInput, Stage,
 };
 pub use format::FormatError;
+pub use generation::{Beginning, Begun, GenerationError, GenerationStatement, REVISIONS_SPARED, SignedGeneration, begin_generation};
 pub use key::{JobId, Key, KeyError, Keyspace, Prefix, Recipient, TypedKey};
-pub use propagated::{BUCKETS, ChainError, ChainHead, Propagated, ReadError, Root, bucket_hash, bucket_of, root_of_buckets};
+pub use large::{Content, LARGE_VALUE_BYTES, LARGE_VALUE_WEIGHT, LargeValue, LargeValues, Unreadable, record_weight};
+pub use propagated::{
+    BUCKETS, ChainError, ChainHead, Loading, Propagated, ReadError, Root, bucket_hash, bucket_of, leaf as record_hash, root_of_buckets,
+};
 pub use reply::{Refusal, RefusalKind, Reply, ReplyBody};
 pub use state::{Applied, LoadError, Page, SealingDek, State, Write};
 pub use statement::{AckStatement, CheckpointStatement, SealStatement, Signed, Statement, StatementError};
@@ -53,4 +59,9 @@ pub use statement::{AckStatement, CheckpointStatement, SealStatement, Signed, St
 use types::FeatureLevel;
 
 /// The newest feature level that this build can apply. A log or a stream of a newer one stops the node.
-pub const FEATURE_LEVEL_MAX: FeatureLevel = FeatureLevel::new(1);
+///
+/// | level | what it brought |
+/// |---|---|
+/// | 1 | the beginning |
+/// | 2 | [`CommandBody::EditQuota`]: a change of one limit leaves the others alone |
+pub const FEATURE_LEVEL_MAX: FeatureLevel = FeatureLevel::new(2);

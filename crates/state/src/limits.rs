@@ -31,6 +31,18 @@ pub const NODES_MAX: u32 = 10_000;
 pub const OPERATOR_TOKENS_MAX: u32 = 10_000;
 /// Grants of one operator token.
 pub const GRANTS_MAX: usize = 64;
+/// Join tokens of one cluster, those included that are kept to be looked at.
+pub const JOIN_TOKENS_MAX: usize = 1000;
+/// Nodes that join by one token.
+pub const JOIN_TOKEN_USES_MAX: u32 = 1000;
+/// How long a join token may be good for.
+pub const JOIN_TOKEN_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// How long a join token is kept to be looked at after it has expired, in log time.
+pub const JOIN_TOKEN_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+/// Bytes of the address where a node is reached: a host name of 253 bytes, a colon and a port.
+pub const ADDRESS_BYTES_MAX: usize = 259;
+/// KEK epochs of all domains that are not destroyed: what a node's key ring holds.
+pub const OPEN_EPOCHS_MAX: usize = 64;
 /// Labels of one node.
 pub const LABELS_MAX: usize = 32;
 /// Envelopes that one command hands over for a KEK epoch.

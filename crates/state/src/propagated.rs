@@ -8,22 +8,27 @@
 //! 2. A set is accepted whole or refused whole.
 //! 3. Readers treat what is marked as deleting as gone.
 //!
-//! **Concurrency**: a value like any other. A clone costs four reference counts and shares all records.
+//! A state that was given a place for [`LargeValues`] holds sealed values above a bound only by reference; see `large.rs`. Edges do so.
+//! Control nodes hold all in memory: `apply` may not read a disk, and what they hold is bounded by quotas.
+//!
+//! **Concurrency**: a value like any other. A clone costs a few reference counts and shares all records.
 
 mod accept;
 mod buckets;
 mod readers;
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use types::{ChainId, Generation, Hash, Position, UnixMillis};
 
 pub use accept::ChainError;
 pub(crate) use accept::record_bytes;
-pub use buckets::{BUCKETS, bucket_hash, bucket_of, root_of_buckets};
+pub use buckets::{BUCKETS, bucket_hash, bucket_of, leaf, root_of_buckets};
 pub use readers::ReadError;
-pub(crate) use readers::read;
+pub(crate) use readers::{decode_content, read};
 
-use crate::{Change, ChangeSet, Key, Prefix, SealStatement, Signed, map::Records};
+use crate::{ChangeSet, Content, Key, LargeValues, Prefix, SealStatement, Signed, map::Records};
 
 /// Where a chain of change sets ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +56,14 @@ pub struct Propagated {
     records: Records,
     buckets: buckets::Buckets,
     head: ChainHead,
+    /// Where large values lie; none where all are in memory.
+    place: Option<Arc<dyn LargeValues>>,
+}
+
+/// A state being made of records from a snapshot or a table.
+pub struct Loading {
+    state: Propagated,
+    portion: Vec<(Key, Option<Content>)>,
 }
 
 /// What an edge serves: a state and the verified seal that covers it.
@@ -71,25 +84,42 @@ impl Default for Propagated {
 impl Propagated {
     /// The state before the first change set, at position 0.0.
     pub fn empty() -> Self {
-        Self { records: Records::default(), buckets: buckets::Buckets::default(), head: ChainHead::default() }
+        Self { records: Records::default(), buckets: buckets::Buckets::default(), head: ChainHead::default(), place: None }
+    }
+
+    /// As [`Propagated::empty`], for a state whose large values are to lie in `place`.
+    pub fn empty_with(place: Arc<dyn LargeValues>) -> Self {
+        Self { place: Some(place), ..Self::empty() }
     }
 
     /// Takes records that were read from a snapshot or a table, in any order, as the state at `head`. Whether they are complete and
     /// unchanged shows in [`Propagated::state_root`], which the caller compares with a verified seal.
-    pub fn from_records(head: ChainHead, records: impl IntoIterator<Item = (Key, Bytes)>) -> Self {
-        let mut state = Self { head, ..Self::empty() };
-        // In portions, so that each bucket and node is hashed about once and no second copy of all records is held.
-        const PORTION: usize = 65_536;
-        let mut portion = Vec::new();
-        for (key, value) in records {
-            portion.push(Change { key, value: Some(value) });
-            if portion.len() == PORTION {
-                state.change(&portion);
-                portion.clear();
-            }
+    pub fn from_records<C: Into<Content>>(head: ChainHead, records: impl IntoIterator<Item = (Key, C)>) -> Self {
+        let mut loading = Self::empty().load();
+        for (key, content) in records {
+            loading.put(key, content.into());
         }
-        state.change(&portion);
-        state
+        loading.finish(head)
+    }
+
+    /// The empty state whose large values lie where those of this state do.
+    pub fn emptied(&self) -> Self {
+        Self { place: self.place.clone(), ..Self::empty() }
+    }
+
+    /// What this state would hold of a record.
+    pub fn content(&self, key: &Key, bytes: Bytes) -> Content {
+        Content::of(key, bytes, self.place.as_ref())
+    }
+
+    /// The largest value that this state holds in memory.
+    pub fn inline_max(&self) -> usize {
+        self.place.as_ref().map_or(usize::MAX, |place| place.bound())
+    }
+
+    /// As [`Propagated::from_records`], record by record, and large values into the place of this state, which must be empty.
+    pub fn load(self) -> Loading {
+        Loading { state: self, portion: Vec::new() }
     }
 
     /// Generation and revision.
@@ -117,7 +147,8 @@ impl Propagated {
         self.buckets.root()
     }
 
-    /// Bytes of all keys and stored values: what an edge's memory holds, without the map around them.
+    /// Bytes of memory for all keys and values, without the map around them: a value that lies elsewhere counts as
+    /// [`LARGE_VALUE_WEIGHT`](crate::LARGE_VALUE_WEIGHT).
     pub const fn bytes(&self) -> u64 {
         self.records.bytes()
     }
@@ -132,29 +163,29 @@ impl Propagated {
         self.len() == 0
     }
 
-    /// The stored bytes of a record.
-    pub fn get(&self, key: &Key) -> Option<&Bytes> {
+    /// A record's stored bytes, or where they are.
+    pub fn get(&self, key: &Key) -> Option<&Content> {
         self.records.get(key)
     }
 
     /// Records whose keys start with `prefix`, by rising key.
-    pub fn scan<'a>(&'a self, prefix: &'a Prefix) -> impl Iterator<Item = (&'a Key, &'a Bytes)> {
+    pub fn scan<'a>(&'a self, prefix: &'a Prefix) -> impl Iterator<Item = (&'a Key, &'a Content)> {
         self.records.scan(prefix.as_bytes(), None)
     }
 
     /// As [`Propagated::scan`], from behind the key `after`.
-    pub fn scan_after<'a>(&'a self, prefix: &'a Prefix, after: Option<&'a Key>) -> impl Iterator<Item = (&'a Key, &'a Bytes)> {
+    pub fn scan_after<'a>(&'a self, prefix: &'a Prefix, after: Option<&'a Key>) -> impl Iterator<Item = (&'a Key, &'a Content)> {
         self.records.scan(prefix.as_bytes(), after.map(Key::as_bytes))
     }
 
     /// All records, by rising key.
-    pub fn records(&self) -> impl Iterator<Item = (&Key, &Bytes)> {
+    pub fn records(&self) -> impl Iterator<Item = (&Key, &Content)> {
         self.records.iter()
     }
 
     /// The records of a range of buckets, in the order of buckets and then of keys: a chunk of a snapshot. With
     /// [`Propagated::bucket_hashes`], which the state root covers, each bucket can be proven by itself.
-    pub fn bucket_records(&self, range: std::ops::Range<u16>) -> impl Iterator<Item = (&Key, &Bytes)> {
+    pub fn bucket_records(&self, range: std::ops::Range<u16>) -> impl Iterator<Item = (&Key, &Content)> {
         self.buckets.keys(range).filter_map(|key| self.records.get(key).map(|value| (key, value)))
     }
 
@@ -180,16 +211,56 @@ impl Propagated {
 
     /// Takes a set that has been checked, or that `apply` has just made.
     pub(crate) fn advance(&mut self, set: &ChangeSet) {
-        self.change(&set.changes);
+        let place = self.place.as_ref();
+        let mut large = false;
+        let mut changes = Vec::with_capacity(set.changes.len());
+        for change in &set.changes {
+            let content = change.value.clone().map(|value| Content::of(&change.key, value, place));
+            large |= matches!(content, Some(Content::Large(_)));
+            changes.push((change.key.clone(), content));
+        }
+        if large {
+            // What stays in memory must not keep the whole set there, whose bytes it shares.
+            for (_, content) in &mut changes {
+                if let Some(Content::Inline(bytes)) = content {
+                    *bytes = Bytes::copy_from_slice(bytes);
+                }
+            }
+        }
+        self.change(changes);
         let header = &set.header;
         self.head = ChainHead { chain: header.chain, position: header.position, hash: set.hash, time: header.time };
     }
 
-    fn change(&mut self, changes: &[Change]) {
-        self.buckets.change(changes);
-        for change in changes {
-            self.records.set(change.key.clone(), change.value.clone());
+    fn change(&mut self, changes: Vec<(Key, Option<Content>)>) {
+        self.buckets.change(&changes);
+        for (key, content) in changes {
+            self.records.set(key, content);
         }
+    }
+}
+
+impl Loading {
+    /// Records that are taken at once: each bucket and node is hashed about once, and no second copy of all records is held.
+    const PORTION: usize = 65_536;
+
+    /// Takes a record.
+    pub fn put(&mut self, key: Key, content: Content) {
+        let content = match content {
+            Content::Inline(bytes) => Content::of(&key, bytes, self.state.place.as_ref()),
+            large @ Content::Large(_) => large,
+        };
+        self.portion.push((key, Some(content)));
+        if self.portion.len() == Self::PORTION {
+            self.state.change(std::mem::take(&mut self.portion));
+        }
+    }
+
+    /// The state at `head`.
+    pub fn finish(mut self, head: ChainHead) -> Propagated {
+        self.state.change(self.portion);
+        self.state.head = head;
+        self.state
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod access;
 mod control;
+mod enrolment;
 mod keys;
 mod nodes;
 mod secrets;
@@ -12,6 +13,7 @@ pub use control::{
     AuditHeadRecord, ConsumerUsageRecord, HeadRecord, JobKind, JobRecord, OperatorTokenRecord, RequestAgeRecord, RequestRecord,
     TotalsRecord, UsageRecord,
 };
+pub use enrolment::{AuthorityRecord, JoinTokenRecord, RecoveryRecord};
 pub use keys::{DekRecord, DekState, EnvelopeRecord, KekEpochRecord, KekState, WrappedDek};
-pub use nodes::{MemberKey, NodeRecord, NodeRole, SetSignature, SettingsRecord, SignerSetRecord};
+pub use nodes::{GenerationRecord, MemberKey, NodeRecord, NodeRole, SetSignature, SettingsRecord, SignerSetRecord};
 pub use secrets::{AccountRecord, PreviousDek, SecretRecord, StoreRecord, ValueRecord, VersionEntry};

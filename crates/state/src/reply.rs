@@ -78,6 +78,14 @@ pub enum ReplyBody {
     Ticked,
     /// A step was done; the job is, or is not, finished.
     Stepped { done: bool },
+    /// A join token was made.
+    JoinTokenCreated { token: TokenId },
+    /// A join token is void.
+    JoinTokenRevoked,
+    /// A node is a member, by this command or by an earlier one of the same node and token.
+    NodeEnrolled { node: NodeId },
+    /// A node's record says what the node says.
+    NodeUpdated,
 }
 
 /// What the caller should make of a refusal. Stored; only ever added at the end. The public error table maps each kind.

@@ -8,18 +8,22 @@ mod load;
 use std::{ops::Deref, sync::Arc};
 
 use bytes::Bytes;
-use types::{AccountId, ConsumerRef, DekId, KekEpoch, KeyDomain, LogIndex, StoreId, TokenId, UnixMillis};
+use types::{AccountId, ConsumerRef, DekId, FeatureLevel, KekEpoch, KeyDomain, LogIndex, StoreId, TokenId, UnixMillis};
 
 pub use lists::Page;
 pub use load::LoadError;
 
 use crate::{
-    AuditEntry, ChangeSet, Command, Halt, JobId, Key, Prefix, Principal, Propagated, ReadError, Recipient, Refusal, Reply, TypedKey, apply,
+    AuditEntry, ChangeSet, Command, Content, Halt, JobId, Key, Prefix, Principal, Propagated, ReadError, Recipient, Refusal, Reply,
+    TypedKey, apply,
     format::Stored,
     limits::Quota,
     map::Records,
-    propagated::read,
-    record::{AuditHeadRecord, DekRecord, DekState, EnvelopeRecord, HeadRecord, JobRecord, OperatorTokenRecord, TotalsRecord, UsageRecord},
+    propagated::decode_content,
+    record::{
+        AuditHeadRecord, AuthorityRecord, DekRecord, DekState, EnvelopeRecord, HeadRecord, JobRecord, JoinTokenRecord, OperatorTokenRecord,
+        TotalsRecord, UsageRecord,
+    },
 };
 
 /// A record to be written to, or deleted from, a copy of the state on a disk.
@@ -138,15 +142,17 @@ impl State {
 
     /// The stored bytes of any record but the head, which is made when it is written.
     pub(crate) fn stored(&self, key: &Key) -> Option<&Bytes> {
-        if key.is_propagated() { self.propagated.get(key) } else { self.control.get(key) }
+        // A control node holds all in memory.
+        let content = if key.is_propagated() { self.propagated.get(key) } else { self.control.get(key) };
+        content.and_then(Content::inline)
     }
 
     pub(crate) fn read_control<T: Stored>(&self, key: TypedKey) -> Result<Option<T>, ReadError> {
         let key = key.encode();
-        read(&key, self.control.get(&key))
+        self.control.get(&key).map(|content| decode_content(&key, content)).transpose()
     }
 
-    pub(crate) fn scan_control<'a>(&'a self, prefix: &'a Prefix) -> impl Iterator<Item = (&'a Key, &'a Bytes)> {
+    pub(crate) fn scan_control<'a>(&'a self, prefix: &'a Prefix) -> impl Iterator<Item = (&'a Key, &'a Content)> {
         self.control.scan(prefix.as_bytes(), None)
     }
 
@@ -167,6 +173,22 @@ impl State {
             Some(hash) => self.operator_by_token(hash),
             None => Ok(None),
         }
+    }
+
+    /// A join token by the hash of its secret; usable or not.
+    ///
+    /// # Errors
+    /// [`ReadError`] if the record does not decode.
+    pub fn join_token(&self, hash: [u8; 32]) -> Result<Option<JoinTokenRecord>, ReadError> {
+        self.read_control(TypedKey::JoinToken { hash })
+    }
+
+    /// The cluster's certificate authority; none in an empty state.
+    ///
+    /// # Errors
+    /// [`ReadError`] if the record does not decode.
+    pub fn authority(&self) -> Result<Option<AuthorityRecord>, ReadError> {
+        self.read_control(TypedKey::Authority)
     }
 
     /// The hash of a consumer's token by its public id.
@@ -202,6 +224,24 @@ impl State {
             Some(quota) => Ok(quota),
             None => Ok(self.settings()?.map(|settings| settings.quota).unwrap_or_default()),
         }
+    }
+
+    /// The feature level in force; 1 before there are settings.
+    ///
+    /// # Errors
+    /// [`ReadError`] if the record does not decode.
+    pub fn feature_level(&self) -> Result<FeatureLevel, ReadError> {
+        Ok(self.settings()?.map_or(FeatureLevel::new(1), |settings| settings.feature_level))
+    }
+
+    /// Whether a node that knows feature levels up to `known` may apply `command`, or go on afterwards. To be asked before
+    /// [`State::apply`] by a node that is held below [`FEATURE_LEVEL_MAX`](crate::FEATURE_LEVEL_MAX).
+    ///
+    /// # Errors
+    /// [`Halt::Level`]: it must stop before applying. [`Halt::Damaged`].
+    pub fn may_follow(&self, index: LogIndex, command: &Command, known: FeatureLevel) -> Result<(), Halt> {
+        let level = apply::level_needed(self, command)?;
+        if level > known { Err(Halt::Level { index, level, known }) } else { Ok(()) }
     }
 
     /// What an account holds.

@@ -6,9 +6,10 @@
 //! ```text
 //! offset  bytes  content of an encoded signed statement; numbers are big-endian
 //! 0       1      format: 1
-//! 1       1      type: 1 seal, 2 checkpoint, 3 acknowledgement
+//! 1       1      type: 1 seal, 2 checkpoint, 3 acknowledgement, 5 archive (4, a generation: see `generation.rs`)
 //! 2       n      fields: cluster 16, chain 4, generation 4, revision 8, hash 32, and then
-//!                seal: state root 32; checkpoint: state root 32, time 8; acknowledgement: node 8
+//!                seal: state root 32; checkpoint: state root 32, time 8; acknowledgement: node 8;
+//!                archive: state root 32, header 32
 //! 2+n     8      signer's node id
 //! 10+n    4      version of the signer set; 0 for an acknowledgement
 //! 14+n    64     Ed25519 signature
@@ -57,14 +58,28 @@ fn push(bytes: &mut Vec<u8>, part: &[u8]) {
 #[derive(Debug)]
 pub struct Fields<'a>(&'a [u8]);
 
-impl Fields<'_> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+impl<'a> Fields<'a> {
+    /// What follows format and type in stored bytes of a statement of type `T`.
+    pub(crate) const fn of<T: Statement>(bytes: &'a [u8]) -> Result<Self, StatementError> {
+        match bytes {
+            [] | [_] => Err(StatementError::Length { bytes: bytes.len() }),
+            [1, kind, rest @ ..] if *kind == T::TYPE => Ok(Self(rest)),
+            [1, kind, ..] => Err(StatementError::Type { got: *kind, expected: T::TYPE }),
+            [got, ..] => Err(StatementError::Newer { got: *got }),
+        }
+    }
+
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (taken, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
         Some(*taken)
     }
 
-    fn u32(&mut self) -> Option<u32> {
+    pub(crate) fn u32(&mut self) -> Option<u32> {
         self.take().map(u32::from_be_bytes)
     }
 
@@ -72,7 +87,7 @@ impl Fields<'_> {
         self.take().map(u64::from_be_bytes)
     }
 
-    fn position(&mut self) -> Option<Position> {
+    pub(crate) fn position(&mut self) -> Option<Position> {
         Some(Position::new(Generation::new(self.u32()?), Revision::new(self.u64()?)))
     }
 }
@@ -200,6 +215,39 @@ impl Statement for AckStatement {
     }
 }
 
+/// "This node saved the state at this position into the archive with this header."
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ArchiveStatement {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The chain.
+    pub chain: ChainId,
+    /// The position.
+    pub position: Position,
+    /// The hash of the change set at that position.
+    pub chain_hash: Hash,
+    /// The root of the propagated state there.
+    pub state_root: Hash,
+    /// SHA-256 of the archive's header, which holds the hash of all its records.
+    pub header: Hash,
+}
+
+impl Statement for ArchiveStatement {
+    const LABEL: &'static str = "cinnabar archive v1";
+    const TYPE: u8 = 5;
+
+    fn fields(&self, field: &mut dyn FnMut(&[u8])) {
+        let Self { cluster, chain, position, chain_hash, state_root, header } = *self;
+        SealStatement { cluster, chain, position, chain_hash, state_root }.fields(field);
+        field(header.as_bytes());
+    }
+
+    fn read(fields: &mut Fields<'_>) -> Option<Self> {
+        let SealStatement { cluster, chain, position, chain_hash, state_root } = SealStatement::read(fields)?;
+        Some(Self { cluster, chain, position, chain_hash, state_root, header: Hash::from_bytes(fields.take()?) })
+    }
+}
+
 impl SignerSetRecord {
     /// The bytes that members of the set before sign, each once, to make this set theirs.
     pub fn signing_bytes(&self, cluster: ClusterId) -> Vec<u8> {
@@ -271,13 +319,7 @@ impl<T: Statement> Signed<T> {
     /// [`StatementError`] for a newer format, another type, or a wrong length.
     pub fn decode(bytes: &[u8]) -> Result<Self, StatementError> {
         let length = StatementError::Length { bytes: bytes.len() };
-        match bytes {
-            [] | [_] => return Err(length),
-            [1, kind, ..] if *kind == T::TYPE => {}
-            [1, kind, ..] => return Err(StatementError::Type { got: *kind, expected: T::TYPE }),
-            [got, ..] => return Err(StatementError::Newer { got: *got }),
-        }
-        let mut fields = Fields(&bytes[2..]);
+        let mut fields = Fields::of::<T>(bytes)?;
         let read = |fields: &mut Fields<'_>| {
             Some(Self {
                 statement: T::read(fields)?,
@@ -287,7 +329,7 @@ impl<T: Statement> Signed<T> {
             })
         };
         let signed = read(&mut fields).ok_or(length)?;
-        if fields.0.is_empty() { Ok(signed) } else { Err(length) }
+        if fields.is_empty() { Ok(signed) } else { Err(length) }
     }
 }
 

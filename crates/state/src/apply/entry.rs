@@ -62,9 +62,10 @@ fn short(text: &str) -> String {
 fn target(body: &CommandBody) -> AuditTarget {
     let none = AuditTarget::default();
     match body {
-        CommandBody::CreateAccount { account, .. } | CommandBody::SetQuota { account, .. } | CommandBody::MintDek { account, .. } => {
-            AuditTarget { account: Some(*account), ..none }
-        }
+        CommandBody::CreateAccount { account, .. }
+        | CommandBody::SetQuota { account, .. }
+        | CommandBody::EditQuota { account, .. }
+        | CommandBody::MintDek { account, .. } => AuditTarget { account: Some(*account), ..none },
         CommandBody::CreateStore { account, store, .. } | CommandBody::DeleteStore { account, store, .. } => {
             AuditTarget { account: Some(*account), store: Some(*store), ..none }
         }
@@ -108,10 +109,12 @@ fn target(body: &CommandBody) -> AuditTarget {
             AuditTarget { account: Some(consumer.account), consumer: Some(consumer.clone()), binding: Some(name.clone()), ..none }
         }
         CommandBody::RegisterNode { node } => AuditTarget { node: Some(node.id), ..none },
-        CommandBody::RevokeNode { node, .. } => AuditTarget { node: Some(*node), ..none },
-        CommandBody::CreateOperatorToken { token: id, .. } | CommandBody::RevokeOperatorToken { token: id } => {
-            AuditTarget { token: Some(*id), ..none }
-        }
+        CommandBody::RevokeNode { node, .. } | CommandBody::UpdateNode { node, .. } => AuditTarget { node: Some(*node), ..none },
+        CommandBody::CreateJoinToken { token, .. } => AuditTarget { token: Some(token.id), ..none },
+        CommandBody::EnrolNode(enrol) => AuditTarget { node: Some(enrol.node.id), ..none },
+        CommandBody::CreateOperatorToken { token: id, .. }
+        | CommandBody::RevokeOperatorToken { token: id }
+        | CommandBody::RevokeJoinToken { token: id } => AuditTarget { token: Some(*id), ..none },
         CommandBody::InitCluster(init) => AuditTarget { token: Some(init.operator_token_id), ..none },
         CommandBody::RewrapDeks { .. }
         | CommandBody::KekEpoch { .. }

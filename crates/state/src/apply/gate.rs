@@ -33,9 +33,9 @@ pub(super) fn level(state: &State) -> Result<FeatureLevel, Halt> {
 
 /// Lets a command in: its level is in force, and its principal is known.
 pub(super) fn enter(view: &View<'_>, command: &Command) -> Judged<Identity> {
-    let level = level(view.state)?;
-    if command.level > level {
-        let message = format!("the command needs feature level {}, in force is {level}", command.level);
+    let (needed, level) = (command.level.max(command.body.kind().level()), level(view.state)?);
+    if needed > level {
+        let message = format!("the command {} needs feature level {needed}, in force is {level}", command.body.kind());
         return refuse(RefusalKind::Level, message);
     }
     identify(view.state, command.principal, view.time)
@@ -140,7 +140,11 @@ fn needs(view: &View<'_>, body: &CommandBody) -> Judged<Vec<(Operation, GrantSco
         CommandBody::MintDek { account, .. } => (Operation::ManageDataKeys, GrantScope::Account(*account)),
         CommandBody::RewrapDeks { .. } => (Operation::ManageDataKeys, GrantScope::Cluster),
         CommandBody::KekEpoch { .. } => (Operation::ManageKekEpochs, GrantScope::Cluster),
-        CommandBody::RegisterNode { .. } | CommandBody::SetSignerSet { .. } => (Operation::ManageNodes, GrantScope::Cluster),
+        CommandBody::RegisterNode { .. } | CommandBody::SetSignerSet { .. } | CommandBody::UpdateNode { .. } => {
+            (Operation::ManageNodes, GrantScope::Cluster)
+        }
+        CommandBody::CreateJoinToken { .. } | CommandBody::RevokeJoinToken { .. } => (Operation::ManageJoinTokens, GrantScope::Cluster),
+        CommandBody::EnrolNode(_) => (Operation::EnrolNodes, GrantScope::Cluster),
         CommandBody::RevokeNode { .. } => (Operation::RevokeNode, GrantScope::Cluster),
         // No one gives away what they do not have: each grant must lie within one's own.
         CommandBody::CreateOperatorToken { grants, .. } => return Ok(manage(grants.iter().map(|grant| grant.scope))),
@@ -148,7 +152,7 @@ fn needs(view: &View<'_>, body: &CommandBody) -> Judged<Vec<(Operation, GrantSco
             let grants = view.state.operator_by_id(*token)?.map(|token| token.grants).unwrap_or_default();
             return Ok(manage(grants.iter().map(|grant| grant.scope)));
         }
-        CommandBody::SetQuota { .. } => (Operation::SetQuota, GrantScope::Cluster),
+        CommandBody::SetQuota { .. } | CommandBody::EditQuota { .. } => (Operation::SetQuota, GrantScope::Cluster),
         CommandBody::RaiseFeatureLevel { .. } => (Operation::RaiseLevel, GrantScope::Cluster),
         CommandBody::Tick | CommandBody::Step { .. } => (Operation::Housekeep, GrantScope::Cluster),
     };
@@ -178,7 +182,7 @@ pub(crate) fn authorize_body(
     body: &CommandBody,
     now: UnixMillis,
 ) -> Result<Result<(), Refusal>, Halt> {
-    if let CommandBody::RaiseFeatureLevel { to, .. } = body
+    if let CommandBody::RaiseFeatureLevel { to } = body
         && *to > FEATURE_LEVEL_MAX
     {
         // In the log it would stop this node, and every other of this build.

@@ -4,9 +4,9 @@ use types::{KekEpoch, KeyDomain};
 
 use super::{Judged, View, deks::uses_of, refuse};
 use crate::{
-    KekStep, NewEpoch, Prefix, Recipient, RefusalKind, ReplyBody, TypedKey,
-    limits::{ENVELOPES_MAX, WRAP_BYTES_MAX},
-    record::{EnvelopeRecord, KekEpochRecord, KekState},
+    KekStep, Keyspace, NewEpoch, Prefix, Recipient, RefusalKind, ReplyBody, TypedKey,
+    limits::{ENVELOPES_MAX, OPEN_EPOCHS_MAX, WRAP_BYTES_MAX},
+    record::{EnvelopeRecord, KekEpochRecord, KekState, NodeRecord, NodeRole},
 };
 
 pub(super) fn step(view: &mut View<'_>, domain: &KeyDomain, epoch: KekEpoch, step: &KekStep) -> Judged<ReplyBody> {
@@ -55,6 +55,12 @@ pub(super) fn announce(view: &mut View<'_>, new: &NewEpoch, state: KekState) -> 
         let message = format!("epoch {pending} of the key domain {} is announced already; activate or retire it first", new.domain);
         return refuse(RefusalKind::Precondition, message);
     }
+    if open_epochs(view)? >= OPEN_EPOCHS_MAX {
+        let message = format!(
+            "{OPEN_EPOCHS_MAX} key epochs are open, the most that nodes can hold; rewrap what the retired ones wrap and destroy them first"
+        );
+        return refuse(RefusalKind::Precondition, message);
+    }
     put_envelopes(view, &new.domain, new.epoch, &new.envelopes)?;
     let created = view.time;
     let record =
@@ -66,6 +72,17 @@ pub(super) fn announce(view: &mut View<'_>, new: &NewEpoch, state: KekState) -> 
             Ok(())
         }
     }
+}
+
+/// How many epochs of all domains are not destroyed. A node whose ring is full could not take one more.
+fn open_epochs(view: &View<'_>) -> Judged<usize> {
+    let all = Prefix::keyspace(Keyspace::KekEpoch);
+    let mut open = 0;
+    for (key, _) in view.state.scan(&all) {
+        let Ok(key) = key.decode() else { continue };
+        open += usize::from(view.read::<KekEpochRecord>(key)?.is_some_and(|epoch| epoch.state != KekState::Destroyed));
+    }
+    Ok(open)
 }
 
 fn activate(view: &mut View<'_>, record: KekEpochRecord) -> Judged<()> {
@@ -119,7 +136,18 @@ pub(super) fn put_envelopes(
             let message = format!("an envelope of {} bytes; 1 to {WRAP_BYTES_MAX} are allowed", envelope.bytes.len());
             return refuse(RefusalKind::InvalidArgument, message);
         }
+        if let Recipient::Node(node) = recipient {
+            may_hold_keys(view, *node)?;
+        }
         view.put(TypedKey::Envelope { domain: domain.clone(), epoch, recipient: *recipient }, envelope);
     }
     Ok(())
+}
+
+/// Key epochs go to control nodes and edges in good standing: who was revoked a moment ago must not get one after all.
+fn may_hold_keys(view: &View<'_>, node: types::NodeId) -> Judged<()> {
+    match view.read::<NodeRecord>(TypedKey::Node { node })? {
+        Some(record) if record.revoked.is_none() && record.role != NodeRole::Relay => Ok(()),
+        _ => refuse(RefusalKind::Precondition, format!("node {node} may hold no key epoch: it is unknown, revoked or a relay")),
+    }
 }

@@ -1,14 +1,14 @@
 //! The cluster itself: its beginning, its nodes, its signers and its feature level.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use types::{FeatureLevel, NodeId, VALUE_BYTES_MAX};
 
-use super::{Judged, View, keks, refuse};
+use super::{Judged, View, enrolment, keks, refuse};
 use crate::{
-    Grant, GrantScope, InitCluster, Keyspace, NewEpoch, NewNode, Prefix, Recipient, RefusalKind, ReplyBody, Role, TypedKey,
-    limits::{LABELS_MAX, NODES_MAX, SIGNERS_MAX, WRAP_BYTES_MAX},
-    record::{KekState, MemberKey, NodeRecord, NodeRole, OperatorTokenRecord, SetSignature, SettingsRecord, SignerSetRecord},
+    Grant, GrantScope, InitCluster, Keyspace, NewEpoch, NewNode, NewSignerSet, Prefix, Recipient, RefusalKind, ReplyBody, Role, TypedKey,
+    limits::{ADDRESS_BYTES_MAX, LABELS_MAX, NODES_MAX, SIGNERS_MAX, WRAP_BYTES_MAX},
+    record::{KekState, NodeRecord, NodeRole, OperatorTokenRecord, SettingsRecord, SignerSetRecord},
 };
 
 pub(super) fn init(view: &mut View<'_>, init: &InitCluster) -> Judged<ReplyBody> {
@@ -27,6 +27,13 @@ pub(super) fn init(view: &mut View<'_>, init: &InitCluster) -> Judged<ReplyBody>
     let set = SignerSetRecord { version: 1, threshold: init.threshold, keys: init.signers.clone(), signatures: Vec::new() };
     check_signers(view, &set)?;
     view.put(TypedKey::SignerSet { version: 1 }, &set);
+    enrolment::put_authority(view, init.authority.clone())?;
+    if let Some(recovery) = &init.recovery {
+        if recovery.envelope_key.is_empty() || recovery.envelope_key.len() > WRAP_BYTES_MAX {
+            return refuse(RefusalKind::InvalidArgument, "the recovery key has a key for envelopes of impossible length");
+        }
+        view.put(TypedKey::Recovery, recovery);
+    }
     let epoch = NewEpoch {
         domain: init.domain.clone(),
         epoch: types::KekEpoch::new(1),
@@ -92,6 +99,8 @@ pub(super) fn register(view: &mut View<'_>, node: &NewNode) -> Judged<ReplyBody>
         public_key: node.public_key.clone(),
         envelope_key: node.envelope_key.clone(),
         labels: node.labels.clone(),
+        address: node.address.clone(),
+        feature_level: node.feature_level,
         created: view.time,
         revoked: None,
     };
@@ -100,19 +109,46 @@ pub(super) fn register(view: &mut View<'_>, node: &NewNode) -> Judged<ReplyBody>
 }
 
 fn check_node(node: &NewNode) -> Judged<()> {
+    if node.public_key.is_empty() || node.public_key.len() > WRAP_BYTES_MAX || node.envelope_key.len() > WRAP_BYTES_MAX {
+        return refuse(RefusalKind::InvalidArgument, format!("node {} has keys of impossible length", node.id));
+    }
+    check_address(node.role, node.address.as_ref())?;
+    check_labels(&node.labels)
+}
+
+pub(super) fn check_labels(labels: &BTreeMap<String, String>) -> Judged<()> {
     const LABEL_BYTES_MAX: usize = 255;
-    let wrong = if node.public_key.is_empty() || node.public_key.len() > WRAP_BYTES_MAX || node.envelope_key.len() > WRAP_BYTES_MAX {
-        "keys of impossible length"
-    } else if node.labels.len() > LABELS_MAX || node.labels.iter().any(|(key, value)| key.len().max(value.len()) > LABEL_BYTES_MAX) {
-        "too many labels, or too long ones"
-    } else {
-        return Ok(());
+    if labels.len() > LABELS_MAX || labels.iter().any(|(key, value)| key.len().max(value.len()) > LABEL_BYTES_MAX) {
+        let message = format!("too many labels, or too long ones: at most {LABELS_MAX}, of {LABEL_BYTES_MAX} bytes each side");
+        return refuse(RefusalKind::InvalidArgument, message);
+    }
+    Ok(())
+}
+
+fn check_address(role: NodeRole, address: Option<&String>) -> Judged<()> {
+    let wrong = match address {
+        Some(_) if role != NodeRole::Control => "only control nodes have an address in the registry",
+        Some(address) if address.is_empty() || address.len() > ADDRESS_BYTES_MAX => "the node's address is empty or too long",
+        _ => return Ok(()),
     };
-    refuse(RefusalKind::InvalidArgument, format!("node {} has {wrong}", node.id))
+    refuse(RefusalKind::InvalidArgument, wrong)
+}
+
+/// Takes over what a node says of itself.
+pub(super) fn update(view: &mut View<'_>, node: NodeId, address: Option<&String>, feature_level: FeatureLevel) -> Judged<ReplyBody> {
+    let Some(record) = view.read::<NodeRecord>(TypedKey::Node { node })? else {
+        return refuse(RefusalKind::NotFound, format!("no node {node}"));
+    };
+    if record.revoked.is_some() {
+        return refuse(RefusalKind::Precondition, format!("node {node} is revoked"));
+    }
+    check_address(record.role, address)?;
+    view.put(TypedKey::Node { node }, &NodeRecord { address: address.cloned(), feature_level, ..record });
+    Ok(ReplyBody::NodeUpdated)
 }
 
 /// Revokes a node in one command: registry, envelopes, new epochs for what it could open, and an end to all data keys in use.
-pub(super) fn revoke(view: &mut View<'_>, node: NodeId, epochs: &[NewEpoch]) -> Judged<ReplyBody> {
+pub(super) fn revoke(view: &mut View<'_>, node: NodeId, epochs: &[NewEpoch], signer_set: Option<&NewSignerSet>) -> Judged<ReplyBody> {
     let Some(record) = view.read::<NodeRecord>(TypedKey::Node { node })? else {
         return refuse(RefusalKind::NotFound, format!("no node {node}"));
     };
@@ -131,6 +167,8 @@ pub(super) fn revoke(view: &mut View<'_>, node: NodeId, epochs: &[NewEpoch]) -> 
     let mut settings = view.settings()?;
     settings.dek_era = settings.dek_era.saturating_add(1);
     view.put(TypedKey::Settings, &settings);
+    enrolment::unshare_authority(view, node)?;
+    stop_signing(view, node, signer_set)?;
     let opened = drop_envelopes(view, node)?;
     for epoch in epochs {
         if epoch.envelopes.iter().any(|(recipient, _)| *recipient == Recipient::Node(node)) {
@@ -144,6 +182,19 @@ pub(super) fn revoke(view: &mut View<'_>, node: NodeId, epochs: &[NewEpoch]) -> 
             refuse(RefusalKind::InvalidArgument, message)
         }
         None => Ok(ReplyBody::NodeRevoked),
+    }
+}
+
+/// A signer goes together with its place in the signer set: the set without it is signed by those of the set with it.
+fn stop_signing(view: &mut View<'_>, node: NodeId, signer_set: Option<&NewSignerSet>) -> Judged<()> {
+    let signs = view.state.signer_set()?.is_some_and(|set| set.key_of(node).is_some());
+    match signer_set {
+        Some(set) => set_signers(view, set).map(drop),
+        None if signs => {
+            let message = format!("node {node} is a signer; its revocation must bring the signer set without it");
+            refuse(RefusalKind::InvalidArgument, message)
+        }
+        None => Ok(()),
     }
 }
 
@@ -167,22 +218,17 @@ fn drop_envelopes(view: &mut View<'_>, node: NodeId) -> Judged<BTreeSet<types::K
 
 /// Adopts the next signer set. That the signatures are good was verified before the proposal, since checking them takes keys and time;
 /// their number and signers are checked here, and all who follow the chain of sets verify them for themselves.
-pub(super) fn set_signers(
-    view: &mut View<'_>,
-    version: u32,
-    threshold: u32,
-    keys: &[MemberKey],
-    signatures: &[SetSignature],
-) -> Judged<ReplyBody> {
+pub(super) fn set_signers(view: &mut View<'_>, new: &NewSignerSet) -> Judged<ReplyBody> {
+    let NewSignerSet { version, threshold, keys, signatures } = new;
     let mut settings = view.settings()?;
-    if settings.signer_set.checked_add(1) != Some(version) {
+    if settings.signer_set.checked_add(1) != Some(*version) {
         let message = format!("signer set {version} does not follow set {}, which is in force", settings.signer_set);
         return refuse(RefusalKind::Precondition, message);
     }
     let Some(before) = view.read::<SignerSetRecord>(TypedKey::SignerSet { version: settings.signer_set })? else {
         return Err(super::Halt::Broken { what: "the signer set in force is not there" }.into());
     };
-    let set = SignerSetRecord { version, threshold, keys: keys.to_vec(), signatures: signatures.to_vec() };
+    let set = SignerSetRecord { version: *version, threshold: *threshold, keys: keys.clone(), signatures: signatures.clone() };
     check_signers(view, &set)?;
     let members = signatures.iter().filter(|one| before.key_of(one.signer).is_some() && one.signature.len() == 64);
     let signers: BTreeSet<_> = members.map(|one| one.signer).collect();
@@ -195,10 +241,10 @@ pub(super) fn set_signers(
         );
         return refuse(RefusalKind::InvalidArgument, message);
     }
-    view.put(TypedKey::SignerSet { version }, &set);
-    settings.signer_set = version;
+    view.put(TypedKey::SignerSet { version: *version }, &set);
+    settings.signer_set = *version;
     view.put(TypedKey::Settings, &settings);
-    Ok(ReplyBody::SignerSetAdopted { version })
+    Ok(ReplyBody::SignerSetAdopted { version: *version })
 }
 
 fn check_signers(view: &View<'_>, set: &SignerSetRecord) -> Judged<()> {
@@ -217,14 +263,19 @@ fn check_signers(view: &View<'_>, set: &SignerSetRecord) -> Judged<()> {
 }
 
 /// Raises the level. That this build knows the new one was checked before the command came here.
-pub(super) fn raise_level(view: &mut View<'_>, to: FeatureLevel, supported_by: &[NodeId]) -> Judged<ReplyBody> {
+pub(super) fn raise_level(view: &mut View<'_>, to: FeatureLevel) -> Judged<ReplyBody> {
     let mut settings = view.settings()?;
     if settings.feature_level.next() != Some(to) {
         let message = format!("feature level {} is in force; levels rise by one, not to {to}", settings.feature_level);
         return refuse(RefusalKind::Precondition, message);
     }
-    if let Some(node) = control_nodes(view)?.into_iter().find(|node| !supported_by.contains(node)) {
-        return refuse(RefusalKind::Precondition, format!("control node {node} has not reported that it supports level {to}"));
+    for node in control_nodes(view)? {
+        let Some(record) = view.state.node(node)? else { continue };
+        if record.feature_level < to {
+            let NodeRecord { name, feature_level, .. } = record;
+            let message = format!("control node {name} has reported feature level {feature_level}, not {to}: update and start it first");
+            return refuse(RefusalKind::Level, message);
+        }
     }
     settings.feature_level = to;
     view.put(TypedKey::Settings, &settings);

@@ -7,7 +7,7 @@ use super::{Halt, Identity, View};
 use crate::{
     Command, Keyspace, Prefix, Refusal, RefusalKind, Reply, TypedKey,
     limits::{REQUEST_AGE, REQUESTS_MAX, REQUESTS_SWEPT_MAX},
-    propagated::read,
+    propagated::decode_content,
     record::{RequestAgeRecord, RequestRecord},
 };
 
@@ -52,8 +52,8 @@ pub(super) fn sweep(view: &mut View<'_>) -> Result<(), Halt> {
     let mut totals = view.totals()?;
     let before = totals;
     let state = view.state;
-    for (key, bytes) in state.scan_control(&ages).take(REQUESTS_SWEPT_MAX) {
-        let Some(age) = read::<RequestAgeRecord>(key, Some(bytes))? else { continue };
+    for (key, content) in state.scan_control(&ages).take(REQUESTS_SWEPT_MAX) {
+        let age: RequestAgeRecord = decode_content(key, content)?;
         if view.time < age.expires && totals.requests <= REQUESTS_MAX {
             break;
         }

@@ -60,6 +60,30 @@ pub(super) fn set_quota(view: &mut View<'_>, account: AccountId, quota: Option<Q
     Ok(ReplyBody::QuotaSet)
 }
 
+/// What of a quota is to be changed.
+#[derive(Clone, Copy)]
+pub(super) struct QuotaEdit {
+    pub(super) stores: Option<u32>,
+    pub(super) secrets: Option<u32>,
+    pub(super) value_bytes: Option<u32>,
+}
+
+/// Changes the limits that are named; the others are as this index finds them, so that two edits of different limits both last.
+pub(super) fn edit_quota(view: &mut View<'_>, account: AccountId, edit: QuotaEdit) -> Judged<ReplyBody> {
+    let QuotaEdit { stores, secrets, value_bytes } = edit;
+    account_of(view, account)?;
+    if stores.or(secrets).or(value_bytes).is_none() {
+        return refuse(RefusalKind::InvalidArgument, "no limit is named; name the stores, the secrets or the bytes of a value");
+    }
+    let now = view.state.quota(account)?;
+    let quota = Quota {
+        stores: stores.unwrap_or(now.stores),
+        secrets: secrets.unwrap_or(now.secrets),
+        value_bytes: value_bytes.unwrap_or(now.value_bytes),
+    };
+    set_quota(view, account, Some(quota))
+}
+
 /// An account that is there.
 pub(super) fn account_of(view: &View<'_>, account: AccountId) -> Judged<AccountRecord> {
     match view.read(TypedKey::Account { account })? {

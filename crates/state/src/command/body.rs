@@ -12,7 +12,9 @@ use super::CommandKind;
 use crate::{
     Grant, JobId, Recipient,
     limits::Quota,
-    record::{BoundTo, EnvelopeRecord, KekState, MemberKey, NodeRole, SetSignature, SettingsRecord, WrappedDek},
+    record::{
+        AuthorityRecord, BoundTo, EnvelopeRecord, KekState, MemberKey, NodeRole, RecoveryRecord, SetSignature, SettingsRecord, WrappedDek,
+    },
 };
 
 /// A value as its sealer hands it over.
@@ -95,6 +97,67 @@ pub struct NewNode {
     pub envelope_key: Vec<u8>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// Where others reach it, `host:port`; control nodes only.
+    pub address: Option<String>,
+    /// The highest feature level that it supports.
+    pub feature_level: FeatureLevel,
+}
+
+/// A join token to be made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewJoinToken {
+    /// Its public id, random.
+    pub id: TokenId,
+    /// What nodes that join by it become.
+    pub role: NodeRole,
+    /// The name that the node gets, whatever it asks for; with one use only. None: the one that it asks for.
+    pub name: Option<NodeName>,
+    /// The labels that nodes get.
+    pub labels: BTreeMap<String, String>,
+    /// How many nodes may join by it.
+    pub uses: u32,
+    /// The first moment of log time at which it is refused.
+    pub expires: UnixMillis,
+}
+
+/// An envelope of a KEK epoch for a node that is being enrolled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeEnvelope {
+    /// The epoch's key domain.
+    pub domain: KeyDomain,
+    /// Its number.
+    pub epoch: KekEpoch,
+    /// The envelope.
+    pub envelope: EnvelopeRecord,
+}
+
+/// The signer set that follows the one in force. The proposer verified the signatures; they are stored for those who follow the chain
+/// of sets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewSignerSet {
+    /// One more than the version in force.
+    pub version: u32,
+    /// How many of the members must sign.
+    pub threshold: u32,
+    /// The members, by rising node id.
+    pub keys: Vec<MemberKey>,
+    /// Signatures by the threshold of the set in force.
+    pub signatures: Vec<SetSignature>,
+}
+
+/// All that a node becomes a member by.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnrolNode {
+    /// The hash of the join token that it showed.
+    pub token: [u8; 32],
+    /// The node. Its role, and its name and labels where the token gives them, are the token's.
+    pub node: NewNode,
+    /// The KEK epochs that are not destroyed, as far as the proposer holds them; none for a relay.
+    pub envelopes: Vec<NodeEnvelope>,
+    /// The key of the cluster's certificate authority, sealed for the node; control nodes only.
+    pub authority: Option<EnvelopeRecord>,
+    /// The signer set that the node is a member of; control nodes only.
+    pub signer_set: Option<NewSignerSet>,
 }
 
 /// A data key wrapped anew under another epoch.
@@ -171,6 +234,10 @@ pub struct InitCluster {
     pub envelopes: Vec<(Recipient, EnvelopeRecord)>,
     /// The first nodes.
     pub nodes: Vec<NewNode>,
+    /// The certificate authority, its key sealed for the first control nodes and for the recovery key.
+    pub authority: AuthorityRecord,
+    /// The public halves of the offline recovery key; none: disaster recovery will not be possible.
+    pub recovery: Option<RecoveryRecord>,
 }
 
 /// What is commanded. Ids are made by the proposer; `account` is whose the rest must be, else it is answered as unknown.
@@ -246,22 +313,33 @@ pub enum CommandBody {
     /// Registers a node.
     RegisterNode { node: NewNode },
     /// Revokes a node: its envelopes go, no data key of before seals anything more, and `epochs`, one for each domain whose active
-    /// epoch it could open, take over at once.
-    RevokeNode { node: NodeId, epochs: Vec<NewEpoch> },
-    /// Adopts the next signer set. The proposer verified the signatures; they are stored for those who follow the chain of sets.
-    SetSignerSet { version: u32, threshold: u32, keys: Vec<MemberKey>, signatures: Vec<SetSignature> },
+    /// epoch it could open, take over at once. A signer's revocation brings the signer set without it.
+    RevokeNode { node: NodeId, epochs: Vec<NewEpoch>, signer_set: Option<NewSignerSet> },
+    /// Adopts the next signer set.
+    SetSignerSet { set: NewSignerSet },
     /// Makes an operator's token. `hash` is the SHA-256 of the token.
     CreateOperatorToken { token: TokenId, hash: [u8; 32], name: PrincipalName, grants: Vec<Grant>, expires: Option<UnixMillis> },
     /// Voids an operator's token.
     RevokeOperatorToken { token: TokenId },
     /// Sets an account's quota; none returns to the cluster's default.
     SetQuota { account: AccountId, quota: Option<Quota> },
-    /// Raises the feature level by one. `supported_by`: the control nodes that reported support.
-    RaiseFeatureLevel { to: FeatureLevel, supported_by: Vec<NodeId> },
+    /// Raises the feature level by one. Every control node in good standing must have reported that it knows it; that the edges
+    /// which are up know it too, the proposer has seen, for who is up is not in the state. One that does not is cut off.
+    RaiseFeatureLevel { to: FeatureLevel },
     /// Moves log time.
     Tick,
     /// Does the next step of a background job.
     Step { job: JobId },
+    /// Makes a join token. `hash` is that of the secret, which the log never holds.
+    CreateJoinToken { token: NewJoinToken, hash: [u8; 32] },
+    /// Voids a join token; nodes that joined by it stay.
+    RevokeJoinToken { token: TokenId },
+    /// Uses a join token, and with it registers a node and hands it all that is its.
+    EnrolNode(Box<EnrolNode>),
+    /// Tells what a node says of itself at its start: where it is reached, and which feature level it supports.
+    UpdateNode { node: NodeId, address: Option<String>, feature_level: FeatureLevel },
+    /// Changes an account's quota; what is none stays as it is at the command's index. Level 2.
+    EditQuota { account: AccountId, stores: Option<u32>, secrets: Option<u32>, value_bytes: Option<u32> },
 }
 
 impl CommandBody {
@@ -298,6 +376,11 @@ impl CommandBody {
             Self::RaiseFeatureLevel { .. } => CommandKind::RaiseFeatureLevel,
             Self::Tick => CommandKind::Tick,
             Self::Step { .. } => CommandKind::Step,
+            Self::EditQuota { .. } => CommandKind::EditQuota,
+            Self::CreateJoinToken { .. } => CommandKind::CreateJoinToken,
+            Self::RevokeJoinToken { .. } => CommandKind::RevokeJoinToken,
+            Self::EnrolNode(_) => CommandKind::EnrolNode,
+            Self::UpdateNode { .. } => CommandKind::UpdateNode,
         }
     }
 }

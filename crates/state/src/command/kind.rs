@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use types::FeatureLevel;
 
 macro_rules! kinds {
     ($($kind:ident = $number:literal, $name:literal;)*) => {
@@ -59,9 +60,22 @@ kinds! {
     RaiseFeatureLevel = 28, "raise-feature-level";
     Tick = 29, "tick";
     Step = 30, "step";
+    CreateJoinToken = 31, "create-join-token";
+    RevokeJoinToken = 32, "revoke-join-token";
+    EnrolNode = 33, "enrol-node";
+    UpdateNode = 34, "update-node";
+    EditQuota = 35, "edit-quota";
 }
 
 impl CommandKind {
+    /// The feature level that has to be in force for it.
+    pub const fn level(self) -> FeatureLevel {
+        match self {
+            Self::EditQuota => FeatureLevel::new(2),
+            _ => FeatureLevel::new(1),
+        }
+    }
+
     /// The stored number.
     pub const fn number(self) -> u16 {
         self as u16

@@ -1,8 +1,8 @@
 //! Keys as bytes: the writer, the reader, and the one place that says which parts each keyspace has.
 
 use types::{
-    AccountId, ConsumerKind, ConsumerName, ConsumerRef, DekId, KekEpoch, LogIndex, NodeId, RequestId, RootKeyId, SecretId, StoreId,
-    TokenId, ValueId,
+    AccountId, ConsumerKind, ConsumerName, ConsumerRef, DekId, Generation, KekEpoch, LogIndex, NodeId, RequestId, RootKeyId, SecretId,
+    StoreId, TokenId, ValueId,
 };
 
 use super::{BoundTo, JobId, Key, KeyError, Keyspace, Recipient, Repr, RequestOwner, SHORT_MAX, TypedKey};
@@ -115,6 +115,8 @@ impl TypedKey {
             Self::Consumer { .. } => Keyspace::Consumer,
             Self::ConsumerToken { .. } => Keyspace::ConsumerToken,
             Self::Binding { .. } => Keyspace::Binding,
+            Self::Recovery => Keyspace::Recovery,
+            Self::Generation { .. } => Keyspace::Generation,
             Self::Head => Keyspace::Head,
             Self::OperatorToken { .. } => Keyspace::OperatorToken,
             Self::OperatorTokenId { .. } => Keyspace::OperatorTokenId,
@@ -131,6 +133,9 @@ impl TypedKey {
             Self::BoundBy { .. } => Keyspace::BoundBy,
             Self::ConsumerUsage { .. } => Keyspace::ConsumerUsage,
             Self::ConsumerTokenId { .. } => Keyspace::ConsumerTokenId,
+            Self::Authority => Keyspace::Authority,
+            Self::JoinToken { .. } => Keyspace::JoinToken,
+            Self::JoinTokenId { .. } => Keyspace::JoinTokenId,
         }
     }
 
@@ -138,8 +143,9 @@ impl TypedKey {
     pub fn encode(&self) -> Key {
         let key = Writer::new(self.keyspace());
         let key = match self {
-            Self::Settings | Self::Head | Self::AuditHead | Self::Totals => key,
+            Self::Settings | Self::Recovery | Self::Head | Self::AuditHead | Self::Totals | Self::Authority => key,
             Self::SignerSet { version } => key.u32(*version),
+            Self::Generation { generation } => key.u32(generation.get()),
             Self::Node { node } => key.u64(node.get()),
             Self::KekEpoch { domain, epoch } | Self::EpochUses { domain, epoch } => key.name(domain.as_str()).name(None).u32(epoch.get()),
             Self::Account { account } | Self::Quota { account } | Self::Usage { account } => key.raw(account.as_bytes()),
@@ -150,9 +156,9 @@ impl TypedKey {
             Self::SecretName { store, name } => key.raw(store.as_bytes()).name(name.as_str()),
             Self::Value { secret, value } => key.raw(secret.as_bytes()).raw(value.as_bytes()),
             Self::Consumer { consumer } | Self::ConsumerUsage { consumer } => key.consumer(consumer),
-            Self::ConsumerToken { hash } | Self::OperatorToken { hash } => key.raw(hash),
+            Self::ConsumerToken { hash } | Self::OperatorToken { hash } | Self::JoinToken { hash } => key.raw(hash),
             Self::Binding { consumer, name } => key.consumer(consumer).name(None).name(name.as_str()),
-            Self::OperatorTokenId { token } => key.raw(token.as_bytes()),
+            Self::OperatorTokenId { token } | Self::JoinTokenId { token } => key.raw(token.as_bytes()),
             Self::Request { owner, request } => key.owner(*owner).raw(request.as_bytes()),
             Self::RequestAge { index } => key.u64(index.get()),
             Self::Envelope { domain, epoch, recipient } => key.name(domain.as_str()).name(None).u32(epoch.get()).recipient(*recipient),
@@ -270,6 +276,8 @@ pub(super) fn decode(bytes: &[u8]) -> Result<TypedKey, KeyError> {
         Keyspace::Consumer => TypedKey::Consumer { consumer: r.consumer(Reader::last_name)? },
         Keyspace::ConsumerToken => TypedKey::ConsumerToken { hash: r.raw("hash")? },
         Keyspace::Binding => TypedKey::Binding { consumer: r.consumer(Reader::name)?, name: r.last_name("binding name")? },
+        Keyspace::Recovery => TypedKey::Recovery,
+        Keyspace::Generation => TypedKey::Generation { generation: Generation::new(r.u32("generation")?) },
         Keyspace::Head => TypedKey::Head,
         Keyspace::OperatorToken => TypedKey::OperatorToken { hash: r.raw("hash")? },
         Keyspace::OperatorTokenId => TypedKey::OperatorTokenId { token: TokenId::from_bytes(r.raw("token id")?) },
@@ -294,6 +302,9 @@ pub(super) fn decode(bytes: &[u8]) -> Result<TypedKey, KeyError> {
         Keyspace::ConsumerTokenId => {
             TypedKey::ConsumerTokenId { consumer: r.consumer(Reader::name)?, token: TokenId::from_bytes(r.raw("token id")?) }
         }
+        Keyspace::Authority => TypedKey::Authority,
+        Keyspace::JoinToken => TypedKey::JoinToken { hash: r.raw("hash")? },
+        Keyspace::JoinTokenId => TypedKey::JoinTokenId { token: TokenId::from_bytes(r.raw("token id")?) },
     };
     if r.rest.is_empty() { Ok(key) } else { Err(r.refuse("the end")) }
 }

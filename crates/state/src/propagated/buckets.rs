@@ -13,7 +13,7 @@ use bytes::Bytes;
 use types::Hash;
 
 use crate::{
-    Change, Key,
+    Content, Key,
     digest::{Digest, plain},
 };
 
@@ -41,7 +41,8 @@ pub fn root_of_buckets(hashes: &[Hash]) -> Option<Hash> {
     up(&up(&up(hashes))).first().copied()
 }
 
-fn leaf(key: &Key, value: &[u8]) -> Hash {
+/// The hash of a record, of which the bucket's is made.
+pub fn leaf(key: &Key, value: &[u8]) -> Hash {
     Digest::new("cinnabar record v1").part(key.as_bytes()).part(value).end()
 }
 
@@ -117,18 +118,18 @@ impl Buckets {
         })
     }
 
-    /// Takes changes into their buckets, then hashes each touched bucket and node once.
-    pub(super) fn change(&mut self, changes: &[Change]) {
+    /// Takes changes (a content, or none for what is gone) into their buckets, then hashes each touched bucket and node once.
+    pub(super) fn change(&mut self, changes: &[(Key, Option<Content>)]) {
         if changes.is_empty() {
             return;
         }
         let tree = Arc::make_mut(&mut self.top);
         let mut dirty = BTreeSet::new();
-        for change in changes {
-            let bucket = bucket_of(&change.key);
+        for (key, content) in changes {
+            let bucket = bucket_of(key);
             let (top, middle, low) = path(bucket);
             let entries = Arc::make_mut(&mut Arc::make_mut(&mut Arc::make_mut(&mut tree.children[top]).children[middle]).children[low]);
-            place(entries, change);
+            place(entries, key, content.as_ref());
             dirty.insert(bucket);
         }
         // Every node on these paths is unshared now, so make_mut copies nothing more.
@@ -153,11 +154,11 @@ impl Buckets {
     }
 }
 
-fn place(entries: &mut Bucket, change: &Change) {
-    let found = entries.binary_search_by(|(key, _)| key.cmp(&change.key));
-    match (&change.value, found) {
-        (Some(value), Ok(at)) => entries[at].1 = leaf(&change.key, value),
-        (Some(value), Err(at)) => entries.insert(at, (change.key.clone(), leaf(&change.key, value))),
+fn place(entries: &mut Bucket, key: &Key, content: Option<&Content>) {
+    let found = entries.binary_search_by(|(own, _)| own.cmp(key));
+    match (content, found) {
+        (Some(content), Ok(at)) => entries[at].1 = content.leaf(key),
+        (Some(content), Err(at)) => entries.insert(at, (key.clone(), content.leaf(key))),
         (None, Ok(at)) => drop(entries.remove(at)),
         (None, Err(_)) => {}
     }

@@ -1,32 +1,57 @@
 //! Typed reads of propagated records.
 
-use types::{AccountId, BindingName, ConsumerRef, DekId, KekEpoch, KeyDomain, NodeId, SecretId, SecretName, StoreId, StoreName, ValueId};
+use types::{
+    AccountId, BindingName, ConsumerRef, DekId, Generation, KekEpoch, KeyDomain, NodeId, SecretId, SecretName, StoreId, StoreName, ValueId,
+};
 
 use super::Propagated;
 use crate::{
-    FormatError, Key, Prefix, TypedKey,
+    Content, FormatError, Key, Prefix, TypedKey, Unreadable,
     format::{self, Stored},
     record::{
-        AccountRecord, BindingRecord, ConsumerRecord, ConsumerTokenRecord, DekRecord, KekEpochRecord, KekState, NodeRecord, SecretRecord,
-        SettingsRecord, SignerSetRecord, StoreRecord, ValueRecord,
+        AccountRecord, BindingRecord, ConsumerRecord, ConsumerTokenRecord, DekRecord, GenerationRecord, KekEpochRecord, KekState,
+        NodeRecord, RecoveryRecord, SecretRecord, SettingsRecord, SignerSetRecord, StoreRecord, ValueRecord,
     },
 };
 
-/// A record that is there but does not decode: damage that the state root did not catch, or a newer format.
+/// A record that is there but cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the record under {key:?} does not decode")]
-pub struct ReadError {
-    /// Where it lies.
-    pub key: Key,
-    /// What is wrong with it.
-    #[source]
-    pub source: FormatError,
+pub enum ReadError {
+    /// It does not decode: damage that the state root did not catch, or a newer format.
+    #[error("the record under {key:?} does not decode")]
+    Format {
+        /// Where it lies.
+        key: Key,
+        /// What is wrong with it.
+        #[source]
+        source: FormatError,
+    },
+    /// Its bytes lie elsewhere and cannot be had now.
+    #[error("the bytes of the record under {key:?} cannot be read")]
+    Unreadable {
+        /// Where it lies.
+        key: Key,
+        /// Why.
+        #[source]
+        source: Unreadable,
+    },
 }
 
 /// Decodes the stored bytes under a key.
 pub(crate) fn read<T: Stored>(key: &Key, stored: Option<&bytes::Bytes>) -> Result<Option<T>, ReadError> {
-    let read = stored.map(|bytes| format::decode(T::WHAT, T::FORMAT, bytes)).transpose();
-    read.map_err(|source| ReadError { key: key.clone(), source })
+    stored.map(|bytes| decode(key, bytes)).transpose()
+}
+
+pub(crate) fn decode<T: Stored>(key: &Key, bytes: &[u8]) -> Result<T, ReadError> {
+    format::decode(T::WHAT, T::FORMAT, bytes).map_err(|source| ReadError::Format { key: key.clone(), source })
+}
+
+/// Decodes a record, wherever its bytes lie.
+pub(crate) fn decode_content<T: Stored>(key: &Key, content: &Content) -> Result<T, ReadError> {
+    match content {
+        Content::Inline(bytes) => decode(key, bytes),
+        Content::Large(large) => decode(key, &large.read(key).map_err(|source| ReadError::Unreadable { key: key.clone(), source })?),
+    }
 }
 
 macro_rules! readers {
@@ -35,7 +60,7 @@ macro_rules! readers {
             $(#[$doc])*
             ///
             /// # Errors
-            /// [`ReadError`] if the record does not decode.
+            /// [`ReadError`] if the record cannot be read.
             pub fn $name(&self, $($arg: $type),*) -> Result<Option<$record>, ReadError> {
                 self.read($key)
             }
@@ -46,12 +71,16 @@ macro_rules! readers {
 impl Propagated {
     fn read<T: Stored>(&self, key: TypedKey) -> Result<Option<T>, ReadError> {
         let key = key.encode();
-        read(&key, self.get(&key))
+        self.get(&key).map(|content| decode_content(&key, content)).transpose()
     }
 
     readers! {
         /// The cluster's settings; none in an empty state.
         settings() -> SettingsRecord = TypedKey::Settings;
+        /// The public halves of the offline recovery key; none when the cluster has none.
+        recovery() -> RecoveryRecord = TypedKey::Recovery;
+        /// What began a generation.
+        generation_begun(generation: Generation) -> GenerationRecord = TypedKey::Generation { generation };
         /// A signer set by its version.
         signer_set_of(version: u32) -> SignerSetRecord = TypedKey::SignerSet { version };
         /// A node, revoked or not.
@@ -62,7 +91,7 @@ impl Propagated {
         account(account: AccountId) -> AccountRecord = TypedKey::Account { account };
         /// A wrapped data key.
         dek(account: AccountId, dek: DekId) -> DekRecord = TypedKey::Dek { account, dek };
-        /// A sealed value.
+        /// A sealed value. One that lies elsewhere is read from there, which may block for a disk: see [`Propagated::value_is_large`].
         value(secret: SecretId, value: ValueId) -> ValueRecord = TypedKey::Value { secret, value };
         /// A consumer.
         consumer(consumer: &ConsumerRef) -> ConsumerRecord = TypedKey::Consumer { consumer: consumer.clone() };
@@ -79,6 +108,20 @@ impl Propagated {
         store_id(account: AccountId, name: &StoreName) -> StoreId = TypedKey::StoreName { account, name: name.clone() };
         /// The id of a secret by name; holds also while the store is being deleted.
         secret_id(store: StoreId, name: &SecretName) -> SecretId = TypedKey::SecretName { store, name: name.clone() };
+    }
+
+    /// A sealed value that is in memory; none for one that lies elsewhere too.
+    ///
+    /// # Errors
+    /// [`ReadError`] if the record does not decode.
+    pub fn value_inline(&self, secret: SecretId, value: ValueId) -> Result<Option<ValueRecord>, ReadError> {
+        let key = TypedKey::Value { secret, value }.encode();
+        read(&key, self.get(&key).and_then(Content::inline))
+    }
+
+    /// Whether reading this value may block for a disk.
+    pub fn value_is_large(&self, secret: SecretId, value: ValueId) -> bool {
+        matches!(self.get(&TypedKey::Value { secret, value }.encode()), Some(Content::Large(_)))
     }
 
     /// The signer set in force; none in an empty state.
@@ -109,8 +152,9 @@ impl Propagated {
     /// # Errors
     /// [`ReadError`] if a record does not decode.
     pub fn active_kek_epoch(&self, domain: &KeyDomain) -> Result<Option<KekEpochRecord>, ReadError> {
-        for (key, bytes) in self.scan(&Prefix::kek_epochs(domain)) {
-            if let Some(epoch) = read::<KekEpochRecord>(key, Some(bytes))?.filter(|epoch| epoch.state == KekState::Active) {
+        for (key, content) in self.scan(&Prefix::kek_epochs(domain)) {
+            let epoch: KekEpochRecord = decode_content(key, content)?;
+            if epoch.state == KekState::Active {
                 return Ok(Some(epoch));
             }
         }

@@ -73,6 +73,10 @@ pub struct NodeRecord {
     pub envelope_key: Vec<u8>,
     /// Labels that stages choose by.
     pub labels: BTreeMap<String, String>,
+    /// Where others reach it, `host:port`; control nodes only.
+    pub address: Option<String>,
+    /// The highest feature level that it said it supports.
+    pub feature_level: FeatureLevel,
     /// When it was registered, in log time.
     pub created: UnixMillis,
     /// When it was revoked, in log time.
@@ -118,3 +122,11 @@ impl SignerSetRecord {
         self.keys.iter().find(|member| member.node == node).map(|member| &member.key)
     }
 }
+
+/// What began a generation, under its number; none for the first. Propagated, so that whoever stands in an older one can follow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GenerationRecord {
+    /// An encoded [`SignedGeneration`](crate::SignedGeneration).
+    pub signed: Vec<u8>,
+}
+stored!(GenerationRecord, "a generation record");

@@ -1,15 +1,14 @@
 //! Lists in pages, by rising key.
 
-use bytes::Bytes;
 use types::{AccountId, AccountName, BindingName, ConsumerRef, KeyDomain, SecretId, StoreId};
 
 use super::State;
 use crate::{
-    Key, Keyspace, Prefix, Propagated, ReadError, TypedKey,
-    format::{self, Stored},
+    Content, Key, Keyspace, Prefix, Propagated, ReadError, TypedKey,
     limits::PAGE_MAX,
+    propagated::decode_content as decode,
     record::{
-        AccountRecord, BindingRecord, BoundTo, ConsumerRecord, ConsumerTokenRecord, DekRecord, KekEpochRecord, NodeRecord,
+        AccountRecord, BindingRecord, BoundTo, ConsumerRecord, ConsumerTokenRecord, DekRecord, JoinTokenRecord, KekEpochRecord, NodeRecord,
         OperatorTokenRecord, SecretRecord, StoreRecord,
     },
 };
@@ -26,26 +25,22 @@ pub struct Page<T> {
 /// Reads a page: `item` makes an item of a key and its bytes, or passes it over. What is passed over leaves no trace, in
 /// [`Page::next`] neither: a reader who may not see a record must not learn its key from where a page ends.
 fn page<'a, T>(
-    records: impl Iterator<Item = (&'a Key, &'a Bytes)>,
+    records: impl Iterator<Item = (&'a Key, &'a Content)>,
     limit: usize,
-    mut item: impl FnMut(&'a Key, &'a Bytes) -> Result<Option<T>, ReadError>,
+    mut item: impl FnMut(&'a Key, &'a Content) -> Result<Option<T>, ReadError>,
 ) -> Result<Page<T>, ReadError> {
     let limit = limit.clamp(1, PAGE_MAX);
     let (mut items, mut last) = (Vec::new(), None);
-    for (key, bytes) in records {
+    for (key, content) in records {
         if items.len() == limit {
             return Ok(Page { items, next: last });
         }
-        if let Some(item) = item(key, bytes)? {
+        if let Some(item) = item(key, content)? {
             items.push(item);
             last = Some(key.clone());
         }
     }
     Ok(Page { items, next: None })
-}
-
-fn decode<T: Stored>(key: &Key, bytes: &[u8]) -> Result<T, ReadError> {
-    format::decode(T::WHAT, T::FORMAT, bytes).map_err(|source| ReadError { key: key.clone(), source })
 }
 
 impl Propagated {
@@ -59,8 +54,8 @@ impl Propagated {
         limit: usize,
         keep: impl Fn(AccountId) -> bool,
     ) -> Result<Page<(AccountId, AccountRecord)>, ReadError> {
-        page(self.scan_after(&Prefix::keyspace(Keyspace::Account), after), limit, |key, bytes| match key.decode() {
-            Ok(TypedKey::Account { account }) if keep(account) => Ok(Some((account, decode(key, bytes)?))),
+        page(self.scan_after(&Prefix::keyspace(Keyspace::Account), after), limit, |key, content| match key.decode() {
+            Ok(TypedKey::Account { account }) if keep(account) => Ok(Some((account, decode(key, content)?))),
             _ => Ok(None),
         })
     }
@@ -72,9 +67,9 @@ impl Propagated {
     pub fn accounts_named(&self, name: &AccountName) -> Result<Vec<AccountId>, ReadError> {
         let all = Prefix::keyspace(Keyspace::Account);
         let mut found = Vec::new();
-        for (key, bytes) in self.scan(&all) {
+        for (key, content) in self.scan(&all) {
             if let Ok(TypedKey::Account { account }) = key.decode()
-                && decode::<AccountRecord>(key, bytes)?.name == *name
+                && decode::<AccountRecord>(key, content)?.name == *name
             {
                 found.push(account);
             }
@@ -93,8 +88,8 @@ impl Propagated {
         limit: usize,
         keep: impl Fn(StoreId) -> bool,
     ) -> Result<Page<(StoreId, StoreRecord)>, ReadError> {
-        page(self.scan_after(&Prefix::store_names(account), after), limit, |key, bytes| {
-            let store: StoreId = decode(key, bytes)?;
+        page(self.scan_after(&Prefix::store_names(account), after), limit, |key, content| {
+            let store: StoreId = decode(key, content)?;
             if !keep(store) {
                 return Ok(None);
             }
@@ -110,9 +105,28 @@ impl Propagated {
         if self.store(store)?.is_none() {
             return Ok(Page { items: Vec::new(), next: None });
         }
-        page(self.scan_after(&Prefix::secret_names(store), after), limit, |key, bytes| {
-            let secret: SecretId = decode(key, bytes)?;
+        page(self.scan_after(&Prefix::secret_names(store), after), limit, |key, content| {
+            let secret: SecretId = decode(key, content)?;
             Ok(self.secret_even_deleting(store, secret)?.filter(|record| !record.deleting).map(|record| (secret, record)))
+        })
+    }
+
+    /// Secrets of all accounts and stores, by store and id, those being deleted included, for which `keep` says something; with that.
+    ///
+    /// # Errors
+    /// [`ReadError`], also of `keep`.
+    pub fn all_secrets<T>(
+        &self,
+        after: Option<&Key>,
+        limit: usize,
+        keep: impl Fn(SecretId, &SecretRecord) -> Result<Option<T>, ReadError>,
+    ) -> Result<Page<(SecretId, SecretRecord, T)>, ReadError> {
+        page(self.scan_after(&Prefix::keyspace(Keyspace::Secret), after), limit, |key, content| match key.decode() {
+            Ok(TypedKey::Secret { secret, .. }) => {
+                let record: SecretRecord = decode(key, content)?;
+                Ok(keep(secret, &record)?.map(|kept| (secret, record, kept)))
+            }
+            _ => Ok(None),
         })
     }
 
@@ -126,8 +140,8 @@ impl Propagated {
         after: Option<&Key>,
         limit: usize,
     ) -> Result<Page<(ConsumerRef, ConsumerRecord)>, ReadError> {
-        page(self.scan_after(&Prefix::consumers(account), after), limit, |key, bytes| match key.decode() {
-            Ok(TypedKey::Consumer { consumer }) => Ok(Some((consumer, decode(key, bytes)?))),
+        page(self.scan_after(&Prefix::consumers(account), after), limit, |key, content| match key.decode() {
+            Ok(TypedKey::Consumer { consumer }) => Ok(Some((consumer, decode(key, content)?))),
             _ => Ok(None),
         })
     }
@@ -143,8 +157,8 @@ impl Propagated {
         limit: usize,
         keep: impl Fn(&BindingRecord) -> bool,
     ) -> Result<Page<(BindingName, BindingRecord)>, ReadError> {
-        page(self.scan_after(&Prefix::bindings(consumer), after), limit, |key, bytes| match key.decode() {
-            Ok(TypedKey::Binding { name, .. }) => Ok(Some(decode(key, bytes)?).filter(&keep).map(|record| (name, record))),
+        page(self.scan_after(&Prefix::bindings(consumer), after), limit, |key, content| match key.decode() {
+            Ok(TypedKey::Binding { name, .. }) => Ok(Some(decode(key, content)?).filter(&keep).map(|record| (name, record))),
             _ => Ok(None),
         })
     }
@@ -160,8 +174,10 @@ impl Propagated {
         limit: usize,
         keep: impl Fn(&BindingRecord) -> bool,
     ) -> Result<Page<(ConsumerRef, BindingName, BindingRecord)>, ReadError> {
-        page(self.scan_after(&Prefix::bindings_of_account(account), after), limit, |key, bytes| match key.decode() {
-            Ok(TypedKey::Binding { consumer, name }) => Ok(Some(decode(key, bytes)?).filter(&keep).map(|record| (consumer, name, record))),
+        page(self.scan_after(&Prefix::bindings_of_account(account), after), limit, |key, content| match key.decode() {
+            Ok(TypedKey::Binding { consumer, name }) => {
+                Ok(Some(decode(key, content)?).filter(&keep).map(|record| (consumer, name, record)))
+            }
             _ => Ok(None),
         })
     }
@@ -171,8 +187,8 @@ impl Propagated {
     /// # Errors
     /// [`ReadError`].
     pub fn nodes(&self, after: Option<&Key>, limit: usize) -> Result<Page<(types::NodeId, NodeRecord)>, ReadError> {
-        page(self.scan_after(&Prefix::keyspace(Keyspace::Node), after), limit, |key, bytes| match key.decode() {
-            Ok(TypedKey::Node { node }) => Ok(Some((node, decode(key, bytes)?))),
+        page(self.scan_after(&Prefix::keyspace(Keyspace::Node), after), limit, |key, content| match key.decode() {
+            Ok(TypedKey::Node { node }) => Ok(Some((node, decode(key, content)?))),
             _ => Ok(None),
         })
     }
@@ -182,7 +198,7 @@ impl Propagated {
     /// # Errors
     /// [`ReadError`].
     pub fn kek_epochs(&self, domain: &KeyDomain, after: Option<&Key>, limit: usize) -> Result<Page<KekEpochRecord>, ReadError> {
-        page(self.scan_after(&Prefix::kek_epochs(domain), after), limit, |key, bytes| decode(key, bytes).map(Some))
+        page(self.scan_after(&Prefix::kek_epochs(domain), after), limit, |key, content| decode(key, content).map(Some))
     }
 
     /// All KEK epochs, by domain and number.
@@ -190,7 +206,7 @@ impl Propagated {
     /// # Errors
     /// [`ReadError`].
     pub fn all_kek_epochs(&self, after: Option<&Key>, limit: usize) -> Result<Page<KekEpochRecord>, ReadError> {
-        page(self.scan_after(&Prefix::keyspace(Keyspace::KekEpoch), after), limit, |key, bytes| decode(key, bytes).map(Some))
+        page(self.scan_after(&Prefix::keyspace(Keyspace::KekEpoch), after), limit, |key, content| decode(key, content).map(Some))
     }
 
     /// Data keys of an account, by id.
@@ -198,7 +214,7 @@ impl Propagated {
     /// # Errors
     /// [`ReadError`].
     pub fn deks(&self, account: AccountId, after: Option<&Key>, limit: usize) -> Result<Page<DekRecord>, ReadError> {
-        page(self.scan_after(&Prefix::deks(account), after), limit, |key, bytes| decode(key, bytes).map(Some))
+        page(self.scan_after(&Prefix::deks(account), after), limit, |key, content| decode(key, content).map(Some))
     }
 }
 
@@ -210,7 +226,17 @@ impl State {
     pub fn operator_tokens(&self, after: Option<&Key>, limit: usize) -> Result<Page<OperatorTokenRecord>, ReadError> {
         let all = Prefix::keyspace(Keyspace::OperatorTokenId);
         let records = self.control.scan(all.as_bytes(), after.map(Key::as_bytes));
-        page(records, limit, |key, bytes| self.operator_by_token(decode(key, bytes)?))
+        page(records, limit, |key, content| self.operator_by_token(decode(key, content)?))
+    }
+
+    /// Join tokens by public id, those that have come to their end included.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn join_tokens(&self, after: Option<&Key>, limit: usize) -> Result<Page<JoinTokenRecord>, ReadError> {
+        let all = Prefix::keyspace(Keyspace::JoinTokenId);
+        let records = self.control.scan(all.as_bytes(), after.map(Key::as_bytes));
+        page(records, limit, |key, content| self.join_token(decode(key, content)?))
     }
 
     /// Tokens of a consumer, by public id.
@@ -219,7 +245,7 @@ impl State {
     /// [`ReadError`].
     pub fn consumer_tokens(&self, consumer: &ConsumerRef) -> Result<Vec<ConsumerTokenRecord>, ReadError> {
         let all = Prefix::consumer_tokens(consumer);
-        let found = self.scan_control(&all).map(|(key, bytes)| self.consumer_by_token(decode(key, bytes)?));
+        let found = self.scan_control(&all).map(|(key, content)| self.consumer_by_token(decode(key, content)?));
         found.filter_map(Result::transpose).collect()
     }
 

@@ -3,7 +3,9 @@
 use bytes::Bytes;
 
 use super::State;
-use crate::{ChainHead, FEATURE_LEVEL_MAX, FormatError, Key, KeyError, Propagated, ReadError, TypedKey, map::Records, record::HeadRecord};
+use crate::{
+    ChainHead, Content, FEATURE_LEVEL_MAX, FormatError, Key, KeyError, Propagated, ReadError, TypedKey, map::Records, record::HeadRecord,
+};
 
 /// Why records are no state. The copy that they came from is damaged, incomplete or newer; rebuild it from elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -41,8 +43,9 @@ impl State {
     /// All records, the head included, by rising key. [`State::from_records`] of them is this state.
     pub fn records(&self) -> impl Iterator<Item = (Key, Bytes)> {
         let head = (self.applied.get() > 0).then(|| (TypedKey::Head.encode(), self.head_record().encode()));
-        let own = |(key, value): (&Key, &Bytes)| (key.clone(), value.clone());
-        self.propagated.records().map(own).chain(head).chain(self.control.iter().map(own))
+        // A control node holds all in memory.
+        let own = |(key, content): (&Key, &Content)| content.inline().map(|bytes| (key.clone(), bytes.clone()));
+        self.propagated.records().filter_map(own).chain(head).chain(self.control.iter().filter_map(own))
     }
 
     /// How many records [`State::records`] gives: by it, a copy that lost a record of control nodes alone is recognised.

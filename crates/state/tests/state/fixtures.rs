@@ -1,11 +1,11 @@
-//! A log of feature level 1, kept as bytes, with the hashes that it must give for ever.
+//! A log of each feature level, kept as bytes, with the hashes that it must give for ever.
 //!
 //! `UPDATE_GOLDENFILES=1` writes the log anew from the calls below; do so only before a first release, or to add a level.
 
 use std::{fmt::Write as _, path::Path};
 
 use state::{Command, CommandBody, Grant, GrantScope, KekStep, PointerMove, Principal, Role, Stage, State, record::BoundTo};
-use types::{ConsumerRef, Hash, KekEpoch, KeyDomain, LogIndex, NodeId, Version};
+use types::{ConsumerRef, FeatureLevel, Hash, KekEpoch, KeyDomain, LogIndex, NodeId, Version};
 
 use super::world::{
     World, account, dek, envelope, hash, new_dek, new_node, new_secret, operator, request, scopes, sealed, secret, store, token,
@@ -75,7 +75,7 @@ fn make() -> Vec<Command> {
     let replaces = world.current_dek(acme);
     world.root(CommandBody::MintDek { account: acme, dek: new_dek(dek("k2"), KekEpoch::new(2), replaces), grace: true });
     world.root(CommandBody::RegisterNode { node: new_node(3, "relay-1", state::record::NodeRole::Relay) });
-    world.root(CommandBody::RevokeNode { node: NodeId::new(3), epochs: Vec::new() });
+    world.root(CommandBody::RevokeNode { node: NodeId::new(3), epochs: Vec::new(), signer_set: None });
     let stale = value(&mut world, 6);
     world.root(CommandBody::CreateSecrets { account: acme, store: main, items: vec![new_secret("LATE", "workers", stale)], new_dek: None });
     world.root(CommandBody::DeleteSecrets { account: acme, store: main, secrets: vec![secret("API_KEY")], force: true });
@@ -84,6 +84,27 @@ fn make() -> Vec<Command> {
     world.root(CommandBody::RevokeOperatorToken { token: token("ci") });
     world.clock += 90_000_000;
     world.apply(Principal::Node { node: NodeId::new(1) }, None, CommandBody::Tick);
+    world.log
+}
+
+/// How the level rises to 2, and what it brings.
+fn make_level_2() -> Vec<Command> {
+    let mut world = World::new();
+    let (acme, node) = (account("acme"), NodeId::new(1));
+    let (level, itself) = (FeatureLevel::new(2), Principal::Node { node });
+    let edit = |stores, secrets, value_bytes| CommandBody::EditQuota { account: acme, stores, secrets, value_bytes };
+    world.root(CommandBody::CreateAccount { account: acme, name: "Acme Ltd".parse().unwrap() });
+    world.root(edit(Some(1), None, None));
+    world.root(CommandBody::RaiseFeatureLevel { to: level });
+    world.apply(itself, None, CommandBody::UpdateNode { node, address: None, feature_level: level });
+    world.root(CommandBody::RaiseFeatureLevel { to: level });
+    for body in [edit(Some(1), None, None), edit(None, Some(7), None), edit(None, None, Some(64)), edit(None, None, None)] {
+        world.root(body);
+    }
+    world.apply(operator("root"), Some(request("r1", "content")), edit(Some(2), Some(2), Some(2)));
+    world.apply(operator("root"), Some(request("r1", "content")), edit(Some(2), Some(2), Some(2)));
+    world.root(CommandBody::SetQuota { account: acme, quota: None });
+    world.apply(itself, None, CommandBody::Tick);
     world.log
 }
 
@@ -133,8 +154,17 @@ fn outcome(log: &[Command]) -> String {
 
 #[test]
 fn log_of_level_1_keeps_its_hashes() {
+    keeps_its_hashes(1, make);
+}
+
+#[test]
+fn log_of_level_2_keeps_its_hashes() {
+    keeps_its_hashes(2, make_level_2);
+}
+
+fn keeps_its_hashes(level: u32, make: fn() -> Vec<Command>) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-    let (log, expected) = (folder.join("level-1.log"), folder.join("level-1.txt"));
+    let (log, expected) = (folder.join(format!("level-{level}.log")), folder.join(format!("level-{level}.txt")));
     if std::env::var_os("UPDATE_GOLDENFILES").is_some() {
         std::fs::create_dir_all(&folder).unwrap();
         let made = make();

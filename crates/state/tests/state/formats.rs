@@ -76,6 +76,7 @@ prop_compose! {
         match keyspace {
             Keyspace::Settings => TypedKey::Settings,
             Keyspace::SignerSet => TypedKey::SignerSet { version: small },
+            Keyspace::Generation => TypedKey::Generation { generation: types::Generation::new(small) },
             Keyspace::Node => TypedKey::Node { node: NodeId::new(large) },
             Keyspace::KekEpoch => TypedKey::KekEpoch { domain, epoch },
             Keyspace::Account => TypedKey::Account { account },
@@ -88,6 +89,7 @@ prop_compose! {
             Keyspace::Consumer => TypedKey::Consumer { consumer },
             Keyspace::ConsumerToken => TypedKey::ConsumerToken { hash },
             Keyspace::Binding => TypedKey::Binding { consumer, name: binding() },
+            Keyspace::Recovery => TypedKey::Recovery,
             Keyspace::Head => TypedKey::Head,
             Keyspace::OperatorToken => TypedKey::OperatorToken { hash },
             Keyspace::OperatorTokenId => TypedKey::OperatorTokenId { token },
@@ -104,6 +106,9 @@ prop_compose! {
             Keyspace::BoundBy => TypedKey::BoundBy { target, consumer, name: binding() },
             Keyspace::ConsumerUsage => TypedKey::ConsumerUsage { consumer },
             Keyspace::ConsumerTokenId => TypedKey::ConsumerTokenId { consumer, token },
+            Keyspace::Authority => TypedKey::Authority,
+            Keyspace::JoinToken => TypedKey::JoinToken { hash },
+            Keyspace::JoinTokenId => TypedKey::JoinTokenId { token },
         }
     }
 }
@@ -167,11 +172,11 @@ fn command_of_a_newer_level_kind_or_format_is_told_apart() {
         bytes[place] = byte;
         Command::decode(&bytes).unwrap_err()
     };
-    assert_eq!(with(4, 2), CommandError::Level { got: FeatureLevel::new(2) });
+    assert_eq!(with(4, 3), CommandError::Level { got: FeatureLevel::new(3) });
     assert_eq!(with(6, 200), CommandError::Kind { number: 200 });
     assert_eq!(with(6, 30).to_string(), format!("a command of {} bytes is damaged: its head says step, its body is tick", bytes.len()));
     assert_eq!(with(0, 2).to_string(), "a command of format 2, newest known is 1; a newer Cinnabar wrote it");
-    assert_eq!(with(4, 2).to_string(), "a command of feature level 2; this build applies up to 1: update this node");
+    assert_eq!(with(4, 3).to_string(), "a command of feature level 3; this build applies up to 2: update this node");
 }
 
 #[test]

@@ -2,11 +2,12 @@
 
 use bytes::Bytes;
 use state::{
-    ChainError, Change, ChangeSet, CommandBody, Halt, Key, LoadError, Principal, Propagated, RefusalKind, SealingDek, State, TypedKey,
+    ChainError, Change, ChangeSet, CommandBody, FEATURE_LEVEL_MAX, Halt, Key, LoadError, Principal, Propagated, RefusalKind, SealingDek,
+    State, TypedKey,
     limits::{BINDINGS_PER_CONSUMER_MAX, REQUESTS_MAX},
     record::{BoundTo, SettingsRecord, StoreRecord, TotalsRecord},
 };
-use types::{ChainId, ConsumerRef, FeatureLevel, Generation, Hash, KekEpoch, LogIndex, NodeId, Position, Revision, UnixMillis};
+use types::{ChainId, ConsumerRef, FeatureLevel, Generation, Hash, KekEpoch, LogIndex, Position, Revision, UnixMillis};
 
 use super::world::{World, account, dek, id, new_dek, new_secret, operator, request, sealed, store, token};
 
@@ -59,8 +60,10 @@ fn accept_refuses_each_kind_of_forgery_by_name_and_whole() {
     };
     let a = put(TypedKey::Store { store: store("a") }, record());
     let b = put(TypedKey::Store { store: store("b") }, record());
-    let settings =
-        SettingsRecord { feature_level: FeatureLevel::new(2), ..SettingsRecord::defaults(types::ClusterId::from_bytes(id("cluster"))) };
+    let settings = SettingsRecord {
+        feature_level: FEATURE_LEVEL_MAX.next().unwrap(),
+        ..SettingsRecord::defaults(types::ClusterId::from_bytes(id("cluster")))
+    };
     let cases: Vec<Case> = vec![
         ("a repeat", world.sets[1].as_ref().clone(), |e| matches!(e, ChainError::Repeat { .. })),
         ("the first again", world.sets[0].as_ref().clone(), |e| matches!(e, ChainError::Repeat { .. })),
@@ -140,11 +143,19 @@ fn apply_of_a_newer_level_halts_and_changes_nothing() {
     let before: Vec<_> = world.state.records().collect();
     let index = LogIndex::new(2);
     let mut newer = world.command(operator("root"), None, CommandBody::Tick);
-    newer.level = FeatureLevel::new(2);
-    assert_eq!(world.state.apply(index, &newer).unwrap_err(), Halt::Level { index, level: FeatureLevel::new(2) });
-    let to = FeatureLevel::new(2);
-    let raise = world.command(operator("root"), None, CommandBody::RaiseFeatureLevel { to, supported_by: vec![NodeId::new(1)] });
-    assert_eq!(world.state.apply(index, &raise).unwrap_err(), Halt::Level { index, level: to });
+    let (level, known) = (FEATURE_LEVEL_MAX.next().unwrap(), FEATURE_LEVEL_MAX);
+    newer.level = level;
+    assert_eq!(world.state.apply(index, &newer).unwrap_err(), Halt::Level { index, level, known });
+    // A level that does not follow is refused, which takes no knowledge of it.
+    let raise = |to| world.command(operator("root"), None, CommandBody::RaiseFeatureLevel { to });
+    assert_eq!(world.state.may_follow(index, &raise(FeatureLevel::new(9)), known), Ok(()));
+    // A node that is held below its build stops where an older build would.
+    let held = FeatureLevel::new(1);
+    let edit = CommandBody::EditQuota { account: account("acme"), stores: None, secrets: Some(1), value_bytes: None };
+    for (command, level) in [(raise(known), known), (world.command(operator("root"), None, edit), known)] {
+        assert_eq!(world.state.may_follow(index, &command, held), Err(Halt::Level { index, level, known: held }));
+        assert_eq!(world.state.may_follow(index, &command, known), Ok(()));
+    }
     assert!(world.state.records().eq(before));
 }
 
@@ -286,4 +297,21 @@ fn state_crosses_threads() {
     crosses::<State>();
     crosses::<Propagated>();
     crosses::<state::Applied>();
+}
+
+#[test]
+fn epoch_more_than_a_node_can_hold_is_refused_before_any_node_meets_it() {
+    let mut world = World::new();
+    let domain = types::KeyDomain::global;
+    let mut step = |epoch: u32, step| world.root(CommandBody::KekEpoch { domain: domain(), epoch: KekEpoch::new(epoch), step }).result;
+    let announce = |epoch: u32| state::KekStep::Announce { commitment: [epoch as u8; 32], envelopes: Vec::new() };
+    let most = state::limits::OPEN_EPOCHS_MAX as u32;
+    for epoch in 2..=most {
+        step(epoch, announce(epoch)).unwrap();
+        step(epoch, state::KekStep::Activate).unwrap();
+    }
+    let refusal = step(most + 1, announce(most + 1)).unwrap_err();
+    assert!(refusal.kind == RefusalKind::Precondition && refusal.message.contains("destroy"), "{refusal}");
+    step(1, state::KekStep::Destroy).unwrap();
+    step(most + 1, announce(most + 1)).unwrap();
 }

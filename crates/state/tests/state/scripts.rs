@@ -9,10 +9,10 @@ use std::{collections::BTreeMap, error::Error, fmt::Write as _};
 
 use goldenscript::{ArgumentConsumer, Command as Line, Runner};
 use state::{
-    Applied, AuditEntry, AuditOutcome, AuditTarget, CommandBody, FormatError, Grant, GrantScope, JobId, KekStep, NewEpoch, PointerMove,
-    Principal, RequestKey, Rewrap, Role, SealingDek, Stage,
+    Applied, AuditEntry, AuditOutcome, AuditTarget, CommandBody, EnrolNode, FormatError, Grant, GrantScope, JobId, KekStep, NewEpoch,
+    NewJoinToken, NewSignerSet, NodeEnvelope, PointerMove, Principal, Recipient, RequestKey, Rewrap, Role, SealingDek, Stage,
     limits::Quota,
-    record::{BoundTo, MemberKey, NodeRole, SetSignature, WrappedDek},
+    record::{BoundTo, EnvelopeRecord, MemberKey, NodeRole, SetSignature, WrappedDek},
 };
 use types::{AccountId, Comment, ConsumerRef, KekEpoch, KeyDomain, LogIndex, NodeId, StoreId, UnixMillis, ValueId, Version};
 
@@ -47,6 +47,8 @@ scripts! {
     data_keys;
     kek_epochs;
     nodes_and_signers;
+    levels;
+    enrolment;
     cascades;
     audit;
 }
@@ -161,6 +163,54 @@ fn grants(texts: &[String]) -> Result<Vec<Grant>, Failure> {
     texts.iter().map(grant).collect()
 }
 
+fn role(name: &str) -> NodeRole {
+    match name {
+        "control" => NodeRole::Control,
+        "relay" => NodeRole::Relay,
+        _ => NodeRole::Edge,
+    }
+}
+
+/// `VERSION/SIGNER/MEMBER,MEMBER`.
+fn signer_set(spec: &str) -> Result<NewSignerSet, Failure> {
+    let [version, signer, members] = spec.split('/').collect::<Vec<_>>()[..] else { return Err("a signer set has three parts".into()) };
+    let key = |node: &str| {
+        let node = node.parse::<u64>()?;
+        Ok(MemberKey { node: NodeId::new(node), key: [node as u8; 32] })
+    };
+    Ok(NewSignerSet {
+        version: version.parse()?,
+        threshold: 1,
+        keys: members.split(',').map(key).collect::<Result<_, Failure>>()?,
+        signatures: vec![SetSignature { signer: NodeId::new(signer.parse()?), signature: vec![1; 64] }],
+    })
+}
+
+/// `enrol TOKEN ID NAME ROLE [key=] [zone=] [epochs=1,2] [authority=yes] [signers=2/1/1,3]`.
+fn enrol(args: &mut Args<'_>) -> Result<CommandBody, Failure> {
+    let (token, number, name, role) = (hash(&args.next()?), args.parse::<u64>()?, args.next()?, role(&args.next()?));
+    let mut node = new_node(number, &name, role);
+    node.labels = args.key("zone").map(|zone| ("zone".to_owned(), zone)).into_iter().collect();
+    if let Some(key) = args.number("key")? {
+        node.public_key = vec![key as u8; 44];
+    }
+    let epochs = args.key("epochs").unwrap_or_default();
+    let envelope = |epoch: &str| {
+        Ok(NodeEnvelope {
+            domain: KeyDomain::global(),
+            epoch: KekEpoch::new(epoch.parse()?),
+            envelope: EnvelopeRecord { bytes: vec![1; 40] },
+        })
+    };
+    Ok(CommandBody::EnrolNode(Box::new(EnrolNode {
+        token,
+        node,
+        envelopes: epochs.split(',').filter(|epoch| !epoch.is_empty()).map(envelope).collect::<Result<_, Failure>>()?,
+        authority: args.flag("authority").then(|| EnvelopeRecord { bytes: vec![2; 40] }),
+        signer_set: args.key("signers").map(|spec| signer_set(&spec)).transpose()?,
+    })))
+}
+
 impl Script {
     fn new() -> Self {
         Self { world: World::empty(), names: BTreeMap::new() }
@@ -198,6 +248,12 @@ impl Script {
                     }
                 };
                 CommandBody::SetQuota { account, quota }
+            }
+            "edit-quota" => {
+                let account = args.account()?;
+                let mut number = |name: &str| args.number(name).map(|number| number.map(|n| n as u32));
+                let (stores, secrets, value_bytes) = (number("stores")?, number("secrets")?, number("bytes")?);
+                CommandBody::EditQuota { account, stores, secrets, value_bytes }
             }
             "create-secrets" => self.create_secrets(args)?,
             "fill" => self.fill(args)?,
@@ -313,11 +369,7 @@ impl Script {
             }
             "register-node" => {
                 let (number, name) = (args.parse()?, args.next()?);
-                let role = match args.next()?.as_str() {
-                    "control" => NodeRole::Control,
-                    "relay" => NodeRole::Relay,
-                    _ => NodeRole::Edge,
-                };
+                let role = role(&args.next()?);
                 let mut node = new_node(number, &name, role);
                 if let Some(key) = args.number("key")? {
                     node.public_key = vec![key as u8; 44];
@@ -332,7 +384,8 @@ impl Script {
                     commitment: [number as u8; 32],
                     envelopes: vec![envelope(1)],
                 };
-                CommandBody::RevokeNode { node, epochs: args.number("epoch")?.map(epoch).into_iter().collect() }
+                let signer_set = args.key("signers").map(|spec| signer_set(&spec)).transpose()?;
+                CommandBody::RevokeNode { node, epochs: args.number("epoch")?.map(epoch).into_iter().collect(), signer_set }
             }
             "set-signers" => {
                 let (version, threshold) = (args.parse()?, args.number("threshold")?.unwrap_or(1) as u32);
@@ -344,7 +397,25 @@ impl Script {
                     Ok(MemberKey { node: NodeId::new(node), key: [node as u8; 32] })
                 };
                 let keys = args.rest().iter().map(key).collect::<Result<_, Failure>>()?;
-                CommandBody::SetSignerSet { version, threshold, keys, signatures }
+                CommandBody::SetSignerSet { set: NewSignerSet { version, threshold, keys, signatures } }
+            }
+            "create-join-token" => {
+                let (name, role, uses) = (args.next()?, role(&args.next()?), args.number("uses")?.unwrap_or(1) as u32);
+                let expires = args.time("expires", now)?.unwrap_or(UnixMillis::new(now + 3_600_000));
+                let node = args.key("name").map(|name| name.parse()).transpose()?;
+                let labels = args.key("zone").map(|zone| ("zone".to_owned(), zone)).into_iter().collect();
+                let new = NewJoinToken { id: token(&name), role, name: node, labels, uses, expires };
+                CommandBody::CreateJoinToken { token: new, hash: hash(&name) }
+            }
+            "revoke-join-token" => CommandBody::RevokeJoinToken { token: token(&args.next()?) },
+            "enrol" => enrol(args)?,
+            "update-node" => {
+                let (node, address) = (NodeId::new(args.parse()?), args.key("address"));
+                CommandBody::UpdateNode {
+                    node,
+                    address,
+                    feature_level: types::FeatureLevel::new(args.number("level")?.unwrap_or(1) as u32),
+                }
             }
             "create-token" => {
                 let (name, expires) = (args.next()?, args.time("expires", now)?);
@@ -352,10 +423,7 @@ impl Script {
                 CommandBody::CreateOperatorToken { token: token(&name), hash: hash(&name), name: name.parse()?, grants, expires }
             }
             "revoke-token" => CommandBody::RevokeOperatorToken { token: token(&args.next()?) },
-            "raise-level" => CommandBody::RaiseFeatureLevel {
-                to: types::FeatureLevel::new(args.parse()?),
-                supported_by: args.rest().iter().map(|node| Ok(NodeId::new(node.parse()?))).collect::<Result<_, Failure>>()?,
-            },
+            "raise-level" => CommandBody::RaiseFeatureLevel { to: types::FeatureLevel::new(args.parse()?) },
             "tick" => CommandBody::Tick,
             "step" => CommandBody::Step { job: JobId::new(LogIndex::new(args.parse()?)) },
             name => return Err(format!("unknown command {name}").into()),
@@ -518,12 +586,38 @@ impl Script {
                 None => "none".into(),
             },
             "jobs" => state.next_job().map_or("none".into(), |job| format!("next {job}")),
+            "join-tokens" => {
+                let page = state.join_tokens(None, 100)?;
+                let line = |token: &state::record::JoinTokenRecord| {
+                    let usable = if token.is_usable(state.last_time()) { "usable" } else { "not usable" };
+                    let nodes: Vec<_> = token.enrolled.iter().map(|node| node.get()).collect();
+                    let uses = token.uses_left;
+                    format!("{} {:?} by {} uses left={uses} nodes={nodes:?} {usable}\n", token.token_id, token.role, token.created_by)
+                };
+                page.items.iter().map(line).collect()
+            }
+            "authority" => {
+                let authority = state.authority()?.ok_or("no authority")?;
+                format!("{:?}", authority.envelopes.iter().map(|(recipient, _)| recipient).collect::<Vec<_>>())
+            }
+            "envelopes" => {
+                let (node, mut held) = (Recipient::Node(NodeId::new(args.parse()?)), Vec::new());
+                for epoch in state.all_kek_epochs(None, 100)?.items {
+                    if state.envelope(&epoch.domain, epoch.n, node)?.is_some() {
+                        held.push(epoch.n.get());
+                    }
+                }
+                format!("{held:?}")
+            }
             "settings" => {
                 let settings = state.settings()?.ok_or("no settings")?;
                 format!("level={} era={} signers={}", settings.feature_level, settings.dek_era, settings.signer_set)
             }
             "node" => match state.node(NodeId::new(args.parse()?))? {
-                Some(node) => format!("{} {:?} revoked={:?}", node.name, node.role, node.revoked.map(UnixMillis::get)),
+                Some(node) => {
+                    let address = node.address.map_or(String::new(), |address| format!(" at {address}"));
+                    format!("{} {:?}{address} revoked={:?}", node.name, node.role, node.revoked.map(UnixMillis::get))
+                }
                 None => "none".into(),
             },
             "position" => format!("{} at {}", state.position(), state.last_time().get()),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use state::{
     Applied, ChangeSet, Command, CommandBody, InitCluster, NewDek, NewNode, NewSecret, Origin, Principal, Propagated, Recipient,
     RequestKey, SealedInput, State,
-    record::{EnvelopeRecord, MemberKey, NodeRole, SettingsRecord, WrappedDek},
+    record::{AuthorityRecord, EnvelopeRecord, MemberKey, NodeRole, RecoveryRecord, SettingsRecord, WrappedDek},
 };
 use types::{
     AccountId, ClusterId, Comment, DekId, FeatureLevel, KekEpoch, KeyDomain, LogIndex, NodeId, RequestId, ScopeSet, SealedValue, SecretId,
@@ -86,6 +86,8 @@ pub(crate) fn new_node(number: u64, name: &str, role: NodeRole) -> NewNode {
         public_key: vec![number as u8; 44],
         envelope_key: vec![number as u8; 32],
         labels: [("zone".to_owned(), "a".to_owned())].into(),
+        address: (role == NodeRole::Control).then(|| format!("{name}:7400")),
+        feature_level: FeatureLevel::new(1),
     }
 }
 
@@ -104,6 +106,11 @@ pub(crate) fn init() -> InitCluster {
         commitment: [7; 32],
         envelopes: vec![envelope(1), envelope(2)],
         nodes: vec![new_node(1, "control-1", NodeRole::Control), new_node(2, "edge-1", NodeRole::Edge)],
+        authority: AuthorityRecord {
+            certificate: vec![8; 60],
+            envelopes: vec![envelope(1), (Recipient::Recovery, EnvelopeRecord { bytes: vec![9; 40] })],
+        },
+        recovery: Some(RecoveryRecord { signing_key: [9; 32], envelope_key: vec![9; 32] }),
     }
 }
 
