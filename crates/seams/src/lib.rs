@@ -22,5 +22,5 @@ pub use contained::{contained, is_contained};
 pub use disk::{Disk, DiskFile, OpenMode};
 pub use entropy::Entropy;
 pub use futures::future::BoxFuture;
-pub use table::{Table, TableBatch, TableError};
+pub use table::{Table, TableBatch, TableError, TableRead};
 pub use transport::{Dial, DialError, Link, LinkClosed, RecvHalf, SendHalf};

@@ -1,5 +1,7 @@
 //! A table: an ordered local copy of a state, rebuilt from elsewhere whenever it is in doubt.
 
+use std::sync::Arc;
+
 /// Puts and deletes that become visible, and survive a crash, together or not at all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TableBatch {
@@ -41,6 +43,15 @@ pub enum TableError {
     },
 }
 
+/// Reads single records of a table beside its writer. Calls block.
+pub trait TableRead: Send + Sync {
+    /// One record, of the batches written so far.
+    ///
+    /// # Errors
+    /// [`TableError`], also when the table has been dropped.
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, TableError>;
+}
+
 /// An ordered map on a disk. One writer. Calls block.
 pub trait Table: Send {
     /// Visits every record in the order of keys; stops at the first error of `visit`.
@@ -55,6 +66,9 @@ pub trait Table: Send {
     /// # Errors
     /// [`TableError`].
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, TableError>;
+
+    /// A handle for reads beside the writer.
+    fn reader(&self) -> Arc<dyn TableRead>;
 
     /// Applies a batch. Visible on return; durable only after [`Table::flush`].
     ///

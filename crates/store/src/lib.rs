@@ -18,6 +18,5 @@ pub mod table;
 pub use log::{Completion, Cut, Done, Drive, LogError, LogOptions, LogReader, LogWriter, SegmentLog, Slot, completion};
 pub use snapshot::{SnapshotError, SnapshotFolder, SnapshotInfo, SnapshotReader, SnapshotWriter};
 pub use table::{
-    Durable, MemTable, OpenedTable, SledOptions, SledReader, SledTable, WriteBehind, WriteBehindError, WriteBehindOptions, open_anew,
-    open_or_set_aside,
+    Durable, MemTable, OpenedTable, SledOptions, SledTable, WriteBehind, WriteBehindError, WriteBehindOptions, open_anew, open_or_set_aside,
 };

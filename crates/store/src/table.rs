@@ -38,7 +38,7 @@ pub use memory::MemTable;
 pub use open::{OpenedTable, SetAside, Visit, open_anew, open_or_set_aside};
 use seams::{TableBatch, TableError};
 
-pub use self::sled::{SledOptions, SledReader, SledTable};
+pub use self::sled::{SledOptions, SledTable};
 
 /// The longest key.
 pub const KEY_BYTES_MAX: usize = 1024;

@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use seams::{Disk, DiskFile, OpenMode, TableBatch};
+use seams::{Disk, DiskFile, OpenMode, Table as _, TableBatch};
 use store::{
     Drive, LogOptions, LogReader, LogWriter, SledOptions, SledTable, Slot, SnapshotFolder, WriteBehind, WriteBehindOptions, completion,
     open_or_set_aside,

@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError},
     thread::JoinHandle,
     time::Duration,
 };
@@ -91,7 +91,11 @@ struct Shared {
     options: WriteBehindOptions,
     drive: Drive,
     thread: Mutex<Option<JoinHandle<()>>>,
+    written: OnceLock<Written>,
 }
+
+/// Told the mark of each batch that was written.
+type Written = Box<dyn Fn(u64) + Send + Sync>;
 
 struct Inner {
     queue: VecDeque<Queued>,
@@ -127,6 +131,9 @@ impl Shared {
         let written = if batch.writes.is_empty() { Ok(()) } else { table.write(&batch).and_then(|()| table.flush()) };
         match written {
             Ok(()) => {
+                if let Some(written) = self.written.get() {
+                    written(mark);
+                }
                 self.lock().table = Some(table);
                 self.durable.send_modify(|durable| durable.mark = mark);
             }
@@ -221,6 +228,7 @@ impl WriteBehind {
             options,
             drive,
             thread: Mutex::new(None),
+            written: OnceLock::new(),
         });
         if drive == Drive::Thread {
             let runner = shared.clone();
@@ -229,6 +237,12 @@ impl WriteBehind {
             *shared.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
         }
         Ok(Self { _open: Arc::new(Open(shared.clone())), shared })
+    }
+
+    /// Tells `written` the mark of each batch that can be read in the table and is durable there, on the writing thread and in order.
+    /// To be called once, before the first batch.
+    pub fn on_written(&self, written: impl Fn(u64) + Send + Sync + 'static) {
+        let _ = self.shared.written.set(Box::new(written));
     }
 
     /// Hands over a batch; waits while the queue is full. Marks must not go down. Cancelled while waiting, it has done nothing.

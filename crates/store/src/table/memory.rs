@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use seams::{Entropy, Table, TableBatch, TableError};
+use seams::{Entropy, Table, TableBatch, TableError, TableRead};
 
 use super::check_sizes;
 
@@ -53,6 +53,14 @@ fn apply(records: &mut Records, batch: &TableBatch) {
     }
 }
 
+struct MemReader(MemTable);
+
+impl TableRead for MemReader {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, TableError> {
+        self.0.get(key)
+    }
+}
+
 impl Table for MemTable {
     fn scan(&self, visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), TableError>) -> Result<(), TableError> {
         let records = self.lock().now.clone();
@@ -61,6 +69,10 @@ impl Table for MemTable {
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, TableError> {
         Ok(self.lock().now.get(key).cloned())
+    }
+
+    fn reader(&self) -> Arc<dyn TableRead> {
+        Arc::new(MemReader(self.clone()))
     }
 
     fn write(&mut self, batch: &TableBatch) -> Result<(), TableError> {

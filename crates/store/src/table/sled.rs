@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use seams::{Table, TableBatch, TableError};
+use seams::{Table, TableBatch, TableError, TableRead};
 
 use super::{check_sizes, failed};
 
@@ -108,14 +108,10 @@ pub struct SledTable {
 
 /// Reads beside the writer; clones share the table. Blocks, also while the table is being swapped for a compact copy.
 #[derive(Clone)]
-pub struct SledReader(Shared);
+struct SledReader(Shared);
 
-impl SledReader {
-    /// One record.
-    ///
-    /// # Errors
-    /// [`TableError`].
-    pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, TableError> {
+impl TableRead for SledReader {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, TableError> {
         read(&self.0, key)
     }
 }
@@ -133,11 +129,6 @@ impl SledTable {
         let (db, file) = open_db(folder, &options)?;
         let compact_above = options.compact_bytes_min;
         Ok(Self { folder: folder.to_owned(), options, db: Arc::new(RwLock::new(Some(db))), file, live_bytes: None, compact_above })
-    }
-
-    /// A handle for reads beside the writer.
-    pub fn reader(&self) -> SledReader {
-        SledReader(self.db.clone())
     }
 
     /// Tells how many bytes of records the table holds; from then on the table keeps its size on disk in bounds.
@@ -240,6 +231,10 @@ impl Table for SledTable {
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, TableError> {
         read(&self.db, key)
+    }
+
+    fn reader(&self) -> Arc<dyn TableRead> {
+        Arc::new(SledReader(self.db.clone()))
     }
 
     fn write(&mut self, batch: &TableBatch) -> Result<(), TableError> {

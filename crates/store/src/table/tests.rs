@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use seams::{Entropy, Table, sim::SimEntropy};
+use seams::{Entropy, Table, TableRead, sim::SimEntropy};
 
 use super::*;
 use crate::log::Drive;
@@ -54,6 +54,11 @@ fn contract(mut table: Box<dyn Table>, reopen: &dyn Fn(Box<dyn Table>) -> Box<dy
     let expected: Records = [("", ""), ("a", "1"), ("b", "3"), ("\u{ff}", "4")].map(|(key, value)| (key.into(), value.into())).to_vec();
     assert_eq!(records(&*table), expected);
     assert_eq!(table.get(b"b").unwrap().unwrap(), b"3");
+    // A reader sees what is written after it was made.
+    let reader = table.reader();
+    assert_eq!((reader.get(b"b").unwrap().as_deref(), reader.get(b"c").unwrap()), (Some(&b"3"[..]), None));
+    table.write(&batch(&[("c", Some("5"))])).unwrap();
+    assert_eq!(reader.get(b"c").unwrap().unwrap(), b"5");
 
     // Deleting what is not there is fine; an empty batch too.
     table.write(&batch(&[("c", None), ("", None)])).unwrap();
@@ -355,6 +360,9 @@ impl Table for Probe {
     }
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, TableError> {
         self.inner.get(key)
+    }
+    fn reader(&self) -> Arc<dyn TableRead> {
+        self.inner.reader()
     }
     fn write(&mut self, batch: &TableBatch) -> Result<(), TableError> {
         self.calls.lock().unwrap().0.push(batch.writes.len());
