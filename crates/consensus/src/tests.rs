@@ -3,6 +3,8 @@
 mod cluster;
 mod commands;
 mod files;
+mod forward;
+mod members;
 mod mutations;
 mod one_voter;
 mod real;

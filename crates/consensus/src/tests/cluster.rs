@@ -19,10 +19,12 @@ use super::{
 use crate::{Consensus, PeerError, PeerRpc, PeerTransport, ProposeError, ReadError, Runtime, lock};
 
 /// A network that delays, loses and cuts one way.
-struct Net {
+pub(super) struct Net {
     entropy: SimEntropy,
     voters: Mutex<BTreeMap<NodeId, Consensus>>,
-    cut: Mutex<BTreeSet<(NodeId, NodeId)>>,
+    pub(super) cut: Mutex<BTreeSet<(NodeId, NodeId)>>,
+    /// Nodes that take calls and never answer, as one that is stopped does.
+    pub(super) hung: Mutex<BTreeSet<NodeId>>,
     loss_percent: u64,
     calls: Mutex<u64>,
 }
@@ -47,6 +49,9 @@ impl PeerTransport for Port {
             *lock(&net.calls) += 1;
             net.travel(from, to).await?;
             let peer = lock(&net.voters).get(&to).cloned().ok_or(PeerError::Unreachable { to, reason: "down".to_owned() })?;
+            if lock(&net.hung).contains(&to) {
+                std::future::pending::<()>().await;
+            }
             let answer = peer.handle(rpc, request).await?;
             net.travel(to, from).await.map_err(|_| PeerError::Failed { to, reason: "the answer was lost".to_owned() })?;
             Ok(answer)
@@ -65,35 +70,41 @@ impl Net {
         }
     }
 
-    fn isolate(&self, node: NodeId, others: &[NodeId]) {
+    /// The process is gone, for the others.
+    pub(super) fn forget(&self, node: NodeId) {
+        lock(&self.voters).remove(&node);
+    }
+
+    pub(super) fn isolate(&self, node: NodeId, others: &[NodeId]) {
         lock(&self.cut).extend(others.iter().filter(|other| **other != node).flat_map(|other| [(node, *other), (*other, node)]));
     }
 }
 
 const VOTERS: [u64; 3] = [1, 2, 3];
 
-struct Cluster {
-    net: Arc<Net>,
-    rigs: Vec<Rig>,
+pub(super) struct Cluster {
+    pub(super) net: Arc<Net>,
+    pub(super) rigs: Vec<Rig>,
     heard: Vec<Arc<Heard>>,
-    voters: Vec<Consensus>,
+    pub(super) voters: Vec<Consensus>,
 }
 
 impl Cluster {
-    async fn start(seed: u64, loss_percent: u64) -> Self {
+    pub(super) async fn start(seed: u64, loss_percent: u64) -> Self {
         Self::start_over(VOTERS.map(|node| Rig::new(node, &VOTERS)).into(), seed, loss_percent).await
     }
 
-    async fn start_over(rigs: Vec<Rig>, seed: u64, loss_percent: u64) -> Self {
+    pub(super) async fn start_over(rigs: Vec<Rig>, seed: u64, loss_percent: u64) -> Self {
         let net = Arc::new(Net {
             entropy: SimEntropy::new(seed),
             voters: Mutex::default(),
             cut: Mutex::default(),
+            hung: Mutex::default(),
             loss_percent,
             calls: Mutex::new(0),
         });
         let mut cluster = Self { net, rigs, heard: Vec::new(), voters: Vec::new() };
-        for index in 0..VOTERS.len() {
+        for index in 0..cluster.rigs.len() {
             let (heard, voter) = cluster.start_voter(index).await;
             cluster.heard.push(heard);
             cluster.voters.push(voter);
@@ -101,7 +112,7 @@ impl Cluster {
         cluster
     }
 
-    async fn start_voter(&self, index: usize) -> (Arc<Heard>, Consensus) {
+    pub(super) async fn start_voter(&self, index: usize) -> (Arc<Heard>, Consensus) {
         let rig = &self.rigs[index];
         let heard = Arc::new(Heard::default());
         let port = Port { net: self.net.clone(), from: rig.node };
@@ -111,15 +122,16 @@ impl Cluster {
         (heard, voter)
     }
 
-    fn nodes(&self) -> Vec<NodeId> {
+    pub(super) fn nodes(&self) -> Vec<NodeId> {
         self.rigs.iter().map(|rig| rig.node).collect()
     }
 
     /// The voter that most others follow.
-    async fn leader(&self) -> usize {
+    pub(super) async fn leader(&self) -> usize {
         loop {
             let leaders: Vec<_> = self.voters.iter().filter_map(|voter| voter.status().leader).collect();
-            let found = self.nodes().iter().position(|node| leaders.iter().filter(|leader| *leader == node).count() >= 2);
+            let most = self.voters.len() / 2 + 1;
+            let found = self.nodes().iter().position(|node| leaders.iter().filter(|leader| *leader == node).count() >= most);
             match found {
                 Some(index) => return index,
                 None => SimRuntime::sleep(Duration::from_millis(20)).await,
@@ -128,8 +140,9 @@ impl Cluster {
     }
 
     /// Proposes as a client does: follows the leader, and sends the same request id again when the outcome is not known.
-    async fn write(&self, number: u64) -> bool {
-        let command = if number == 0 { init(&VOTERS) } else { create_account_once(number) };
+    pub(super) async fn write(&self, number: u64) -> bool {
+        let founders: Vec<u64> = self.rigs[0].voters.keys().map(|node| node.get()).collect();
+        let command = if number == 0 { init(&founders) } else { create_account_once(number) };
         for attempt in 0..200 {
             let voter = &self.voters[(number as usize + attempt) % self.voters.len()];
             match voter.propose(command.clone()).await {
@@ -143,9 +156,15 @@ impl Cluster {
         false
     }
 
-    async fn agree(&self) {
+    pub(super) async fn agree(&self) {
+        self.agree_but(&[]).await;
+    }
+
+    /// Waits until all but these hold the same.
+    pub(super) async fn agree_but(&self, out: &[usize]) {
         loop {
-            let states: Vec<_> = self.voters.iter().map(Consensus::local).collect();
+            let counted = self.voters.iter().enumerate().filter(|(index, _)| !out.contains(index));
+            let states: Vec<_> = counted.map(|(_, voter)| voter.local()).collect();
             if states.windows(2).all(|pair| pair[0].position() == pair[1].position()) {
                 assert!(
                     states
@@ -156,6 +175,18 @@ impl Cluster {
             }
             SimRuntime::sleep(Duration::from_millis(50)).await;
         }
+    }
+}
+
+impl Cluster {
+    /// Starts one more node, which waits to be added.
+    pub(super) async fn join(&mut self, node: u64) -> usize {
+        self.rigs.push(Rig { voters: BTreeMap::new(), ..Rig::new(node, &[]) });
+        let index = self.rigs.len() - 1;
+        let (heard, voter) = self.start_voter(index).await;
+        self.heard.push(heard);
+        self.voters.push(voter);
+        index
     }
 }
 

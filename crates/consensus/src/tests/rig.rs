@@ -156,7 +156,7 @@ impl Rig {
             transport,
             applied: heard,
             audit: Arc::new(self.audit()),
-            bootstrap: Some(Bootstrap { voters: self.voters.clone() }),
+            bootstrap: (!self.voters.is_empty()).then(|| Bootstrap { voters: self.voters.clone() }),
             timing: Timing { deadline: Duration::from_secs(2), ..Timing::default() },
             limits: self.limits,
         }
