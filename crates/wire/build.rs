@@ -9,7 +9,7 @@ use std::{error::Error, fs, io, path::PathBuf};
 include!("src/carriers.rs");
 
 const PROTO: &str = "../../proto";
-const FILES: [&str; 18] = [
+const FILES: [&str; 19] = [
     "cinnabar/v1/error.proto",
     "cinnabar/v1/common.proto",
     "cinnabar/v1/accounts.proto",
@@ -24,6 +24,7 @@ const FILES: [&str; 18] = [
     "cinnabar/v1/snapshots.proto",
     "cinnabar/v1/fleet.proto",
     "cinnabar/v1/cluster.proto",
+    "cinnabar/v1/levels.proto",
     "cinnabar/internal/v1/feed.proto",
     "cinnabar/internal/v1/raft.proto",
     "cinnabar/internal/v1/peers.proto",

@@ -5,18 +5,24 @@ mod bindings;
 mod consumers;
 mod contexts;
 mod fleet;
+mod levels;
 mod lookups;
 mod secrets;
+mod snapshots;
 mod status;
 mod stores;
 
 use std::time::Duration;
 
 use client::{Client, ClientError, Config, Tls, Token};
+use runtime::{
+    config::{LogConfig, LogFormat},
+    telemetry,
+};
 use types::Position;
 use wire::v1;
 
-use crate::{Command, Context, Contexts, Failure, Global, Output};
+use crate::{ClusterCommand, Command, Context, Contexts, Failure, Global, Output, SnapshotCommand};
 
 /// Edges that are named when a wait runs out of time.
 const LAGGARDS_SHOWN: usize = 8;
@@ -28,6 +34,9 @@ const WAIT_SILENT: Duration = Duration::from_secs(1);
 /// # Errors
 /// [`Failure`] with the exit code and the text to print.
 pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
+    if global.verbose {
+        trace_calls()?;
+    }
     let session = Session { global: global.clone(), out: Output::new(global) };
     match command {
         Command::Context(command) => contexts::run(&session, command),
@@ -42,12 +51,25 @@ pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
         Command::Unbind { consumer, binding, store, wait } => bindings::unbind(&session, &consumer, binding.or(store), wait).await,
         Command::Binding(command) => bindings::run(&session, command).await,
         Command::Consumer(command) => consumers::run(&session, command).await,
+        Command::Snapshot(SnapshotCommand::Save { file, force }) => snapshots::save(&session, &file, force).await,
         Command::Get(arguments) => lookups::get(&session, arguments).await,
         Command::Watch(arguments) => lookups::watch(&session, arguments).await,
-        Command::Dev(_) | Command::Control(_) | Command::Edge(_) | Command::Config(_) | Command::Completion { .. } | Command::Bench(_) => {
-            Err(Failure::failed("this command is not one of the operator's"))
-        }
+        Command::Cluster(ClusterCommand::Level(arguments)) => levels::run(&session, arguments).await,
+        Command::Snapshot(SnapshotCommand::Verify(_) | SnapshotCommand::Restore(_))
+        | Command::Cluster(ClusterCommand::Init(_))
+        | Command::Dev(_)
+        | Command::Control(_)
+        | Command::Edge(_)
+        | Command::Config(_)
+        | Command::Completion { .. }
+        | Command::Bench(_) => Err(Failure::failed("this command is not one of the operator's")),
     }
+}
+
+/// `-v`: each call, where it went, under which label, and what came of it, on stderr. No message is shown, so no value and no token.
+fn trace_calls() -> Result<(), Failure> {
+    let config = LogConfig { format: LogFormat::Pretty, filter: "client=debug".to_owned() };
+    telemetry::init_logging(&config).map_err(|error| Failure::failed(error.to_string()))
 }
 
 /// What every command works with.

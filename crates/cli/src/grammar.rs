@@ -1,12 +1,18 @@
 //! The grammar: noun, then verb.
 
 mod bench;
+mod cluster;
+mod level;
+mod snapshot;
 
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use bench::{BenchCommand, BenchCommon, BenchLookup, BenchPropagate, BenchWrite};
+pub use cluster::{ClusterCommand, ClusterInit};
+pub use level::{LevelArgs, LevelCommand};
+pub use snapshot::{SnapshotCommand, SnapshotRestore, SnapshotVerify};
 
 /// Secrets for every server: a replicated control plane, and a full encrypted copy at every edge.
 #[derive(Debug, Parser)]
@@ -74,6 +80,9 @@ pub enum Command {
     /// Measure this machine: lookups, writes, propagation
     #[command(subcommand)]
     Bench(BenchCommand),
+    /// Found a cluster
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
     /// Clusters and credentials this user has
     #[command(subcommand)]
     Context(ContextCommand),
@@ -131,6 +140,9 @@ pub enum Command {
     /// Who reads: workers, containers, gateways
     #[command(subcommand)]
     Consumer(ConsumerCommand),
+    /// Save, verify and restore the whole state
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
     /// Look a secret up at an edge, as the consumer does
     Get(LookupArgs),
     /// Print each new version of a binding as it arrives at an edge

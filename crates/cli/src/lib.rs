@@ -20,8 +20,8 @@ pub use commands::run;
 pub use context::{Context, ContextError, Contexts, EdgeContext};
 pub use failure::Failure;
 pub use grammar::{
-    AccountCommand, BenchCommand, BenchCommon, BenchLookup, BenchPropagate, BenchWrite, BindingCommand, Cli, Command, ConfigCommand,
-    ConsumerCommand, ConsumerTokenCommand, ContextCommand, DevArgs, Format, Global, LookupArgs, QuotaCommand, SecretCommand, ServerArgs,
-    StoreCommand,
+    AccountCommand, BenchCommand, BenchCommon, BenchLookup, BenchPropagate, BenchWrite, BindingCommand, Cli, ClusterCommand, ClusterInit,
+    Command, ConfigCommand, ConsumerCommand, ConsumerTokenCommand, ContextCommand, DevArgs, Format, Global, LevelArgs, LevelCommand,
+    LookupArgs, QuotaCommand, SecretCommand, ServerArgs, SnapshotCommand, SnapshotRestore, SnapshotVerify, StoreCommand,
 };
 pub use output::Output;

@@ -111,6 +111,12 @@ calls! {
         /// Shows who the server takes the caller for.
         read who_am_i = who_am_i(WhoAmIRequest) -> WhoAmIReply;
     }
+    "levels" levels_client::LevelsClient {
+        /// Shows the feature level in force, and which the nodes know.
+        read show_level = show(ShowLevelRequest) -> ShowLevelReply;
+        /// Raises the feature level by one.
+        change raise_level = raise(RaiseLevelRequest) -> RaiseLevelReply;
+    }
     "fleet" fleet_client::FleetClient {
         /// Lists all nodes of the cluster, a page at a time.
         read list_fleet = list(ListFleetRequest) -> ListFleetReply;

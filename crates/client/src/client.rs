@@ -113,14 +113,23 @@ impl Client {
             let mut request = self.request(&ticket.id, request.clone());
             request.set_timeout(left);
             attempts += 1;
+            let begun = Instant::now();
+            let trace = |outcome: &str| {
+                let (took, server, id) = (begun.elapsed(), &*route.server, &ticket.id);
+                tracing::debug!(call, server, request = id, attempt = attempts, ?took, outcome, "called");
+            };
             let error = match timeout_at(deadline, send(route.channel, request)).await {
-                Ok(Ok(response)) => return Ok(response.into_inner()),
+                Ok(Ok(response)) => {
+                    trace("ok");
+                    return Ok(response.into_inner());
+                }
                 Ok(Err(status)) => public(&status),
                 Err(_) => self.overdue(),
             };
             let left = deadline.saturating_duration_since(Instant::now());
             // The transport's own timer may win against ours by a hair, and calls it a cancellation.
             let error = if left.is_zero() && error.kind == ErrorKind::Unavailable { self.overdue() } else { error };
+            trace(error.kind.name());
             let random = retry::random().map_or(0, u64::from_le_bytes);
             match self.shared.retries.pause_after(&error, attempts, left, random).filter(|_| ticket.repeatable) {
                 Some(pause) => retry::wait(pause).await,
@@ -142,6 +151,8 @@ impl Client {
         let ticket = Ticket::read();
         let route = self.route();
         let opened = tokio::time::timeout(self.timeout, send(route.channel.clone(), self.request(&ticket.id, request))).await;
+        let outcome = if matches!(opened, Ok(Ok(_))) { "open" } else { "failed" };
+        tracing::debug!(call, server = &*route.server, request = ticket.id, outcome, "opened a stream");
         let error = match opened {
             Ok(Ok(response)) => return Ok((response.into_inner(), route)),
             Ok(Err(status)) => public(&status),
