@@ -50,7 +50,7 @@ pub use file_root::FileRoot;
 pub use keks::commitment;
 pub use keys::{ArchiveKey, Dek, KEY_BYTES, Kek, Plaintext, RootKey};
 pub use recovery::{RecoveryKey, RecoveryPublicKey};
-pub use ring::{KeyRing, MintedDek, fingerprint_epoch};
+pub use ring::{KeyRing, MintedDek, UNKEYED, fingerprint_epoch, unkeyed_fingerprint};
 pub use root::{RootProvider, WRAPPED_KEK_BYTES, WrappedKek};
 pub use token::{ConsumerToken, JoinToken, OperatorToken, TokenText};
 pub use value::{open_value, seal_value};

@@ -20,6 +20,7 @@ use std::{
 };
 
 use seams::Entropy;
+use sha2::{Digest, Sha256};
 use types::{AccountId, ClusterId, DekId, Hash, KekEpoch, KeyDomain, SealedValue};
 
 use crate::{
@@ -287,7 +288,24 @@ impl KeyRing {
     }
 }
 
-/// The epoch under which a fingerprint was made.
+/// The epoch of a fingerprint that was made without a key: epochs count from 1.
+pub const UNKEYED: KekEpoch = KekEpoch::new(0);
+
+/// As [`KeyRing::fingerprint`], for content that holds no secret: a node needs no key for it, so a locked one tells a retry too. Bytes
+/// 0 to 3 are zero, as those of [`UNKEYED`]; the rest are the first 28 of SHA-256 over a label and the parts, each preceded by its
+/// length as eight bytes, big-endian. Never for a value: whoever reads the log could guess short ones.
+pub fn unkeyed_fingerprint(content: &[&[u8]]) -> [u8; 32] {
+    let mut digest = Sha256::new();
+    for part in [b"cinnabar request fingerprint v1".as_slice()].into_iter().chain(content.iter().copied()) {
+        digest.update((part.len() as u64).to_be_bytes());
+        digest.update(part);
+    }
+    let mut fingerprint = [0; 32];
+    fingerprint[4..].copy_from_slice(&digest.finalize()[..28]);
+    fingerprint
+}
+
+/// The epoch under which a fingerprint was made; [`UNKEYED`] for one without a key.
 pub fn fingerprint_epoch(fingerprint: &[u8; 32]) -> KekEpoch {
     let [a, b, c, d, ..] = *fingerprint;
     KekEpoch::new(u32::from_be_bytes([a, b, c, d]))
