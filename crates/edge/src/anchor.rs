@@ -27,7 +27,7 @@ pub fn load_anchor(path: &Path, cluster: ClusterId) -> Result<Anchor, EdgeError>
     })?;
     let refused = |detail: String| EdgeError::Signers { path: path.to_owned(), detail };
     if let Some(hash) = std::str::from_utf8(&bytes).ok().and_then(|text| text.trim().parse::<Hash>().ok()) {
-        return Ok(Anchor { first_signer_set: hash });
+        return Ok(Anchor { first_signer_set: hash, recovery: None });
     }
     let set = SignerSetRecord::decode(&bytes).map_err(|error| refused(error.to_string()))?;
     if set.version != 1 {

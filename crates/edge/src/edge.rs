@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use enrol::{Layout, Peers};
+use enrol::{Layout, Peers, Remote, Renewal};
 use feed::{CoreOptions, FollowerOptions};
 use lookup::{Authenticator, Lookup, PeerPattern, PeerRule, PeerRules, Served, Service, ServiceOptions, Serving};
 use runtime::{
@@ -19,6 +19,7 @@ use runtime::{
 };
 use seal::KeyRing;
 use seams::Spawn;
+use state::FEATURE_LEVEL_MAX;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -70,7 +71,9 @@ impl Edge {
     /// # Errors
     /// [`EdgeError`]: a key, certificate or address of the configuration cannot be used, or the data folder cannot.
     pub async fn start(options: EdgeOptions) -> Result<Self, EdgeError> {
-        let EdgeOptions { config, clock, entropy, disk, metrics, observer } = options;
+        let EdgeOptions { config, clock, entropy, disk, metrics, observer, level_max } = options;
+        let level_max =
+            level_max.map_or_else(|| runtime::feature_level_max(FEATURE_LEVEL_MAX), |level| Ok(level.min(FEATURE_LEVEL_MAX)))?;
         let server_tls = ServerTls::load(&config.tls, ClientCertificates::Optional)?;
         let (cluster, node) = own_identity(&config, &server_tls)?;
         let peers = Peers::read(&Layout::edge(&config).peers)?;
@@ -85,6 +88,8 @@ impl Edge {
 
         let ring = Arc::new(KeyRing::with_cache(cluster, config.limits.deks_cached_max));
         let serving = Arc::new(Serving::new(Arc::clone(&clock), Arc::clone(&ring)));
+        let renewing = Upstream::renewal(cluster, Arc::clone(&serving), peers.clone());
+        let renewing_tls = ClientTls::load(&config.tls, Expect::Judge(Arc::new(renewing)))?;
         let judge = Upstream::feed(cluster, Arc::clone(&serving), peers);
         let client_tls = ClientTls::load(&config.tls, Expect::Judge(Arc::new(judge)))?;
         let lookup = Arc::new(Lookup::new(Arc::clone(&serving), Arc::new(Served::new(SERVED_ROWS_MAX)), &config.node.name));
@@ -109,9 +114,12 @@ impl Edge {
             seen: seen.clone(),
         });
 
+        let users = (server_tls.clone(), client_tls.clone(), renewing_tls);
+        let renewal = renewal(&config, users, Arc::clone(&clock), Arc::clone(&entropy));
+        tasks.spawn("renew", Box::pin(renewal.run(tasks.token().child_token())));
         let following = Following {
             core: core_options(&config, cluster, anchor, data.join("feed")),
-            options: follower_options(&config, cluster, node),
+            options: FollowerOptions { level: level_max, ..follower_options(&config, cluster, node) },
             clock,
             entropy,
             disk,
@@ -167,6 +175,30 @@ impl Edge {
     pub async fn shutdown(self, deadline: Duration) -> Result<(), Undrained> {
         self.checks.draining();
         self.tasks.drain(deadline).await
+    }
+}
+
+/// Keeps the certificate fresh: for the doors, the feed, and itself.
+fn renewal(
+    config: &EdgeConfig,
+    (server, feed, own): (ServerTls, ClientTls, ClientTls),
+    clock: Arc<dyn seams::Clock>,
+    entropy: Arc<dyn seams::Entropy>,
+) -> Renewal {
+    let endpoints = config.control.endpoints.clone();
+    let source = Remote::new(move || endpoints.clone(), own.clone(), Arc::clone(&clock));
+    Renewal {
+        layout: Layout::edge(config),
+        name: config.node.name.clone(),
+        names: config.certificate_names(),
+        clock,
+        entropy,
+        source: Arc::new(source),
+        users: vec![
+            Box::new(move |files| server.reload(files)),
+            Box::new(move |files| feed.reload(files)),
+            Box::new(move |files| own.reload(files)),
+        ],
     }
 }
 
@@ -234,6 +266,7 @@ fn follower_options(config: &EdgeConfig, cluster: ClusterId, node: NodeId) -> Fo
     FollowerOptions {
         backoff_min: config.control.reconnect_min,
         backoff_max: config.control.reconnect_max,
+        quiet_max: config.control.silence_max,
         ..FollowerOptions::new(cluster, node)
     }
 }

@@ -16,6 +16,9 @@ pub enum EdgeError {
     /// The identity, or what it was joined with.
     #[error("edge: this node's identity cannot be used")]
     Identity(#[from] enrol::EnrolError),
+    /// The environment holds the node at a feature level that there is not.
+    #[error("edge: the feature level cannot be held there")]
+    Level(#[from] runtime::LevelMaxError),
     /// The certificate is not this node's.
     #[error("edge: the certificate at {path} does not name node {node} (node.id); issue one for it, or correct node.id")]
     Certificate {

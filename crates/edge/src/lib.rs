@@ -15,7 +15,7 @@
 //!
 //! **Failure**: only what makes serving impossible from the start (no folder, a port taken, a key file that does not fit) stops [`Edge::start`].
 //!
-//! **Left out**: gRPC reflection (control nodes have it), relaying, plain HTTP lookups on the socket, certificates that renew themselves.
+//! **Left out**: gRPC reflection (control nodes have it), relaying, plain HTTP lookups on the socket.
 
 mod anchor;
 mod dial;

@@ -48,7 +48,9 @@ impl Judge for Upstream {
             None => None,
         };
         let known_key = match (&record, self.peers.of(node)) {
-            (Some(record), _) if record.role != NodeRole::Control => return Err(format!("the server is node {node}, which is no control node")),
+            (Some(record), _) if record.role != NodeRole::Control => {
+                return Err(format!("the server is node {node}, which is no control node"));
+            }
             (Some(record), _) if record.revoked.is_some() => return Err(format!("the server is node {node}, which was revoked")),
             (Some(record), _) => Some(&record.public_key),
             (None, Some(peer)) => Some(&peer.public_key),
@@ -56,8 +58,12 @@ impl Judge for Upstream {
         };
         match known_key {
             Some(key) if *key != server.public_key => Err(format!("the server's key is not the one registered for node {node}")),
-            Some(_) if expired && !self.expired => Err(format!("the certificate of node {node} has expired: it is renewing it, or its clock is wrong, or ours")),
-            None if expired => Err(format!("the server is node {node}, which this edge does not know yet, and its certificate has expired")),
+            Some(_) if expired && !self.expired => {
+                Err(format!("the certificate of node {node} has expired: it is renewing it, or its clock is wrong, or ours"))
+            }
+            None if expired => {
+                Err(format!("the server is node {node}, which this edge does not know yet, and its certificate has expired"))
+            }
             Some(_) | None => Ok(()),
         }
     }

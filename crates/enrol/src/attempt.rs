@@ -1,9 +1,9 @@
 //! One call to one control node, and what its failure means for the next.
 
-use std::{error::Error, future::Future, time::Duration};
+use std::{error::Error, fmt::Display, future::Future, time::Duration};
 
 use futures::future::{Either, select};
-use runtime::{config::HostPort, tls::ConnectError};
+use runtime::tls::ConnectError;
 use seams::{Clock, Entropy};
 use tonic::{Response, Status};
 use wire::PublicError;
@@ -23,7 +23,7 @@ pub(crate) enum Failed {
 
 impl Failed {
     /// What it was, with whom.
-    pub(crate) fn at(&self, endpoint: &HostPort) -> String {
+    pub(crate) fn at(&self, endpoint: &dyn Display) -> String {
         match self {
             Self::Later(what) | Self::NotBelieved(what) | Self::Refused(what) => format!("{endpoint}: {what}"),
         }

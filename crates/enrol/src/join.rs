@@ -15,7 +15,6 @@ use runtime::{
 };
 use seal::{JoinToken, NodeKeyPair};
 use seams::{Clock, Disk, Entropy};
-use sha2::{Digest, Sha256};
 use state::record::{NodeRole, SignerSetRecord};
 use types::{ClusterId, NodeId, NodeName};
 use wire::internal::{ControlNode, EnrolledRole, JoinReply, JoinRequest, enrol_client::EnrolClient};
@@ -173,8 +172,8 @@ impl Came {
         let authority = certificates.iter().find(|der| authority_fingerprint(der) == Some(token.ca()));
         let authority = authority.ok_or_else(|| wrong("it does not hold the CA of the token"))?.clone();
         let signers = SignerSetRecord::decode(&reply.signer_set_encoded).map_err(|error| wrong(&error.to_string()))?;
-        if signers.version != 1 || *token.signers().as_bytes() != <[u8; 32]>::from(Sha256::digest(signers.signing_bytes(cluster))) {
-            return Err(wrong("its first signer set is not the one that the token pins"));
+        if signers.hash(cluster) != token.signers() {
+            return Err(wrong("its signer set is not the one that the token pins"));
         }
         let role = match reply.role() {
             EnrolledRole::Control => Some(NodeRole::Control),

@@ -29,11 +29,19 @@ impl NodeKey {
             Ok(bytes) => Self::parse(path, bytes),
             Err(SecretFileError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 let key = Self::generate()?;
-                write_secret_file(path, Zeroizing::new(key.0.serialize_pem()).as_bytes())?;
+                key.write(path)?;
                 Ok(key)
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Writes the key into its file, durably.
+    ///
+    /// # Errors
+    /// [`EnrolError::File`].
+    pub fn write(&self, path: &Path) -> Result<(), EnrolError> {
+        Ok(write_secret_file(path, Zeroizing::new(self.0.serialize_pem()).as_bytes())?)
     }
 
     /// The key in the file.

@@ -15,6 +15,7 @@ use runtime::{
 };
 use seams::{Clock, Entropy};
 use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
 use types::{NodeName, UnixMillis};
 use wire::internal::{RenewRequest, enrol_client::EnrolClient};
 
@@ -48,15 +49,20 @@ pub trait Source: Send + Sync {
 
 /// Asks control nodes, by the certificate that is about to end, or has.
 pub struct Remote {
-    endpoints: Box<dyn Fn() -> Vec<HostPort> + Send + Sync>,
-    tls: ClientTls,
+    channels: Box<dyn Fn() -> Vec<(String, Channel)> + Send + Sync>,
     clock: Arc<dyn Clock>,
 }
 
 impl Remote {
     /// Asks these in turn. `tls` shows the node's own certificate and has a judge who says which servers are believed.
     pub fn new(endpoints: impl Fn() -> Vec<HostPort> + Send + Sync + 'static, tls: ClientTls, clock: Arc<dyn Clock>) -> Self {
-        Self { endpoints: Box::new(endpoints), tls, clock }
+        let dial = move || endpoints().into_iter().map(|endpoint| (endpoint.to_string(), tls.channel(&endpoint))).collect();
+        Self::over(dial, clock)
+    }
+
+    /// Asks in turn over these channels, each with the name of who is at its end.
+    pub fn over(channels: impl Fn() -> Vec<(String, Channel)> + Send + Sync + 'static, clock: Arc<dyn Clock>) -> Self {
+        Self { channels: Box::new(channels), clock }
     }
 
     async fn anywhere(&self, request: Vec<u8>) -> Result<Renewed, EnrolError> {
@@ -66,15 +72,15 @@ impl Remote {
             software: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let mut attempts = Vec::new();
-        for endpoint in (self.endpoints)() {
-            let mut client = EnrolClient::new(self.tls.channel(&endpoint));
+        for (endpoint, channel) in (self.channels)() {
+            let mut client = EnrolClient::new(channel);
             match answer(&*self.clock, client.renew(request.clone())).await {
                 Ok(reply) => {
                     let certificates = reply.certificates.iter().map(|der| der.to_vec()).collect();
                     let peers = (!reply.control_nodes.is_empty()).then(|| Peers(reply.control_nodes.iter().map(peer).collect()));
                     return Ok(Renewed { certificates, peers });
                 }
-                Err(Failed::Refused(message)) => return Err(EnrolError::Refused { endpoint: endpoint.to_string(), message }),
+                Err(Failed::Refused(message)) => return Err(EnrolError::Refused { endpoint, message }),
                 Err(failed) => attempts.push(failed.at(&endpoint)),
             }
         }
@@ -201,7 +207,8 @@ impl Renewal {
             return Err(wrong("the certificate is for another node or key"));
         }
         check_clock(&*self.clock, &leaf, &"the control plane")?;
-        if let Some(peers) = renewed.peers.filter(|peers| !peers.0.is_empty()) {
+        // A node that never joined was told of nobody, and goes on so.
+        if let Some(peers) = renewed.peers.filter(|peers| !peers.0.is_empty() && self.layout.peers.exists()) {
             peers.write(&self.layout.peers)?;
         }
         keep_certificates(&self.layout, &renewed.certificates)?;

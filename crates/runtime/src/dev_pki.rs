@@ -95,6 +95,21 @@ impl DevPki {
         self.folder.join("ca.pem")
     }
 
+    /// The CA itself: its certificate, DER, and its private key, PKCS#8 DER, which the caller wipes.
+    ///
+    /// # Errors
+    /// [`DevPkiError`].
+    pub fn authority(&self) -> Result<(Vec<u8>, Vec<u8>), DevPkiError> {
+        let failed = |source| DevPkiError::Make { whom: self.ca_name(), source };
+        let key = KeyPair::from_pem(&String::from_utf8_lossy(&crate::read_secret_file(&self.ca_key())?)).map_err(failed)?;
+        Ok((self.read_ca()?.to_vec(), key.serialize_der()))
+    }
+
+    fn read_ca(&self) -> Result<CertificateDer<'static>, DevPkiError> {
+        let unread = |source| DevPkiError::Io { operation: "read", path: self.ca(), source: io::Error::other(source) };
+        CertificateDer::from_pem_file(self.ca()).map_err(unread)
+    }
+
     /// The files of a node, made when absent or about to expire. The certificate serves both sides, and names `localhost`,
     /// `127.0.0.1` and `::1` besides the node.
     ///
@@ -137,17 +152,11 @@ impl DevPki {
 
     fn make(&self, files: &TlsFiles, identity: &PeerIdentity) -> Result<(), DevPkiError> {
         let failed = |source| DevPkiError::Make { whom: identity.to_string(), source };
-        let ca_key = KeyPair::from_pem(&String::from_utf8_lossy(&crate::read_secret_file(&self.ca_key())?)).map_err(failed)?;
-        let unread = |source: rustls::pki_types::pem::Error| DevPkiError::Io {
-            operation: "read",
-            path: self.ca(),
-            source: io::Error::other(source),
-        };
-        let ca = CertificateDer::from_pem_file(self.ca()).map_err(unread)?;
+        let (ca, ca_key) = self.authority()?;
         let key = kept_or_new_key(&files.key).map_err(failed)?;
         let public_key = rcgen::PublicKeyData::subject_public_key_info(&key);
         let leaf = Leaf { identity, public_key: &public_key, names: &[], validity: self.validity() };
-        let certificate = Issuer::open(&ca, ca_key.serialized_der())?.issue(&leaf)?;
+        let certificate = Issuer::open(&ca, &ca_key)?.issue(&leaf)?;
         write_secret_file(&files.key, key.serialize_pem().as_bytes())?;
         write_secret_file(&files.cert, certificates_pem([certificate.as_slice()]).as_bytes())?;
         Ok(())

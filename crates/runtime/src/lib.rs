@@ -9,7 +9,8 @@
 //! 3. One TLS provider, TLS 1.3 alone, no session resumption: each connection has proved its key anew.
 //! 4. No message of this crate holds a value, a key or a token; a panic's formatted message is withheld ([`process`]).
 //!
-//! **Left out**: certificates that renew themselves. What is here can be swapped under running listeners ([`tls::ServerTls::reload`]).
+//! **Left out**: getting certificates; that is crate `enrol`. What is here can be swapped under running listeners
+//! ([`tls::ServerTls::reload`]).
 
 mod clock;
 pub mod config;

@@ -22,13 +22,13 @@ use runtime::{
     dev_pki::DevPki,
     listen::{AcceptLimits, Peer, accept_tls},
     telemetry::{Metrics, init_metrics},
-    tls::{ClientCertificates, ClientTls, Expect, ServerTls},
+    tls::{ClientCertificates, ClientTls, Expect, PeerCertificate, ServerTls},
 };
 use seal::{ConsumerToken, DekWrap, Kek, KekName, KeyRing, MintedDek, ValueContext, commitment};
 use seams::{Clock, Entropy, Link, LinkClosed, RecvHalf, SendHalf};
 use state::{
     Command, CommandBody, InitCluster, NewDek, NewEpoch, NewNode, NewSecret, Origin, Principal, Recipient, SealedInput, Stage, State,
-    record::{EnvelopeRecord, MemberKey, NodeRole, SettingsRecord, WrappedDek},
+    record::{AuthorityRecord, EnvelopeRecord, MemberKey, NodeRole, SettingsRecord, WrappedDek},
 };
 use tokio::{net::TcpListener, runtime::Handle, sync::mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -112,9 +112,11 @@ impl Plane {
             id,
             name: name.parse().unwrap(),
             role,
-            public_key: name.as_bytes().to_vec(),
+            public_key: PeerCertificate::read_pem(&pki.node(id).unwrap().cert).unwrap().public_key,
             envelope_key,
             labels: BTreeMap::new(),
+            address: None,
+            feature_level: state::FEATURE_LEVEL_MAX,
         };
         let init = InitCluster {
             cluster: CLUSTER,
@@ -131,6 +133,8 @@ impl Plane {
                 node(CONTROL, "control-1", NodeRole::Control, vec![]),
                 node(EDGE, "edge-1", NodeRole::Edge, node_key.public().encode()),
             ],
+            authority: AuthorityRecord { certificate: vec![1], envelopes: Vec::new() },
+            recovery: None,
         };
         let parts = PublisherParts {
             clock: clock.clone(),
@@ -252,7 +256,7 @@ impl Plane {
         let second = KekEpoch::new(2);
         let announced = commitment(&KekName { cluster: CLUSTER, domain: &domain(), epoch: second }, &kek).unwrap();
         let epochs = vec![NewEpoch { domain: domain(), epoch: second, commitment: *announced.as_bytes(), envelopes: Vec::new() }];
-        self.commit(CommandBody::RevokeNode { node: EDGE, epochs });
+        self.commit(CommandBody::RevokeNode { node: EDGE, epochs, signer_set: None });
     }
 
     pub(crate) async fn serve(&mut self) {
@@ -282,11 +286,10 @@ impl Plane {
     pub(crate) fn config(&self, peer: Vec<PeerRule>) -> EdgeConfig {
         let at = |name: &str| self.folder.path().join(name);
         let mut config = EdgeConfig::default();
-        config.node.id = EDGE;
+        config.node.id = Some(EDGE);
         config.node.name = "edge-1".parse().unwrap();
         config.node.data_dir = self.data();
         config.control.endpoints = vec![self.address.into()];
-        config.control.nodes = [CONTROL].into();
         config.control.reconnect_max = Duration::from_millis(200);
         config.listen.unix.path = at("edge.sock");
         config.listen.grpc = "127.0.0.1:0".parse().unwrap();
@@ -317,7 +320,7 @@ pub(crate) fn consumer() -> ConsumerRef {
 
 /// A channel over TLS, with a certificate or without.
 pub(crate) fn tls_channel(address: SocketAddr, own: Option<&TlsFiles>, ca: &Path) -> Channel {
-    let expect = Expect::Nodes { cluster: Some(CLUSTER), nodes: [EDGE].into() };
+    let expect = Expect::Node { cluster: CLUSTER, node: EDGE };
     let tls = match own {
         Some(files) => ClientTls::load(files, expect).unwrap(),
         None => ClientTls::without_certificate(ca, expect).unwrap(),
