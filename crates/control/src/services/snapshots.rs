@@ -1,0 +1,30 @@
+//! `Snapshots`: the whole state as one sealed file.
+
+use state::{GrantScope, Operation};
+use tonic::{Request, Response, Status, async_trait};
+use wire::v1;
+
+use super::Services;
+use crate::{
+    call::read,
+    snapshots::{Parts, save},
+};
+
+#[async_trait]
+impl v1::snapshots_server::Snapshots for Services {
+    type SaveStream = Parts;
+
+    async fn save(&self, request: Request<v1::SaveSnapshotRequest>) -> Result<Response<Parts>, Status> {
+        read(&self.0, "snapshots.save", request, async |core, call, _| {
+            // The newest state there is, or none: a backup must not be older than what was acknowledged before it was asked for.
+            let state = core
+                .read(&call, |state, caller| {
+                    caller.require(Operation::SaveSnapshots, GrantScope::Cluster)?;
+                    Ok(state.clone())
+                })
+                .await?;
+            save(&core, state, call.origin.request)
+        })
+        .await
+    }
+}

@@ -1,0 +1,173 @@
+//! Archives of a small cluster's state: round trip, every changed byte, forgeries.
+
+use std::{
+    collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+use feed::SigningKey;
+use seal::NodeKeyPair;
+use seams::sim::SimEntropy;
+use sha2::{Digest, Sha256};
+use state::State;
+use types::{NodeId, UnixMillis};
+
+use super::*;
+
+mod world;
+
+use world::World;
+
+#[test]
+fn archive_round_trips_with_every_key_it_is_for() {
+    let world = World::new(3);
+    let bytes = world.archive();
+    let checked = check(&bytes[..]).unwrap();
+    assert_eq!(checked.length, bytes.len() as u64);
+    assert_eq!(checked.header.recipients(), [Recipient::Node(NodeId::new(1)), Recipient::Recovery]);
+    for (key, opened_as) in [(&world.node_key, Recipient::Node(NodeId::new(1))), (world.recovery.opening(), Recipient::Recovery)] {
+        let opened = open(&bytes[..], key, None).unwrap();
+        assert_eq!(opened.opened_as, opened_as);
+        let records =
+            |state: &State| state.records().map(|(key, value)| (key.as_bytes().to_vec(), value.to_vec())).collect::<BTreeMap<_, _>>();
+        assert_eq!(records(&opened.state), records(&world.state));
+        assert_eq!(opened.contents.secrets, 3);
+        assert_eq!(opened.contents.values, 3);
+        assert_eq!(opened.contents.operator_tokens, 1);
+        assert!(open(&bytes[..], key, Some(opened.anchor)).is_ok());
+        let other = feed::Anchor { first_signer_set: types::Hash::ZERO, recovery: None };
+        assert!(matches!(open(&bytes[..], key, Some(other)), Err(ArchiveError::Unsigned(_))));
+    }
+}
+
+#[test]
+fn archive_hides_names_comments_and_hashes() {
+    let world = World::new(3);
+    let bytes = world.archive();
+    let holds = |needle: &[u8]| bytes.windows(needle.len()).any(|window| window == needle);
+    assert!(holds(world::CLUSTER.as_bytes()), "the header says whose it is");
+    for hidden in [&b"SECRET-NAME"[..], b"first-operator", &world::TOKEN_HASH] {
+        assert!(!holds(hidden));
+    }
+}
+
+#[test]
+fn archive_opens_for_no_other_key() {
+    let world = World::new(0);
+    let stranger = NodeKeyPair::generate(&SimEntropy::new(99)).unwrap();
+    let refused = open(&world.archive()[..], &stranger, None).err().unwrap();
+    assert!(matches!(refused, ArchiveError::NotForThisKey { .. }));
+    assert_eq!(
+        refused.to_string(),
+        "this key opens none of the archive's 2 envelopes (node 1, recovery key): give the recovery key, or a control node's envelope key"
+    );
+}
+
+#[test]
+fn archive_with_any_byte_changed_cut_or_added_is_refused_without_a_key() {
+    let world = World::new(3);
+    let bytes = world.archive();
+    let mut parts = BTreeMap::new();
+    for at in 0..bytes.len() {
+        let mut changed = bytes.clone();
+        changed[at] ^= 1 << (at % 8);
+        match check(&changed[..]) {
+            Err(ArchiveError::Damaged { part, .. }) => *parts.entry(part).or_insert(0) += 1,
+            other => panic!("byte {at}: {other:?}"),
+        }
+    }
+    let named: Vec<&str> = parts.keys().map(String::as_str).collect();
+    assert_eq!(named, ["chunk 0", "its beginning", "its footer", "its header"]);
+    for length in 0..bytes.len() {
+        assert!(matches!(check(&bytes[..length]), Err(ArchiveError::Damaged { .. })), "cut to {length}");
+    }
+    let mut longer = bytes.clone();
+    longer.push(0);
+    assert!(matches!(check(&longer[..]), Err(ArchiveError::Damaged { part, .. }) if part == "behind its footer"));
+    assert!(matches!(check(&b"#!/bin/sh\nexit 0\n# something else"[..]), Err(ArchiveError::Other)));
+}
+
+/// What a patient attacker does: change a byte, and set right every checksum that needs no key.
+fn with_checksums_set_right(mut bytes: Vec<u8>) -> Vec<u8> {
+    let crc = |bytes: &mut Vec<u8>, from: usize, to: usize| {
+        let crc = crc32c::crc32c(&bytes[from..to]).to_be_bytes();
+        bytes[to..to + 4].copy_from_slice(&crc);
+    };
+    crc(&mut bytes, 0, 16);
+    let header = u32::from_be_bytes(bytes[12..16].try_into().unwrap()) as usize;
+    crc(&mut bytes, 20, 20 + header + 68);
+    let mut at = 20 + header + 72;
+    while bytes[at] != 3 {
+        let length = u32::from_be_bytes(bytes[at + 1..at + 5].try_into().unwrap()) as usize;
+        crc(&mut bytes, at, at + 5 + length);
+        at += 9 + length;
+    }
+    let hash = Sha256::digest(&bytes[..at + 21]);
+    bytes[at + 21..].copy_from_slice(&hash);
+    bytes
+}
+
+#[test]
+fn archive_forged_with_right_checksums_is_refused_with_a_key() {
+    let world = World::new(1);
+    let bytes = world.archive();
+    let header = 20 + u32::from_be_bytes(bytes[12..16].try_into().unwrap()) as usize;
+    // The lengths of the parts are what the forger leaves alone.
+    let chunk = header + 72 + 5;
+    let fields = (20..20 + 196).chain([header - 1, header, header + 3, header + 4, header + 67, chunk, bytes.len() - 60]);
+    for at in fields {
+        let mut changed = bytes.clone();
+        changed[at] ^= 1;
+        let forged = catch_unwind(AssertUnwindSafe(|| with_checksums_set_right(changed))).unwrap();
+        assert!(open(&forged[..], &world.node_key, None).is_err(), "byte {at}");
+    }
+}
+
+#[test]
+fn archive_signed_by_another_key_is_refused() {
+    let world = World::new(1);
+    let other = SigningKey::generate(&SimEntropy::new(77));
+    let bytes = world.archive_signed(&other, 1);
+    assert!(check(&bytes[..]).is_ok());
+    assert!(matches!(open(&bytes[..], &world.node_key, None), Err(ArchiveError::Unsigned(_))));
+    assert!(matches!(open(&world.archive_signed(&world.signing, 2)[..], &world.node_key, None), Err(ArchiveError::Unsigned(_))));
+}
+
+#[test]
+fn archive_of_a_newer_format_says_so() {
+    let world = World::new(0);
+    let mut bytes = world.archive();
+    bytes[11] = 2;
+    let bytes = with_checksums_set_right(bytes);
+    let refused = check(&bytes[..]).unwrap_err();
+    assert_eq!(refused.to_string(), "the archive has format 2, newest known here is 1: use the newer Cinnabar that wrote it");
+}
+
+#[test]
+fn archive_of_many_records_has_many_chunks_in_order() {
+    let world = World::new(400);
+    let bytes = world.archive();
+    let checked = check(&bytes[..]).unwrap();
+    assert!(checked.chunks > 3, "{}", checked.chunks);
+    let opened = open(&bytes[..], &world.node_key, None).unwrap();
+    assert_eq!(opened.contents.values, 400);
+    // A chunk less, with everything set right that needs no key.
+    let header = 20 + u32::from_be_bytes(bytes[12..16].try_into().unwrap()) as usize + 72;
+    let length = u32::from_be_bytes(bytes[header + 1..header + 5].try_into().unwrap()) as usize;
+    let mut without = bytes.clone();
+    without.drain(header..header + 9 + length);
+    let totals = without.len() - 53;
+    without[totals + 1..totals + 5].copy_from_slice(&(checked.chunks - 1).to_be_bytes());
+    without[totals + 13..totals + 21].copy_from_slice(&(totals as u64).to_be_bytes());
+    let without = with_checksums_set_right(without);
+    assert!(check(&without[..]).is_ok());
+    assert!(matches!(open(&without[..], &world.node_key, None), Err(ArchiveError::Seal(_))));
+}
+
+#[test]
+fn draft_before_the_cluster_or_without_a_signer_is_refused() {
+    let entropy = SimEntropy::new(1);
+    let identity = Identity { node: NodeId::new(1), now: UnixMillis::new(1) };
+    assert!(matches!(Draft::of(State::empty(), identity, &entropy, &|_| None), Err(ArchiveError::Empty)));
+    assert!(matches!(Draft::of(World::new(0).state, identity, &entropy, &|_| None), Err(ArchiveError::NoSigner)));
+}
