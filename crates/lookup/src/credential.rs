@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use tonic::{Request, metadata::MetadataMap};
+use tonic::{
+    Request,
+    metadata::{AsciiMetadataValue, MetadataMap},
+};
 use wire::parse::ConsumerTarget;
 
 use crate::{Authenticator, Caller, Connection, LookupError, ServiceOptions};
@@ -39,6 +42,25 @@ impl Credential {
     /// How long the call may wait for a position: what is left of its deadline, less what the reply needs.
     pub(crate) fn patience(&self, options: &ServiceOptions) -> Duration {
         self.timeout.map_or(options.patience, |timeout| (timeout - timeout / 10).min(options.patience_max))
+    }
+}
+
+/// The label that a call came with, by which both sides' logs name it. Shared, not copied: only a failure reads it.
+pub(crate) struct Label(Option<AsciiMetadataValue>);
+
+/// The longest label taken over, as on control nodes.
+const LABEL_BYTES_MAX: usize = 64;
+
+impl Label {
+    pub(crate) fn of<T>(request: &Request<T>) -> Self {
+        Self(request.metadata().get(wire::REQUEST_ID_METADATA).cloned())
+    }
+
+    /// None when there is none, or one that could break a line.
+    pub(crate) fn text(&self) -> Option<String> {
+        let text = self.0.as_ref()?.to_str().ok()?;
+        let usable = !text.is_empty() && text.len() <= LABEL_BYTES_MAX && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        usable.then(|| text.to_owned())
     }
 }
 

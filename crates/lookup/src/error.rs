@@ -148,6 +148,9 @@ pub enum LookupError {
     /// The record does not open under its own data: this copy or its keys are damaged.
     #[error("the value does not open on this edge: its copy or its keys are damaged; ask another edge")]
     Damaged,
+    /// The value lies on the disk of this node and cannot be read there now.
+    #[error("the value cannot be read from the disk of this edge, which is being put right; ask again, or another edge")]
+    Unreadable,
     /// This node may serve no longer.
     #[error("this edge has been revoked; ask another edge")]
     NodeRevoked,
@@ -182,7 +185,7 @@ impl LookupError {
             Self::Deleted { .. } | Self::NoSuchSecret { .. } | Self::NoSuchVersion { .. } => ErrorKind::Absent,
             Self::NotSynced | Self::BehindPosition { .. } => ErrorKind::NotSynced,
             Self::TooStale { .. } => ErrorKind::TooStale,
-            Self::KeyMissing { .. } | Self::NodeRevoked | Self::Stopping => ErrorKind::Unavailable,
+            Self::KeyMissing { .. } | Self::Unreadable | Self::NodeRevoked | Self::Stopping => ErrorKind::Unavailable,
             Self::Busy { .. } => ErrorKind::Busy,
             Self::Damaged => ErrorKind::Internal,
         }
@@ -207,11 +210,19 @@ impl LookupError {
     }
 }
 
-/// A record that cannot be read is damage of this copy; what is known of it goes to the log.
+/// A record that does not decode is damage of this copy; what is known of it goes to the log.
 impl From<ReadError> for LookupError {
     fn from(error: ReadError) -> Self {
-        tracing::error!(%error, cause = %error.source, "a record of the served state cannot be read: this copy is damaged");
-        Self::Damaged
+        match &error {
+            ReadError::Format { source, .. } => {
+                tracing::error!(%error, cause = %source, "a record of the served state cannot be read: this copy is damaged");
+                Self::Damaged
+            }
+            ReadError::Unreadable { source, .. } => {
+                tracing::warn!(%error, cause = %source, "a large value cannot be read now");
+                Self::Unreadable
+            }
+        }
     }
 }
 

@@ -3,6 +3,11 @@
 //! **Invariants**
 //! 1. Every step reads the same root; nothing is remembered from an earlier lookup.
 //! 2. A step that fails ends the lookup; no step opens or names anything that a later step could still refuse.
+//!
+//! **Concurrency**: all of it is in memory but the bytes of large values, which an edge keeps in its table. Such a read takes microseconds
+//! when the table has the page at hand, and otherwise as long as the disk does, or the table's copying of itself: so [`Lookup::fetch`] and
+//! [`Lookup::fetch_many`], which async callers use, read them on a thread that may block, and open them there too. [`Lookup::get`] and
+//! [`Lookup::get_many`] read them where they are called.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,6 +17,7 @@ use state::{
     Propagated,
     record::{BindingTarget, DekRecord, SecretRecord, ValueRecord},
 };
+use tokio::sync::Semaphore;
 use types::{BindingName, ConsumerRef, NodeName, Position, Scope, SecretId, SecretName, StoreId, UnixMillis, ValueId, Version};
 use wire::parse::{FieldError, FreshnessTarget, WantedTarget, Which};
 
@@ -36,17 +42,28 @@ pub struct Found {
     pub(crate) secret: SecretId,
 }
 
+/// Reads of large values at a time; the next one waits. Each holds a value twice, sealed and open.
+const DISK_READS_MAX: usize = 64;
+
+/// Whether a lookup may wait for a disk.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Disk {
+    May,
+    MayNot,
+}
+
 /// Answers callers from what [`Serving`] holds.
 pub struct Lookup {
     serving: Arc<Serving>,
     served: Arc<Served>,
     counters: Counters,
+    disk_reads: Arc<Semaphore>,
 }
 
 impl Lookup {
     /// Looks up in `serving` and counts in `served`; `node` is the label of its metrics. The recorder must be installed before.
     pub fn new(serving: Arc<Serving>, served: Arc<Served>, node: &NodeName) -> Self {
-        Self { serving, served, counters: Counters::new(node) }
+        Self { serving, served, counters: Counters::new(node), disk_reads: Arc::new(Semaphore::new(DISK_READS_MAX)) }
     }
 
     /// What is looked up in.
@@ -59,20 +76,80 @@ impl Lookup {
         &self.served
     }
 
-    /// One lookup in the root of this moment. Does not wait: a root before `min_position` is refused.
+    /// One lookup in the root of this moment. Does not wait, but perhaps for the disk that a large value lies on: a root before
+    /// `min_position` is refused.
     ///
     /// # Errors
     /// [`LookupError`], whose variants name their causes.
     pub fn get(&self, caller: &Caller, wanted: &WantedTarget, freshness: FreshnessTarget) -> Result<Found, LookupError> {
         let view = self.serving.view();
-        self.count(look(&self.serving, view.as_deref(), caller, wanted, freshness, &mut NoProbe))
+        self.count(self.look(view.as_deref(), caller, wanted, freshness))
+    }
+
+    /// As [`Lookup::get`], off the async threads where it may be slow.
+    ///
+    /// # Errors
+    /// As of [`Lookup::get`].
+    pub async fn fetch(self: &Arc<Self>, caller: &Caller, wanted: &WantedTarget, freshness: FreshnessTarget) -> Result<Found, LookupError> {
+        let view = self.serving.root_view();
+        if let Some(outcome) = self.at_once(view.as_deref(), caller, wanted, freshness) {
+            return outcome;
+        }
+        let (caller, wanted) = (caller.clone(), wanted.clone());
+        self.from_disk(move |lookup| lookup.count(lookup.look(view.as_deref(), &caller, &wanted, freshness))).await?
+    }
+
+    /// One lookup in the root of this moment; none if its value lies on the disk, and nothing was counted.
+    pub(crate) fn get_at_once(
+        &self,
+        caller: &Caller,
+        wanted: &WantedTarget,
+        freshness: FreshnessTarget,
+    ) -> Option<Result<Found, LookupError>> {
+        let view = self.serving.view();
+        self.at_once(view.as_deref(), caller, wanted, freshness)
     }
 
     /// Several lookups in one root: all see the same position. Each has its own outcome, in the order of `wanted`.
     pub fn get_many(&self, caller: &Caller, wanted: &[WantedTarget], freshness: FreshnessTarget) -> Vec<Result<Found, LookupError>> {
         let view = self.serving.view();
-        let one = |wanted| self.count(look(&self.serving, view.as_deref(), caller, wanted, freshness, &mut NoProbe));
-        wanted.iter().map(one).collect()
+        wanted.iter().map(|wanted| self.count(self.look(view.as_deref(), caller, wanted, freshness))).collect()
+    }
+
+    /// As [`Lookup::get_many`], off the async threads where it may be slow.
+    pub async fn fetch_many(
+        self: &Arc<Self>,
+        caller: &Caller,
+        wanted: &[WantedTarget],
+        freshness: FreshnessTarget,
+    ) -> Vec<Result<Found, LookupError>> {
+        let view = self.serving.root_view();
+        let mut outcomes = Vec::with_capacity(wanted.len());
+        let mut on_disk = Vec::new();
+        for wanted in wanted {
+            let outcome = self.at_once(view.as_deref(), caller, wanted, freshness);
+            if outcome.is_none() {
+                on_disk.push(wanted.clone());
+            }
+            outcomes.push(outcome);
+        }
+        let count = on_disk.len();
+        let read = if count == 0 {
+            Ok(Vec::new())
+        } else {
+            let caller = caller.clone();
+            let one = move |lookup: &Self, wanted: &WantedTarget| lookup.count(lookup.look(view.as_deref(), &caller, wanted, freshness));
+            self.from_disk(move |lookup| on_disk.iter().map(|wanted| one(lookup, wanted)).collect::<Vec<_>>()).await
+        };
+        let mut read = read.unwrap_or_else(|error| vec![(); count].into_iter().map(|()| Err(error.clone())).collect()).into_iter();
+        outcomes.into_iter().filter_map(|outcome| outcome.or_else(|| read.next())).collect()
+    }
+
+    /// Counts a lookup that was refused before any root was asked: by its form, or by its credential.
+    pub(crate) fn refused(&self, error: impl Into<LookupError>) -> LookupError {
+        let error = error.into();
+        self.counters.refused(error.kind());
+        error
     }
 
     /// The consumer that `caller` stands for at this moment, and when its credential ends.
@@ -81,7 +158,7 @@ impl Lookup {
     /// [`LookupError`] when it stands for nobody, or this node cannot tell.
     pub fn whoami(&self, caller: &Caller) -> Result<(ConsumerRef, Option<UnixMillis>), LookupError> {
         let view = self.serving.view();
-        let state = &view.as_deref().ok_or(LookupError::NotSynced)?.root.state;
+        let state = &view.as_deref().ok_or(LookupError::NotSynced)?.state;
         Ok((caller.consumer(state, self.serving.now())?, caller.expires(state)?))
     }
 
@@ -108,7 +185,8 @@ impl Lookup {
         let clock: &dyn Clock = &**self.serving.clock();
         let mut stopwatch = Stopwatch { clock, last: clock.monotonic(), stages };
         let view = self.serving.view();
-        self.count(look(&self.serving, view.as_deref(), caller, wanted, freshness, &mut stopwatch))
+        let found = look(&self.serving, view.as_deref(), caller, wanted, freshness, Disk::May, &mut stopwatch);
+        self.count(found.and_then(|found| found.ok_or(LookupError::Unreadable)))
     }
 
     /// Which version of which secret [`Lookup::get`] would open at this moment.
@@ -126,6 +204,37 @@ impl Lookup {
         Ok((permitted.id, choose(&permitted, wanted)?.0))
     }
 
+    /// One lookup, from the disk if need be.
+    fn look(&self, view: Option<&View>, caller: &Caller, wanted: &WantedTarget, freshness: FreshnessTarget) -> Result<Found, LookupError> {
+        // Where it may be read from a disk, it is.
+        look(&self.serving, view, caller, wanted, freshness, Disk::May, &mut NoProbe)?.ok_or(LookupError::Unreadable)
+    }
+
+    /// One lookup in memory; none, and nothing counted, if the value lies on the disk.
+    fn at_once(
+        &self,
+        view: Option<&View>,
+        caller: &Caller,
+        wanted: &WantedTarget,
+        freshness: FreshnessTarget,
+    ) -> Option<Result<Found, LookupError>> {
+        let outcome = look(&self.serving, view, caller, wanted, freshness, Disk::MayNot, &mut NoProbe).transpose()?;
+        Some(self.count(outcome))
+    }
+
+    /// Runs work that may wait for a disk on a thread that may block. A caller who is gone by then costs the work, nothing else.
+    async fn from_disk<T: Send + 'static>(self: &Arc<Self>, work: impl FnOnce(&Self) -> T + Send + 'static) -> Result<T, LookupError> {
+        let place = Arc::clone(&self.disk_reads).acquire_owned().await.map_err(|_| LookupError::Stopping)?;
+        let lookup = Arc::clone(self);
+        let reading = tokio::task::spawn_blocking(move || {
+            let outcome = work(&lookup);
+            drop(place);
+            outcome
+        });
+        // It is lost only with the runtime.
+        reading.await.map_err(|_| LookupError::Stopping)
+    }
+
     fn count(&self, outcome: Result<Found, LookupError>) -> Result<Found, LookupError> {
         match &outcome {
             Ok(found) => {
@@ -138,22 +247,23 @@ impl Lookup {
     }
 }
 
-/// One lookup in one root, from top to bottom.
+/// One lookup in one root, from top to bottom; none if the value lies on a disk that it may not wait for.
 fn look(
     serving: &Serving,
     view: Option<&View>,
     caller: &Caller,
     wanted: &WantedTarget,
     freshness: FreshnessTarget,
+    disk: Disk,
     probe: &mut impl Probe,
-) -> Result<Found, LookupError> {
+) -> Result<Option<Found>, LookupError> {
     let permitted = permit(serving, view, caller, wanted, freshness, probe)?;
     let (version, value_id) = choose(&permitted, wanted)?;
-    let (record, dek) = sealed(&permitted, value_id)?;
+    let Some((record, dek)) = sealed(&permitted, value_id, disk)? else { return Ok(None) };
     probe.done(Stage::Record);
     let value = open(serving, &permitted, value_id, &record, &dek)?;
     probe.done(Stage::Open);
-    Ok(Found { value, version, position: permitted.view.position(), age: permitted.age, secret: permitted.id })
+    Ok(Some(Found { value, version, position: permitted.view.position(), age: permitted.age, secret: permitted.id }))
 }
 
 /// A secret that the caller may read, in the root that says so.
@@ -178,7 +288,7 @@ fn permit<'a>(
         return Err(LookupError::NodeRevoked);
     }
     let view = view.ok_or(LookupError::NotSynced)?;
-    let state = &view.root.state;
+    let state = &view.state;
     let consumer = identify(serving, view, caller, freshness)?;
     probe.done(Stage::Identify);
     let age = fresh(serving, view, freshness)?;
@@ -195,7 +305,7 @@ fn permit<'a>(
 /// known in a later one, and is told nothing but that.
 fn identify(serving: &Serving, view: &View, caller: &Caller, freshness: FreshnessTarget) -> Result<ConsumerRef, LookupError> {
     let behind = freshness.min_position.is_some_and(|wanted| wanted > view.position());
-    caller.consumer(&view.root.state, serving.now()).map_err(|error| match error {
+    caller.consumer(&view.state, serving.now()).map_err(|error| match error {
         LookupError::Revoked { .. } if behind => LookupError::NotSynced,
         error => error,
     })
@@ -287,12 +397,21 @@ fn choose(permitted: &Permitted<'_>, wanted: &WantedTarget) -> Result<(Version, 
     Ok((entry.version, entry.value_id))
 }
 
-/// The sealed value and the wrapped data key that opens it. Both stand in every root that names them; one that is missing is damage.
-fn sealed(permitted: &Permitted<'_>, value: ValueId) -> Result<(ValueRecord, DekRecord), LookupError> {
-    let state = &permitted.view.root.state;
-    let record = state.value(permitted.id, value)?.ok_or(LookupError::Damaged)?;
+/// The sealed value and the wrapped data key that opens it; none if the value lies on a disk that may not be waited for. Both stand in
+/// every root that names them; one that is missing is damage.
+fn sealed(permitted: &Permitted<'_>, value: ValueId, disk: Disk) -> Result<Option<(ValueRecord, DekRecord)>, LookupError> {
+    let state = &permitted.view.state;
+    let record = match disk {
+        Disk::May => state.value(permitted.id, value)?,
+        Disk::MayNot => state.value_inline(permitted.id, value)?,
+    };
+    let record = match record {
+        Some(record) => record,
+        None if disk == Disk::MayNot && state.value_is_large(permitted.id, value) => return Ok(None),
+        None => return Err(LookupError::Damaged),
+    };
     let dek = state.dek(permitted.secret.account, record.dek)?.ok_or(LookupError::Damaged)?;
-    Ok((record, dek))
+    Ok(Some((record, dek)))
 }
 
 /// The plaintext. The context is built from where the record was found, so one that was moved does not open.

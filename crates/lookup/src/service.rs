@@ -13,7 +13,14 @@ mod held;
 mod pipeline;
 mod places;
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use futures::{
     Stream,
@@ -23,7 +30,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use types::{ConsumerRef, NodeName};
 use wire::{
-    parse::{FieldError, GetManyTarget, GetTarget, WantedTarget},
+    ErrorKind,
+    parse::{ConsumerTarget, FieldError, GetManyTarget, GetTarget, WantedTarget},
     v1,
 };
 
@@ -33,7 +41,7 @@ use self::{
     pipeline::{Callers, Pipeline},
     places::{Holder, Place, Places},
 };
-use crate::{Authenticator, Caller, Credential, Found, Lookup, LookupError, Watch};
+use crate::{Authenticator, Caller, Credential, Found, Lookup, LookupError, Watch, credential::Label};
 
 /// The largest request: 256 names of the longest kind, with room. Decoding comes before authentication, so a stranger may make a node
 /// hold this much.
@@ -83,6 +91,8 @@ pub struct Service {
     watches: Arc<Places>,
     streams: Arc<Places>,
     reply_bytes: Arc<Places>,
+    /// Labels given to calls that came without one.
+    labels: Arc<AtomicU64>,
     stop: CancellationToken,
 }
 
@@ -103,6 +113,7 @@ impl Service {
             streams: Places::new("lookup streams", options.streams_max),
             reply_bytes: Places::new("bytes of replies", options.reply_bytes_max),
             options,
+            labels: Arc::new(AtomicU64::new(1)),
             stop,
         }
     }
@@ -110,6 +121,24 @@ impl Service {
     /// The service for tonic's router.
     pub fn into_server(self) -> HeldReplies<v1::lookup_server::LookupServer<Self>> {
         HeldReplies(v1::lookup_server::LookupServer::new(self).max_decoding_message_size(REQUEST_BYTES_MAX))
+    }
+
+    /// Who calls, as far as the credential says. A refusal counts.
+    fn caller(&self, credential: &Credential, consumer: Option<ConsumerTarget>) -> Result<Caller, LookupError> {
+        credential.caller(&self.authenticator, consumer).map_err(|error| self.lookup.refused(error))
+    }
+
+    /// The failure of a call, under the label that it came with, or gets here; by it the log finds the call.
+    fn status(&self, call: &'static str, label: Option<String>, error: &LookupError) -> Status {
+        let request = label.unwrap_or_else(|| format!("{}-{}", self.node, self.labels.fetch_add(1, Ordering::Relaxed)));
+        let public = error.public();
+        // What callers do wrong is theirs to see, and could fill a log; it is counted.
+        if public.kind == ErrorKind::Internal {
+            tracing::error!(node = %self.node, call, request, %error, "a lookup failed by a fault of this node");
+        } else {
+            tracing::debug!(node = %self.node, call, request, kind = public.kind.name(), "a lookup was refused");
+        }
+        public.with_request_id(request).into()
     }
 
     /// A reply that counts by the bytes of the values in it until it has left.
@@ -141,19 +170,19 @@ impl Service {
     }
 
     async fn one(&self, credential: Credential, request: v1::GetRequest) -> Result<Response<v1::Found>, LookupError> {
-        let get = GetTarget::try_from(request)?;
-        let caller = credential.caller(&self.authenticator, get.consumer)?;
+        let get = GetTarget::try_from(request).map_err(|error| self.lookup.refused(error))?;
+        let caller = self.caller(&credential, get.consumer)?;
         self.lookup.ready(get.freshness, credential.patience(&self.options)).await;
-        let found = self.lookup.get(&caller, &get.wanted, get.freshness)?;
+        let found = self.lookup.fetch(&caller, &get.wanted, get.freshness).await?;
         self.held(&caller, found.value.expose().len(), || self.found(&found))
     }
 
     async fn many(&self, credential: Credential, request: v1::GetManyRequest) -> Result<Response<v1::GetManyReply>, LookupError> {
-        let many = GetManyTarget::try_from(request)?;
-        let caller = credential.caller(&self.authenticator, many.consumer)?;
+        let many = GetManyTarget::try_from(request).map_err(|error| self.lookup.refused(error))?;
+        let caller = self.caller(&credential, many.consumer)?;
         self.lookup.ready(many.freshness, credential.patience(&self.options)).await;
         let good: Vec<_> = many.wanted.iter().filter_map(|wanted| wanted.as_ref().ok().cloned()).collect();
-        let found = self.lookup.get_many(&caller, &good, many.freshness);
+        let found = self.lookup.fetch_many(&caller, &good, many.freshness).await;
         if found.iter().all(Result::is_err) {
             // Nothing of size, and perhaps a caller whom the root does not know.
             return Ok(Response::new(self.reply(many.wanted, found)));
@@ -167,34 +196,31 @@ impl Service {
         let mut found = found.into_iter();
         let outcomes = wanted.into_iter().filter_map(|wanted| match wanted {
             Ok(_) => found.next().map(|outcome| self.outcome(outcome)),
-            Err(error) => Some(self.outcome(Err(error.into()))),
+            Err(error) => Some(self.outcome(Err(self.lookup.refused(error)))),
         });
         v1::GetManyReply { outcomes: outcomes.collect() }
     }
 
     fn begin_watch(&self, credential: &Credential, request: v1::GetRequest) -> Result<Watching, LookupError> {
-        let get = GetTarget::try_from(request)?;
-        let caller = credential.caller(&self.authenticator, get.consumer)?;
-        let place = self.watches.take(Holder::Consumer(self.known(&caller)?), 1)?;
+        let get = GetTarget::try_from(request).map_err(|error| self.lookup.refused(error))?;
+        let caller = self.caller(credential, get.consumer)?;
+        let known = self.known(&caller).map_err(|error| self.lookup.refused(error))?;
+        let place = self.watches.take(Holder::Consumer(known), 1)?;
         let watch = Watch::new(Arc::clone(&self.lookup), caller, get.wanted, get.freshness);
         Ok(Watching { service: self.clone(), watch, ended: false, _place: place })
     }
 
     fn begin_stream(&self, credential: Credential, requests: Streaming<v1::StreamRequest>) -> Result<Pipeline, LookupError> {
         let holder = match credential.caller(&self.authenticator, None) {
-            Ok(caller) => Holder::Consumer(self.known(&caller)?),
+            Ok(caller) => Holder::Consumer(self.known(&caller).map_err(|error| self.lookup.refused(error))?),
             // Each request says as whom.
             Err(LookupError::PeerAmbiguous { uid }) => Holder::Uid(uid),
-            Err(error) => return Err(error),
+            Err(error) => return Err(self.lookup.refused(error)),
         };
         let place = self.streams.take(holder, 1)?;
         let callers = Callers { credential, last: None };
         Ok(Pipeline { service: self.clone(), callers, requests, ended: false, waiting: FuturesUnordered::new(), _place: place })
     }
-}
-
-fn status(error: LookupError) -> Status {
-    error.public().into()
 }
 
 /// One open watch.
@@ -225,28 +251,30 @@ impl Watching {
 #[tonic::async_trait]
 impl v1::lookup_server::Lookup for Service {
     async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::Found>, Status> {
-        let credential = Credential::of(&request);
-        self.one(credential, request.into_inner()).await.map_err(status)
+        let (credential, label) = (Credential::of(&request), Label::of(&request));
+        self.one(credential, request.into_inner()).await.map_err(|error| self.status("get", label.text(), &error))
     }
 
     async fn get_many(&self, request: Request<v1::GetManyRequest>) -> Result<Response<v1::GetManyReply>, Status> {
-        let credential = Credential::of(&request);
-        self.many(credential, request.into_inner()).await.map_err(status)
+        let (credential, label) = (Credential::of(&request), Label::of(&request));
+        self.many(credential, request.into_inner()).await.map_err(|error| self.status("get_many", label.text(), &error))
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::WatchReply, Status>> + Send>>;
 
     async fn watch(&self, request: Request<v1::GetRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let credential = Credential::of(&request);
-        let watching = self.begin_watch(&credential, request.into_inner()).map_err(status)?;
+        let (credential, label) = (Credential::of(&request), Label::of(&request));
+        let begun = self.begin_watch(&credential, request.into_inner());
+        let watching = begun.map_err(|error| self.status("watch", label.text(), &error))?;
         Ok(Response::new(Box::pin(stream::unfold(watching, Watching::step))))
     }
 
     type StreamStream = Pin<Box<dyn Stream<Item = Result<v1::StreamReply, Status>> + Send>>;
 
     async fn stream(&self, request: Request<Streaming<v1::StreamRequest>>) -> Result<Response<Self::StreamStream>, Status> {
-        let credential = Credential::of(&request);
-        let pipeline = self.begin_stream(credential, request.into_inner()).map_err(status)?;
+        let (credential, label) = (Credential::of(&request), Label::of(&request));
+        let begun = self.begin_stream(credential, request.into_inner());
+        let pipeline = begun.map_err(|error| self.status("stream", label.text(), &error))?;
         Ok(Response::new(Box::pin(stream::unfold(pipeline, Pipeline::step))))
     }
 }

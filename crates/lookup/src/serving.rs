@@ -39,13 +39,15 @@ impl Bounds {
 
 /// One root with what is read from it at every lookup, decoded once.
 pub(crate) struct View {
-    pub(crate) root: Arc<Root>,
+    pub(crate) state: Propagated,
+    /// The sealed root that the state came in; none where the node judged it itself.
+    root: Option<Arc<Root>>,
     pub(crate) bounds: Bounds,
 }
 
 impl View {
     pub(crate) fn position(&self) -> Position {
-        self.root.state.position()
+        self.state.position()
     }
 }
 
@@ -76,13 +78,22 @@ impl Serving {
 
     /// Makes `root` what readers see. A root before the one served is ignored (and told in the log): readers never go back.
     pub fn publish(&self, root: Arc<Root>) {
-        let position = root.state.position();
+        self.show(root.state.clone(), Some(root));
+    }
+
+    /// As [`Serving::publish`], at a control node: it has judged the state itself, so there is no seal to go with it.
+    pub fn publish_own(&self, state: Propagated) {
+        self.show(state, None);
+    }
+
+    fn show(&self, state: Propagated, root: Option<Arc<Root>>) {
+        let position = state.position();
         if let Some(served) = self.position().filter(|served| *served > position) {
             tracing::error!(%served, offered = %position, "a root before the one served was offered and ignored: report this");
             return;
         }
-        let bounds = bounds_of(&root.state);
-        self.view.store(Some(Arc::new(View { root, bounds })));
+        let bounds = bounds_of(&state);
+        self.view.store(Some(Arc::new(View { state, root, bounds })));
         self.position.send_replace(Some(position));
     }
 
@@ -110,9 +121,9 @@ impl Serving {
         self.revoked.load(Ordering::Acquire)
     }
 
-    /// The root that readers see, if there is one.
+    /// The sealed root that readers see, if there is one.
     pub fn root(&self) -> Option<Arc<Root>> {
-        self.view.load().as_ref().map(|view| Arc::clone(&view.root))
+        self.view.load().as_ref().and_then(|view| view.root.clone())
     }
 
     /// The position that readers see; none before the first root.
@@ -179,6 +190,11 @@ impl Serving {
     /// The position that readers see, woken at each published root; none before the first.
     pub fn watch_position(&self) -> watch::Receiver<Option<Position>> {
         self.position.subscribe()
+    }
+
+    /// The root of this moment, to be kept across waits.
+    pub(crate) fn root_view(&self) -> Option<Arc<View>> {
+        self.view.load_full()
     }
 
     /// The root of this moment.

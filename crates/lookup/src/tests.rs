@@ -2,6 +2,7 @@
 
 mod callers;
 mod grpc;
+mod large;
 mod lookups;
 mod stress;
 mod watches;

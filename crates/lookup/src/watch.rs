@@ -49,7 +49,7 @@ impl Watch {
         loop {
             // Before the look, so that a root that comes during it is seen by the wait below.
             self.positions.borrow_and_update();
-            if let Some(change) = self.look() {
+            if let Some(change) = self.look().await {
                 return change;
             }
             tokio::select! {
@@ -63,13 +63,13 @@ impl Watch {
     }
 
     /// The answer, if it is another than was told. Looks without opening first: most roots change something else.
-    fn look(&mut self) -> Option<Result<Found, LookupError>> {
+    async fn look(&mut self) -> Option<Result<Found, LookupError>> {
         let peeked = self.lookup.peek(&self.caller, &self.wanted, self.freshness);
         if self.told == Some(Told::of(peeked.as_ref().copied())) {
             return None;
         }
         // May be another root than was peeked at, so its own answer counts.
-        let answer = self.lookup.get(&self.caller, &self.wanted, self.freshness);
+        let answer = self.lookup.fetch(&self.caller, &self.wanted, self.freshness).await;
         let told = Told::of(answer.as_ref().map(|found| (found.secret, found.version)));
         if self.told == Some(told) {
             return None;

@@ -17,7 +17,7 @@ pub(super) struct Pipeline {
     pub(super) requests: Streaming<v1::StreamRequest>,
     /// Whether the caller has sent its last request.
     pub(super) ended: bool,
-    /// Lookups that wait for a position.
+    /// Lookups that wait for a position, or for the disk.
     pub(super) waiting: FuturesUnordered<BoxFuture<'static, (u64, Result<Found, LookupError>)>>,
     pub(super) _place: Place,
 }
@@ -73,23 +73,25 @@ impl Pipeline {
         }
     }
 
-    /// Answers at once, or lets the lookup wait for its position.
+    /// Answers at once, or lets the lookup wait for its position, or for the disk.
     fn begin(&mut self, request: v1::StreamRequest) -> Option<(u64, Result<Found, LookupError>)> {
         let tag = request.tag;
         let parsed = GetTarget::try_from(request.get.unwrap_or_default()).map_err(LookupError::from);
         let parsed = parsed.and_then(|get| Ok((self.callers.caller(&self.service, get.consumer)?, get.wanted, get.freshness)));
         let (caller, wanted, freshness) = match parsed {
             Ok(parsed) => parsed,
-            Err(error) => return Some((tag, Err(error))),
+            Err(error) => return Some((tag, Err(self.service.lookup.refused(error)))),
         };
         let lookup = &self.service.lookup;
-        if freshness.min_position.is_none_or(|position| lookup.serving().answers_at(position)) {
-            return Some((tag, lookup.get(&caller, &wanted, freshness)));
+        if freshness.min_position.is_none_or(|position| lookup.serving().answers_at(position))
+            && let Some(outcome) = lookup.get_at_once(&caller, &wanted, freshness)
+        {
+            return Some((tag, outcome));
         }
         let (lookup, patience) = (lookup.clone(), self.service.options.patience);
         let wait = async move {
             lookup.ready(freshness, patience).await;
-            (tag, lookup.get(&caller, &wanted, freshness))
+            (tag, lookup.fetch(&caller, &wanted, freshness).await)
         };
         self.waiting.push(wait.boxed());
         None

@@ -19,15 +19,15 @@ use wire::{
 use super::world::*;
 use crate::{Authenticator, Connection, PeerPattern, PeerRule, PeerRules, Service, ServiceOptions};
 
-struct Grpc {
-    world: World,
-    client: LookupClient<Channel>,
+pub(super) struct Grpc {
+    pub(super) world: World,
+    pub(super) client: LookupClient<Channel>,
     stop: CancellationToken,
     token: String,
     _folder: tempfile::TempDir,
 }
 
-async fn grpc(peers: Vec<PeerRule>, options: ServiceOptions) -> Grpc {
+pub(super) async fn grpc(peers: Vec<PeerRule>, options: ServiceOptions) -> Grpc {
     let mut world = World::new();
     let token = world.token("worker/web", None).text().expose().to_owned();
     world.publish();
@@ -57,22 +57,22 @@ async fn connect(path: &Path) -> Channel {
 }
 
 impl Grpc {
-    fn with_token<T>(&self, message: T) -> Request<T> {
+    pub(super) fn with_token<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         request.metadata_mut().insert("authorization", format!("Bearer {}", self.token).parse().unwrap());
         request
     }
 }
 
-fn want(name: &str) -> v1::Wanted {
+pub(super) fn want(name: &str) -> v1::Wanted {
     v1::Wanted { binding: name.to_owned(), ..Default::default() }
 }
 
-fn get(name: &str) -> v1::GetRequest {
+pub(super) fn get(name: &str) -> v1::GetRequest {
     v1::GetRequest { wanted: Some(want(name)), ..Default::default() }
 }
 
-fn kind(status: Status) -> ErrorKind {
+pub(super) fn kind(status: Status) -> ErrorKind {
     PublicError::from_status(&status).kind
 }
 
@@ -95,7 +95,9 @@ async fn grpc_without_a_credential_answers_nothing() {
     assert_eq!(kind(grpc.client.get(get("API_KEY")).await.unwrap_err()), ErrorKind::Denied, "the uid of this process is mapped to nobody");
     let mut request = Request::new(get("API_KEY"));
     request.metadata_mut().insert("authorization", "Bearer cbc_nonsense".parse().unwrap());
-    assert_eq!(kind(grpc.client.get(request).await.unwrap_err()), ErrorKind::Unauthenticated);
+    request.metadata_mut().insert(wire::REQUEST_ID_METADATA, "from-the-caller".parse().unwrap());
+    let refused = PublicError::from_status(&grpc.client.get(request).await.unwrap_err());
+    assert_eq!((refused.kind, refused.request_id.as_str()), (ErrorKind::Unauthenticated, "from-the-caller"));
     let many = v1::GetManyRequest { wanted: vec![want("API_KEY")], ..Default::default() };
     assert_eq!(kind(grpc.client.get_many(many).await.unwrap_err()), ErrorKind::Denied);
     assert_eq!(kind(grpc.client.watch(get("API_KEY")).await.unwrap_err()), ErrorKind::Denied);

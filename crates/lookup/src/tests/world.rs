@@ -9,7 +9,7 @@ use seams::{
     sim::{ManualClock, SimEntropy},
 };
 use state::{
-    ChainHead, Key, Propagated, Root, Signed, TypedKey,
+    ChainHead, Key, LargeValues, Propagated, Root, Signed, TypedKey,
     record::{
         BindingRecord, BindingTarget, ConsumerRecord, ConsumerTokenRecord, DekRecord, DekState, SecretRecord, SettingsRecord, StoreRecord,
         ValueRecord, VersionEntry, WrappedDek,
@@ -37,6 +37,8 @@ pub(super) struct World {
     pub(super) serving: Arc<Serving>,
     pub(super) lookup: Arc<Lookup>,
     pub(super) records: BTreeMap<Key, Bytes>,
+    /// Where the large values of the next roots lie; none for memory.
+    pub(super) place: Option<Arc<dyn LargeValues>>,
     entropy: SimEntropy,
     dek: MintedDek,
     revision: u64,
@@ -102,7 +104,7 @@ impl World {
         let clock = Arc::new(ManualClock::at(START));
         let serving = Arc::new(Serving::new(clock.clone(), keys));
         let lookup = Arc::new(Lookup::new(serving.clone(), Arc::new(Served::new(100)), &"edge-1".parse().unwrap()));
-        let mut world = Self { clock, serving, lookup, records: BTreeMap::new(), entropy, dek, revision: 0 };
+        let mut world = Self { clock, serving, lookup, records: BTreeMap::new(), place: None, entropy, dek, revision: 0 };
         world.found();
         world
     }
@@ -132,7 +134,11 @@ impl World {
     pub(super) fn root(&mut self) -> Arc<Root> {
         self.revision += 1;
         let head = ChainHead { position: at(self.revision), hash: Hash::from_bytes([9; 32]), time: START, ..ChainHead::default() };
-        let state = Propagated::from_records(head, self.records.iter().map(|(key, bytes)| (key.clone(), bytes.clone())));
+        let mut loading = self.place.clone().map_or_else(Propagated::empty, Propagated::empty_with).load();
+        for (key, bytes) in &self.records {
+            loading.put(key.clone(), bytes.clone().into());
+        }
+        let state = loading.finish(head);
         let seal = Signed { statement: state.seal_statement(CLUSTER), signer: NodeId::new(1), signer_set: 1, signature: [0; 64] };
         Arc::new(Root { state, seal })
     }
