@@ -34,7 +34,7 @@ use sha2::{Digest as _, Sha256};
 use types::{ChainId, ClusterId, Generation, Hash, NodeId, Position, Revision, UnixMillis};
 
 use crate::{
-    Change, ChangeSet, Key, Keyspace, NewNode, Prefix, ReadError, Recipient, State, Statement, StatementError, TypedKey, Write,
+    Change, ChangeSet, Key, Keyspace, NewNode, Prefix, Propagated, ReadError, Recipient, State, Statement, StatementError, TypedKey, Write,
     limits::{CHANGE_SET_BYTES_MAX, CHANGES_MAX, SIGNERS_MAX},
     record::{GenerationRecord, MemberKey, NodeRecord, NodeRole, SettingsRecord, SignerSetRecord},
     statement::Fields,
@@ -139,6 +139,17 @@ impl SignerSetRecord {
     /// By what a set is pinned: SHA-256 over [`SignerSetRecord::signing_bytes`].
     pub fn hash(&self, cluster: ClusterId) -> Hash {
         Hash::from_bytes(Sha256::digest(self.signing_bytes(cluster)).into())
+    }
+}
+
+impl Propagated {
+    /// The first signer set of the generation: what who joins now pins, and follows from there on. None in an empty state.
+    ///
+    /// # Errors
+    /// [`ReadError`] if a record does not decode.
+    pub fn first_signer_set(&self) -> Result<Option<SignerSetRecord>, ReadError> {
+        let begun = self.generation_begun(self.generation())?.and_then(|record| SignedGeneration::decode(&record.signed).ok());
+        self.signer_set_of(begun.map_or(1, |signed| signed.statement.signer_set))
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod fixtures;
 mod formats;
+mod generations;
 mod properties;
 mod refused;
 mod scripts;
