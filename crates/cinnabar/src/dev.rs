@@ -2,7 +2,7 @@
 
 use std::{io::IsTerminal, time::Duration};
 
-use cli::{Context, Contexts, DevArgs, EdgeContext, Failure, Global, Output};
+use cli::{Context, Contexts, DevArgs, EdgeContext, Failure, Global, Keyboard, Output};
 use runtime::{
     RealClock,
     config::{LogConfig, LogFormat},
@@ -13,7 +13,6 @@ use types::Position;
 
 use crate::{
     cluster::Cluster,
-    keyboard::Keyboard,
     prepare::{self, Ports},
     proof,
 };

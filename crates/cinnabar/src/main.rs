@@ -9,7 +9,6 @@
 mod bench;
 mod cluster;
 mod dev;
-mod keyboard;
 mod prepare;
 mod proof;
 mod servers;

@@ -13,6 +13,7 @@ mod commands;
 mod context;
 mod failure;
 mod grammar;
+mod keyboard;
 mod output;
 pub mod value;
 
@@ -24,4 +25,5 @@ pub use grammar::{
     Command, ConfigCommand, ConsumerCommand, ConsumerTokenCommand, ContextCommand, DevArgs, Format, Global, LevelArgs, LevelCommand,
     LookupArgs, QuotaCommand, SecretCommand, ServerArgs, SnapshotCommand, SnapshotRestore, SnapshotVerify, StoreCommand,
 };
+pub use keyboard::Keyboard;
 pub use output::Output;

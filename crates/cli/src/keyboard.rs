@@ -9,14 +9,14 @@ use tokio::sync::mpsc;
 const KEYS_MAX: usize = 16;
 
 /// Reads keys until it is dropped.
-pub(crate) struct Keyboard {
+pub struct Keyboard {
     keys: mpsc::Receiver<char>,
     before: Termios,
 }
 
 impl Keyboard {
     /// Takes over the terminal's input, if there is a terminal.
-    pub(crate) fn open() -> Option<Self> {
+    pub fn open() -> Option<Self> {
         let stdin = io::stdin();
         if !stdin.is_terminal() {
             return None;
@@ -43,7 +43,7 @@ impl Keyboard {
     }
 
     /// The next key; pending for ever once the terminal is gone.
-    pub(crate) async fn key(&mut self) -> char {
+    pub async fn key(&mut self) -> char {
         match self.keys.recv().await {
             Some(key) => key,
             None => std::future::pending().await,
