@@ -1,0 +1,283 @@
+//! A cluster with development certificates: the first node founds it, the others were told of the first and wait to be added.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use client::{Client, Config, Tls, Token};
+use consensus::{AuditLog, AuditOptions, Consensus, Limits, Options, SledTables, Timing, Unconnected};
+use control::{Control, ControlOptions};
+use enrol::{Founding, Peer, Peers, RecoveryKeys};
+use feed::SigningKey;
+use runtime::{
+    OsEntropy, RealClock, RealDisk,
+    config::ControlConfig,
+    dev_pki::DevPki,
+    telemetry::{Metrics, init_metrics},
+    tls::PeerCertificate,
+};
+use seal::{FileRoot, NodeKeyPair, OperatorToken, RecoveryKey};
+use seams::{Clock, Disk};
+use state::{Command, CommandBody, NewNode, Origin, Principal, record::NodeRole};
+use store::{Drive, SledOptions};
+use types::{ClusterId, FeatureLevel, NodeId};
+use wire::v1;
+
+const CLUSTER: ClusterId = ClusterId::from_bytes([0xc3; 16]);
+/// How long anything may take before a test gives up.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// The account that the tests work in.
+const ACCOUNT: &str = "acme";
+
+/// One recorder serves all tests of this process.
+fn metrics() -> Metrics {
+    static METRICS: OnceLock<Metrics> = OnceLock::new();
+    METRICS.get_or_init(|| init_metrics().unwrap()).clone()
+}
+
+/// The files of all nodes.
+pub(crate) struct Ground {
+    folder: tempfile::TempDir,
+    pki: DevPki,
+    /// Where each node listens, by its number.
+    ports: Vec<SocketAddr>,
+}
+
+impl Ground {
+    /// Founds a cluster at node 1 and registers as many nodes as asked for.
+    pub(crate) async fn new(nodes: u64) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let pki = DevPki::ensure(&folder.path().join("pki"), CLUSTER, RealClock::new().wall()).unwrap();
+        FileRoot::create(&RealDisk, &OsEntropy, &folder.path().join("root.key")).unwrap();
+        // Held open together, so that the system gives different ones.
+        let held: Vec<_> = (0..nodes).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let ports = held.iter().map(|listener| listener.local_addr().unwrap()).collect();
+        let ground = Self { folder, pki, ports };
+        for node in 1..=nodes {
+            ground.prepare(node);
+        }
+        ground.found();
+        drop(held);
+        let first = ground.start(1).await;
+        first.ready().await;
+        first.stop().await;
+        ground.register(nodes).await;
+        ground
+    }
+
+    fn at(&self, node: u64, name: &str) -> PathBuf {
+        self.folder.path().join(format!("node-{node}")).join(name)
+    }
+
+    fn prepare(&self, node: u64) {
+        RealDisk.create_dir_all(&self.at(node, "data/identity")).unwrap();
+        runtime::write_secret_file(&self.at(node, "signing.key"), &SigningKey::generate(&OsEntropy).to_file_bytes()).unwrap();
+        runtime::write_secret_file(&self.at(node, "node.key"), &NodeKeyPair::generate(&OsEntropy).unwrap().to_file_bytes()).unwrap();
+        if node > 1 {
+            let first = Peer { node: NodeId::new(1), address: self.ports[0].to_string(), public_key: self.certificate(1).public_key };
+            Peers(vec![first]).write(&self.at(node, "data/identity/peers")).unwrap();
+        }
+    }
+
+    fn found(&self) {
+        let recovery = RecoveryKey::generate(&OsEntropy).unwrap().public();
+        let token = OperatorToken::generate(&OsEntropy);
+        let (authority_certificate, authority_key) = self.pki.authority().unwrap();
+        let founding = Founding {
+            cluster: CLUSTER,
+            operator_token: token.hash(),
+            authority_certificate,
+            authority_key,
+            recovery: RecoveryKeys { signing: recovery.signing, envelope: recovery.opening.encode() },
+        };
+        founding.write(&self.at(1, "data")).unwrap();
+        runtime::write_secret_file(&self.folder.path().join("operator.token"), token.text().expose().as_bytes()).unwrap();
+    }
+
+    fn token(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("operator.token")).unwrap()
+    }
+
+    fn certificate(&self, node: u64) -> PeerCertificate {
+        PeerCertificate::read_pem(&self.pki.node(NodeId::new(node)).unwrap().cert).unwrap()
+    }
+
+    /// What enrolment does: nodes 2 and up enter the registry. Node 1 must not run.
+    async fn register(&self, nodes: u64) {
+        let data = self.at(1, "data");
+        let clock: Arc<dyn Clock> = Arc::new(RealClock::new());
+        let options = Options {
+            node: NodeId::new(1),
+            disk: Arc::new(RealDisk),
+            folder: data.join("raft"),
+            drive: Drive::Thread,
+            tables: Some(Box::new(SledTables { folder: data.join("table"), options: SledOptions::default() })),
+            clock: clock.clone(),
+            transport: Arc::new(Unconnected),
+            applied: Arc::new(()),
+            audit: Arc::new(AuditLog::open(Arc::new(RealDisk), AuditOptions::new(data.join("audit"))).unwrap()),
+            bootstrap: None,
+            timing: Timing::default(),
+            limits: Limits::default(),
+        };
+        let log = Consensus::start(options).await.unwrap();
+        for node in 2..=nodes {
+            let key = NodeKeyPair::from_file_bytes(&runtime::read_secret_file(&self.at(node, "node.key")).unwrap()).unwrap();
+            let new = NewNode {
+                id: NodeId::new(node),
+                name: format!("control-{node}").parse().unwrap(),
+                role: NodeRole::Control,
+                public_key: self.certificate(node).public_key,
+                envelope_key: key.public().encode(),
+                labels: Default::default(),
+                address: Some(self.ports[node as usize - 1].to_string()),
+                feature_level: FeatureLevel::new(1),
+            };
+            let command = Command {
+                level: FeatureLevel::new(1),
+                principal: Principal::Operator { token: OperatorToken::parse(&self.token()).unwrap().hash() },
+                stamp: clock.wall(),
+                request: None,
+                origin: Origin::default(),
+                body: CommandBody::RegisterNode { node: new },
+            };
+            log.propose(command).await.unwrap();
+        }
+        log.shutdown().await;
+    }
+
+    fn config(&self, node: u64) -> ControlConfig {
+        let mut config = ControlConfig::default();
+        config.node.name = format!("control-{node}").parse().unwrap();
+        config.node.data_dir = self.at(node, "data");
+        config.node.cluster = Some(CLUSTER);
+        config.listen.grpc = self.ports[node as usize - 1];
+        config.listen.health = "127.0.0.1:0".parse().unwrap();
+        config.tls = self.pki.node(NodeId::new(node)).unwrap();
+        config.keys.root = self.folder.path().join("root.key");
+        config.keys.signing = self.at(node, "signing.key");
+        config.keys.node = self.at(node, "node.key");
+        config
+    }
+
+    /// Starts a node: its port is open on return.
+    pub(crate) async fn start(&self, node: u64) -> Node {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let options = ControlOptions::new(self.config(node), metrics());
+        let handle = runtime.handle().clone();
+        let control = tokio::task::spawn_blocking(move || handle.block_on(Control::start(options))).await.unwrap().unwrap();
+        Node { control, runtime: Some(runtime) }
+    }
+
+    /// Starts nodes 1 to 3, all of them voters on return.
+    pub(crate) async fn three(&self) -> Vec<Node> {
+        let mut nodes = Vec::new();
+        for node in 1..=3 {
+            nodes.push(self.start(node).await);
+        }
+        nodes[0].ready().await;
+        let operator = self.client(&[1]);
+        for node in [2, 3] {
+            self.grow(&operator, node).await;
+        }
+        for node in &nodes {
+            node.ready().await;
+        }
+        nodes
+    }
+
+    /// Adds a node and makes it a voter.
+    pub(crate) async fn grow(&self, operator: &Client, node: u64) {
+        let name = format!("control-{node}");
+        operator.cluster_add(v1::ClusterAddRequest { node: name.clone(), address: String::new() }).await.unwrap();
+        operator.cluster_promote(v1::ClusterPromoteRequest { node: name }).await.unwrap();
+    }
+
+    /// The first operator, at these nodes in turn.
+    pub(crate) fn client(&self, nodes: &[u64]) -> Client {
+        let ca_pem = std::fs::read_to_string(self.pki.ca()).unwrap();
+        let at = nodes.iter().map(|node| self.ports[*node as usize - 1].to_string());
+        let config = Config::tls(at, Tls { ca_pem, ..Tls::default() });
+        Client::new(config.token(Token::new(self.token()).unwrap()).timeout(PATIENCE)).unwrap()
+    }
+
+    pub(crate) fn data(&self, node: u64) -> PathBuf {
+        self.at(node, "data")
+    }
+}
+
+/// A node on threads of its own, as a process has them.
+pub(crate) struct Node {
+    pub(crate) control: Control,
+    runtime: Option<tokio::runtime::Runtime>,
+}
+
+impl Node {
+    pub(crate) async fn ready(&self) {
+        tokio::time::timeout(PATIENCE, self.control.ready()).await.expect("it gets ready").unwrap();
+    }
+
+    pub(crate) async fn stop(self) {
+        assert!(self.control.shutdown(PATIENCE).await, "everything ends in time");
+    }
+
+    /// Its tasks are dropped where they stand, its sockets closed: nothing is handed over, nobody is told.
+    pub(crate) fn kill(self) {}
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// The number of the node that leads, as one of them sees it.
+pub(crate) async fn leader(operator: &Client) -> u64 {
+    loop {
+        let reply = operator.cluster_members(v1::ClusterMembersRequest {}).await.unwrap();
+        if let Some(leader) = reply.members.iter().find(|member| member.leader) {
+            return leader.node_id;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// With an account and the store `default`.
+pub(crate) async fn with_store(operator: &Client) {
+    operator.create_account(v1::CreateAccountRequest { name: ACCOUNT.into(), ..Default::default() }).await.unwrap();
+    let request = v1::CreateStoreRequest { account: ACCOUNT.into(), name: "default".into(), ..Default::default() };
+    operator.create_store(request).await.unwrap();
+}
+
+/// Creates a secret in the store `default`.
+pub(crate) fn create(name: &str) -> v1::CreateSecretsRequest {
+    let item = v1::NewSecret { name: name.into(), value: b"value".to_vec(), scopes: vec!["workers".into()], comment: String::new() };
+    let store = Some(v1::StoreRef { account: ACCOUNT.into(), store: "default".into() });
+    v1::CreateSecretsRequest { store, secrets: vec![item], request_id: String::new() }
+}
+
+/// Whether a secret is there.
+pub(crate) async fn holds(operator: &Client, name: &str) -> bool {
+    let secret = Some(v1::SecretRef { account: ACCOUNT.into(), store: "default".into(), secret: name.into() });
+    operator.show_secret(v1::ShowSecretRequest { secret }).await.is_ok()
+}
+
+/// Removes a folder and all in it.
+pub(crate) fn wipe(folder: &Path) {
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// Waits for something that comes about by itself.
+pub(crate) async fn until(what: &str, holds: impl Fn() -> bool) {
+    let waited = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waited).await.unwrap_or_else(|_| panic!("never: {what}"));
+}

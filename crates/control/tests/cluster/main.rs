@@ -1,0 +1,7 @@
+//! Three control nodes in one process, on real sockets, TLS and disks.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
+
+mod harness;
+mod members;
+mod writes;

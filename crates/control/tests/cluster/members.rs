@@ -1,0 +1,65 @@
+//! Members added, replaced and removed over the public API.
+
+use wire::{ErrorKind, v1};
+
+use crate::harness::{Ground, create, holds, leader, until, wipe, with_store};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn node_that_was_not_added_says_so_and_serves_nobody() {
+    let ground = Ground::new(2).await;
+    let first = ground.start(1).await;
+    let waiting = ground.start(2).await;
+    let report = || waiting.control.readiness().report();
+    until("it says what to do", || report().contains("cinnabar cluster add control-2 --address")).await;
+    let error = ground.client(&[2]).cluster_members(v1::ClusterMembersRequest {}).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{}", error.error);
+    ground.grow(&ground.client(&[1]), 2).await;
+    waiting.ready().await;
+    let members = ground.client(&[2]).cluster_members(v1::ClusterMembersRequest {}).await.unwrap();
+    assert_eq!(members.members.iter().filter(|member| member.role() == v1::MemberRole::Voter).count(), 2);
+    for node in [first, waiting] {
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn node_whose_disk_is_lost_is_replaced_by_another() {
+    let ground = Ground::new(4).await;
+    let mut nodes = ground.three().await;
+    let operator = ground.client(&[1, 2]);
+    with_store(&operator).await;
+    operator.create_secrets(create("BEFORE")).await.unwrap();
+    nodes.remove(2).kill();
+    wipe(&ground.data(3));
+    let new = ground.start(4).await;
+    ground.grow(&operator, 4).await;
+    operator.cluster_remove(v1::ClusterRemoveRequest { node: "control-3".into(), force: false }).await.unwrap();
+    new.ready().await;
+    let there = ground.client(&[4]);
+    assert!(holds(&there, "BEFORE").await);
+    there.create_secrets(create("AFTER")).await.unwrap();
+    let status = there.cluster_status(v1::ClusterStatusRequest {}).await.unwrap();
+    let names: Vec<_> = status.members.iter().filter_map(|row| row.member.as_ref()).map(|member| member.name.as_str()).collect();
+    assert_eq!(names, ["control-1", "control-2", "control-4"]);
+    for node in nodes.into_iter().chain([new]) {
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leadership_is_handed_over_on_request_and_at_shutdown() {
+    let ground = Ground::new(3).await;
+    let mut nodes = ground.three().await;
+    let operator = ground.client(&[1, 2, 3]);
+    let to = leader(&operator).await % 3 + 1;
+    let request = v1::ClusterTransferRequest { node: format!("control-{to}") };
+    let reply = operator.cluster_transfer(request).await.unwrap();
+    assert_eq!(reply.member.unwrap().node_id, to);
+    let other = to % 3 + 1;
+    nodes.remove(to as usize - 1).stop().await;
+    let next = leader(&ground.client(&[other])).await;
+    assert_ne!(next, to, "another one leads as soon as the leader has ended");
+    for node in nodes {
+        node.stop().await;
+    }
+}
