@@ -9,14 +9,17 @@
 mod bench;
 mod cluster;
 mod dev;
+mod init;
+mod joining;
 mod prepare;
 mod proof;
 mod servers;
+mod snapshot;
 
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
-use cli::{Cli, Command, Failure, Output};
+use cli::{Cli, ClusterCommand, Command, Failure, Output};
 
 #[global_allocator]
 static ZEROING: zeroizing_alloc::ZeroAlloc<std::alloc::System> = zeroizing_alloc::ZeroAlloc(std::alloc::System);
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
             Command::Dev(arguments) => dev::run(&global, arguments).await,
             Command::Control(arguments) => servers::control(&arguments).await,
             Command::Edge(arguments) => servers::edge(&arguments).await,
+            Command::Cluster(ClusterCommand::Init(arguments)) => init::run(&global, &arguments),
             Command::Config(command) => servers::config(&global, command),
             Command::Completion { shell } => {
                 // Into memory first: what the generator cannot write it panics about, and a reader may leave early.
@@ -45,6 +49,7 @@ fn main() -> ExitCode {
                 clap_complete::generate(shell, &mut Cli::command(), "cinnabar", &mut script);
                 Output::new(&global).bytes(&script, false)
             }
+            Command::Snapshot(command) => snapshot::run(&global, command).await,
             Command::Bench(command) => Box::pin(bench::run(&global, command)).await,
             command => cli::run(&global, command).await,
         }

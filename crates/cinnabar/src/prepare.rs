@@ -12,6 +12,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use enrol::{Founding, RecoveryKeys};
 use feed::{Anchor, SigningKey};
 use runtime::{
     OsEntropy, RealClock, RealDisk,
@@ -20,7 +21,7 @@ use runtime::{
     },
     dev_pki::DevPki,
 };
-use seal::{FileRoot, NodeKeyPair};
+use seal::{FileRoot, NodeKeyPair, OperatorToken, RecoveryKey};
 use seams::{Clock, Disk, Entropy};
 use state::record::{MemberKey, SignerSetRecord};
 use types::{AccountId, ClusterId, NodeId, ParseIdError};
@@ -97,6 +98,7 @@ pub(crate) fn prepare(folder: &Path, edges: u16, ports: Ports) -> Result<Prepare
     control.keys.node = keys.join("control-1.node.key");
     control.cluster.operator_token = operator_token.clone();
     node_key(&control.keys.node, &entropy)?;
+    founding(&pki, cluster, &control.node.data_dir, &operator_token, &keys.join("recovery.key"))?;
     if !control_file.exists() {
         control.listen.grpc = free_port(control.listen.grpc, ports)?;
         control.listen.health = own_port(control.listen.health, ports)?;
@@ -111,6 +113,30 @@ pub(crate) fn prepare(folder: &Path, edges: u16, ports: Ports) -> Result<Prepare
     }
     write_config(&control_file, &control)?;
     Ok(Prepared { account, control: control_file, edges: edge_files, ca: pki.ca(), operator_token })
+}
+
+/// What the first start founds the cluster on, as `cluster init` leaves it: made once, before there is a log. The operator's token gets
+/// its name last, so that what was cut short is made anew; a token without a founding beside it has founded its cluster already.
+fn founding(pki: &DevPki, cluster: ClusterId, data: &Path, operator_token: &Path, recovery_key: &Path) -> Result<()> {
+    let (disk, entropy) = (RealDisk, OsEntropy);
+    if operator_token.exists() {
+        return Ok(());
+    }
+    disk.create_dir_all(data)?;
+    let recovery = RecoveryKey::generate(&entropy)?;
+    runtime::write_secret_file(recovery_key, format!("{}\n", recovery.text().expose()).as_bytes())?;
+    let token = OperatorToken::generate(&entropy);
+    let (authority_certificate, authority_key) = pki.authority()?;
+    let public = recovery.public();
+    let founding = Founding {
+        cluster,
+        operator_token: token.hash(),
+        authority_certificate,
+        authority_key,
+        recovery: RecoveryKeys { signing: public.signing, envelope: public.opening.encode() },
+    };
+    founding.write(data)?;
+    Ok(runtime::write_secret_file(operator_token, format!("{}\n", token.text().expose()).as_bytes())?)
 }
 
 fn prepare_edge(

@@ -11,7 +11,7 @@ use runtime::{
     telemetry::{self, Metrics},
 };
 
-use crate::chain;
+use crate::{chain, joining};
 
 /// Runs a control node until a signal comes or its voter stops.
 pub(crate) async fn control(arguments: &ServerArgs) -> Result<(), Failure> {
@@ -19,6 +19,11 @@ pub(crate) async fn control(arguments: &ServerArgs) -> Result<(), Failure> {
     let deadline = config.shutdown.deadline;
     let metrics = server_process(&config.log)?;
     let signals = process::cancelled_by_signals().map_err(|error| failed(&error))?;
+    tokio::select! {
+        biased;
+        joined = joining::control(&config) => joined?,
+        () = signals.cancelled() => return Err(Failure::failed("ended by a signal before it had joined its cluster")),
+    }
     let control = Box::pin(Control::start(ControlOptions::new(config, metrics))).await.map_err(|error| failed(&error))?;
     process::notify_ready(&format!("serving at {}", control.address()));
     let stopped = tokio::select! {
@@ -29,7 +34,7 @@ pub(crate) async fn control(arguments: &ServerArgs) -> Result<(), Failure> {
     process::notify_stopping();
     let drained = control.shutdown(deadline).await;
     match stopped {
-        Some(reason) => Err(failed(&reason)),
+        Some(reason) => Err(Failure::failed(reason)),
         None if drained => Ok(()),
         None => Err(Failure::failed(format!(
             "not everything ended within {}; what was not acknowledged may be lost",
@@ -44,6 +49,11 @@ pub(crate) async fn edge(arguments: &ServerArgs) -> Result<(), Failure> {
     let deadline = config.shutdown.deadline;
     let metrics = server_process(&config.log)?;
     let signals = process::cancelled_by_signals().map_err(|error| failed(&error))?;
+    tokio::select! {
+        biased;
+        joined = joining::edge(&config) => joined?,
+        () = signals.cancelled() => return Err(Failure::failed("ended by a signal before it had joined its cluster")),
+    }
     let edge = tokio::select! {
         biased;
         edge = Edge::start(EdgeOptions::new(config, metrics)) => edge.map_err(|error| failed(&error))?,

@@ -129,7 +129,7 @@ impl Disk for CountingDisk {
     }
 
     fn remove_dir(&self, folder: &Path) -> io::Result<()> {
-        self.disk.remove_dir(folder)
+        RealDisk.remove_dir(folder)
     }
 
     fn sync_dir(&self, folder: &Path) -> io::Result<()> {
