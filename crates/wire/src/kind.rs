@@ -244,7 +244,7 @@ impl ErrorKind {
                 409,
                 false,
                 5,
-                "Upgrade all nodes, then raise the cluster's feature level.",
+                "Upgrade all nodes, then run `cinnabar cluster level raise`; `cinnabar cluster level` shows who is missing.",
             ),
             Self::Reseal => row("reseal", N::Reseal, Code::Aborted, 503, true, 6, "Try again: the data key was replaced meanwhile."),
             Self::NotLeader => row("not_leader", N::NotLeader, Code::Unavailable, 503, true, 6, "Try again in a moment, or at the leader."),
