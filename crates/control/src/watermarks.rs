@@ -17,6 +17,7 @@
 //! **Left out**: passing on for nodes that can't reach each other: a control node that can't reach another one does not know what
 //! happens at that one's subscribers, and says "pending" for ten minutes.
 
+mod calls;
 mod listen;
 mod service;
 mod standings;
@@ -36,7 +37,7 @@ use wire::internal;
 
 use crate::core::Core;
 
-pub(crate) use self::{listen::listen, service::PeersService, standings::Standings, tell::Telling};
+pub(crate) use self::{calls::Members, listen::listen, service::PeersService, standings::Standings, tell::Telling};
 
 /// Rows in one message: about 64 KiB.
 const ROWS_MAX: usize = 1000;
@@ -54,17 +55,6 @@ pub(crate) trait PeerCalls: Send + Sync + 'static {
 
     /// Opens the stream of what `node`'s subscribers hold.
     fn watermarks(&self, node: NodeId) -> BoxFuture<'_, Result<Box<dyn RecvHalf<internal::WatermarksReply>>, DialError>>;
-}
-
-/// A control node that is alone.
-impl PeerCalls for () {
-    fn others(&self) -> Vec<NodeId> {
-        Vec::new()
-    }
-
-    fn watermarks(&self, node: NodeId) -> BoxFuture<'_, Result<Box<dyn RecvHalf<internal::WatermarksReply>>, DialError>> {
-        Box::pin(async move { Err(DialError { peer: node.to_string(), source: "this node knows no other".into() }) })
-    }
 }
 
 /// How a control node stands, as it tells others.

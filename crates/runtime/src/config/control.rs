@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use types::{NodeId, NodeName};
 
 use super::{
-    AuditConfig, ByteSize, Checks, ConnectionLimits, Fault, HostPort, Join, LogConfig, Never, Node, Shutdown, SnapshotsConfig, TlsFiles,
+    AuditConfig, ByteSize, Checks, ConnectionLimits, Fault, HostPort, Join, LogConfig, Never, Node, PeerRule, Shutdown, SnapshotsConfig,
+    TlsFiles, UnixListen,
     sections::{below, check_names, identity, in_ms},
     units::duration,
     within,
@@ -40,6 +41,8 @@ pub struct ControlConfig {
     pub connections: ConnectionLimits,
     /// Limits of what is held and queued.
     pub limits: ControlLimits,
+    /// Lookups, when this node serves them too.
+    pub lookups: ControlLookups,
     /// How much of the audit log is kept.
     pub audit: AuditConfig,
     /// Archives that are saved by the clock.
@@ -51,6 +54,53 @@ pub struct ControlConfig {
     /// Nodes that the operator of this machine vouches for: registered when the log does not know them yet.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub register: Vec<Registered>,
+    /// Which local users may read as which consumers on the socket of `[lookups]`. A caller needs one rule that fits.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub peer: Vec<PeerRule>,
+}
+
+/// Lookups at a control node. It serves them when one of the two addresses is given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ControlLookups {
+    /// The socket for the services beside it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unix: Option<UnixListen>,
+    /// gRPC under TLS, for services on other machines.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grpc: Option<SocketAddr>,
+    /// Bindings in one `GetMany`, and lookups in flight on one pipelined stream.
+    pub pipelined_max: usize,
+    /// `Watch` streams at the same time.
+    pub watches_max: usize,
+}
+
+impl ControlLookups {
+    /// Whether this node serves lookups.
+    pub const fn enabled(&self) -> bool {
+        self.unix.is_some() || self.grpc.is_some()
+    }
+
+    fn check(&self, listen: &ControlListen, peer: &[PeerRule]) -> Result<(), Fault> {
+        let taken = |at: SocketAddr| at.port() != 0 && (at == listen.grpc || at == listen.health);
+        if self.grpc.is_some_and(taken) {
+            return Err(("lookups.grpc", "is the address of listen.grpc or listen.health; give it another port".into()));
+        }
+        if self.unix.is_none() && !peer.is_empty() {
+            return Err(("peer", "has rules, but there is no socket: give lookups.unix too".into()));
+        }
+        if let Some(rule) = peer.iter().find(|rule| rule.consumers.is_empty()) {
+            return Err(("peer.consumers", format!("is empty for uid {}; list what this user may read as, or remove the rule", rule.uid)));
+        }
+        within("lookups.pipelined_max", self.pipelined_max, 1, 4096)?;
+        within("lookups.watches_max", self.watches_max, 1, 1 << 20)
+    }
+}
+
+impl Default for ControlLookups {
+    fn default() -> Self {
+        Self { unix: None, grpc: None, pipelined_max: super::edge::LOOKUPS_PIPELINED_MAX, watches_max: super::edge::WATCHES_MAX }
+    }
 }
 
 /// One `[[register]]`: a node and the public halves of its keys.
@@ -190,11 +240,13 @@ impl Default for ControlConfig {
             cluster: NewCluster::default(),
             connections: ConnectionLimits::default(),
             limits: ControlLimits::default(),
+            lookups: ControlLookups::default(),
             audit: AuditConfig::default(),
             snapshots: SnapshotsConfig::default(),
             log: LogConfig::default(),
             shutdown: Shutdown::default(),
             register: Vec::new(),
+            peer: Vec::new(),
         }
         .resolved()
     }
@@ -307,6 +359,7 @@ impl Checks for ControlConfig {
                 return Err(("register.envelope_key", format!("of node {}: an edge needs one, a relay has none", node.id)));
             }
         }
+        self.lookups.check(&self.listen, &self.peer)?;
         self.connections.check()?;
         self.snapshots.check()?;
         self.audit.check()?;

@@ -127,9 +127,9 @@ const TABLE_CACHE_BYTES: ByteSize = ByteSize::from_mib(64);
 /// Data keys kept unwrapped: one or two per account, about 100 bytes each.
 const DEKS_CACHED_MAX: usize = 10_000;
 /// Lookups in one message or in flight on one stream: about a millisecond of work.
-const LOOKUPS_PIPELINED_MAX: usize = 256;
+pub(super) const LOOKUPS_PIPELINED_MAX: usize = 256;
 /// Watches: each is a task and a place in the list that a new root wakes.
-const WATCHES_MAX: usize = 4096;
+pub(super) const WATCHES_MAX: usize = 4096;
 /// 100 ms: as soon as a restarted control node can answer.
 const RECONNECT_MIN: Duration = Duration::from_millis(100);
 /// 10 s: an edge is stale for at most this much longer than the control plane was away.

@@ -115,6 +115,11 @@ fn config_that_contradicts_itself_is_refused_by_key() {
         ("[limits]\nwindow_bytes = \"1MiB\"", "x.toml: limits.window_bytes: is 1MiB, must be 16MiB to 1TiB"),
         ("[limits]\nproposals_queued_max = 0", "x.toml: limits.proposals_queued_max: is 0, must be 1 to 1048576"),
         ("[connections]\nconnections_max = 0", "x.toml: connections.connections_max: is 0"),
+        ("[lookups]\ngrpc = \"127.0.0.1:7401\"", "x.toml: lookups.grpc: is the address of listen.grpc or listen.health"),
+        (
+            "[[peer]]\nuid = 5\naccount = \"00112233445566778899aabbccddeeff\"\nconsumers = [\"*\"]",
+            "x.toml: peer: has rules, but there is no socket",
+        ),
         ("[listen]\ngrpc = \"0.0.0.0:7400\"", "x.toml: listen.advertise: is needed"),
         ("[certificates]\nlifetime = \"1ms\"", "x.toml: certificates.lifetime: is 1, must be 1000 to 31536000000 milliseconds"),
         ("[certificates]\nnames = [\"a b\"]", "x.toml: certificates.names: holds \"a b\""),
