@@ -5,24 +5,25 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use ::enrol::Founding;
 use runtime::{
     SecretFileError,
     config::{ControlConfig, Registered, RegisteredRole},
     tls::PeerCertificate,
 };
-use seal::{NodeKeyPair, NodePublicKey, OperatorToken, RootProvider, SealError};
+use seal::{KekName, NodeKeyPair, NodePublicKey, RootProvider, SealError, seal_authority};
 use state::{
-    CommandBody, InitCluster, KekStep, NewNode, Principal,
-    record::{EnvelopeRecord, MemberKey, NodeRole, SettingsRecord},
+    CommandBody, FEATURE_LEVEL_MAX, InitCluster, NewNode, Principal,
+    record::{AuthorityRecord, EnvelopeRecord, MemberKey, NodeRole, RecoveryRecord, SettingsRecord},
 };
-use types::{NameError, NodeId, PrincipalName, TokenId};
+use types::{ClusterId, KekEpoch, NameError, NodeId, PrincipalName, TokenId};
 use wire::PublicError;
 
 use crate::{
     call::{Call, Credential},
     core::Core,
     error::damaged,
-    keys::FirstEpoch,
+    keys::{NewKek, in_keys},
 };
 
 /// The rows of the registry that this node's configuration vouches for: itself, then what `[[register]]` names.
@@ -36,6 +37,8 @@ pub(crate) fn vouched_for(config: &ControlConfig, certificate: &PeerCertificate)
         public_key: certificate.public_key.clone(),
         envelope_key: key_pair.public().encode(),
         labels: BTreeMap::new(),
+        address: Some(config.advertise().to_string()),
+        feature_level: FEATURE_LEVEL_MAX,
     };
     let own_cluster = certificate.identity.cluster();
     let row = |node: &Registered| {
@@ -58,6 +61,8 @@ pub(crate) fn vouched_for(config: &ControlConfig, certificate: &PeerCertificate)
             public_key: certificate.public_key,
             envelope_key: envelope_key.transpose()?.unwrap_or_default(),
             labels: BTreeMap::new(),
+            address: None,
+            feature_level: FEATURE_LEVEL_MAX,
         })
     };
     std::iter::once(Ok(own)).chain(config.register.iter().map(row)).collect()
@@ -92,15 +97,28 @@ pub enum BootstrapError {
         #[source]
         source: std::io::Error,
     },
-    /// A cluster was founded here before, and its log is gone.
+    /// The log is empty, and nothing says that a cluster is to be founded here.
     #[error(
-        "the log is empty, but {} says that this cluster was founded before: mount or restore the node's data. To found a new cluster, give it new keys and certificates and move that file away",
+        "the log in {} is empty, and there is no file `founding` beside it: if this node was a member before, mount or restore its data, or let it join anew under another identity; to join a cluster, give it a join token; to found a new one, run `cinnabar cluster init`",
         path.display()
     )]
-    FoundedBefore {
-        /// The first operator's token.
+    NotFounded {
+        /// The data folder.
         path: PathBuf,
     },
+    /// What `cluster init` left is of another cluster than this node's certificate.
+    #[error("{} founds cluster {founding}, but this node's certificate is of cluster {own}: run `cinnabar cluster init` again", path.display())]
+    OtherFounding {
+        /// The file.
+        path: PathBuf,
+        /// Its cluster.
+        founding: ClusterId,
+        /// The certificate's cluster.
+        own: ClusterId,
+    },
+    /// The file that `cluster init` left.
+    #[error("cannot use what `cinnabar cluster init` left")]
+    Founding(#[from] ::enrol::EnrolError),
     /// A certificate of another node.
     #[error("the certificate {} names {names}, not node {node}", path.display())]
     Certificate {
@@ -120,70 +138,84 @@ fn refused(what: &'static str) -> impl Fn(PublicError) -> BootstrapError {
     move |error| BootstrapError::Refused { what, message: error.message }
 }
 
-/// What a cluster is founded on.
-pub(crate) struct Founding<'a> {
+/// What a cluster is founded on, beside what `cluster init` left.
+pub(crate) struct Ground<'a> {
     pub(crate) signing_key: [u8; 32],
     pub(crate) settings: SettingsRecord,
-    pub(crate) root: &'a dyn RootProvider,
+    pub(crate) root: Option<&'a dyn RootProvider>,
+    /// This node first.
     pub(crate) nodes: &'a [NewNode],
-    pub(crate) operator_token: &'a Path,
+    /// Where `cluster init` left the rest.
+    pub(crate) data: &'a Path,
 }
 
-/// Where the first operator's token waits until its cluster is founded.
-fn pending(operator_token: &Path) -> PathBuf {
-    let mut name = operator_token.as_os_str().to_owned();
-    name.push(".pending");
-    name.into()
+/// Refuses to begin a log where there is none and none is to be founded.
+pub(crate) fn may_begin(data: &Path) -> Result<(), BootstrapError> {
+    let begun = data.join(crate::server::LOG_FOLDER).exists();
+    if begun || data.join(Founding::FILE).exists() { Ok(()) } else { Err(BootstrapError::NotFounded { path: data.to_owned() }) }
 }
 
-/// Proposes the command that founds the cluster: settings, signer set, nodes, key epoch 1, first operator. The operator's token is
-/// written beside its file before, and gets its name after: a crash in between is finished by [`finish_founding`].
+/// Proposes the command that founds the cluster: settings, signer set, nodes, certificate authority, key epoch 1, first operator. What
+/// `cluster init` left for it is removed once the log has it; a crash in between is finished by [`finish_founding`].
 ///
-/// An empty log beside a token file is a disk that was not mounted, or lost, and no new cluster: to found a second one under the same
-/// name would let both take writes.
-pub(crate) async fn found(core: &Core, founding: Founding<'_>) -> Result<(), BootstrapError> {
-    let file = founding.operator_token;
-    if file.exists() {
-        return Err(BootstrapError::FoundedBefore { path: file.to_owned() });
+/// An empty log without that file is a disk that was not mounted, or lost, or a node that should join: never a new cluster, for two
+/// under one name would both take writes.
+pub(crate) async fn found(core: &Core, ground: Ground<'_>) -> Result<(), BootstrapError> {
+    let founding = Founding::read(ground.data)?.ok_or_else(|| BootstrapError::NotFounded { path: ground.data.to_owned() })?;
+    if founding.cluster != core.cluster {
+        return Err(BootstrapError::OtherFounding {
+            path: ground.data.join(Founding::FILE),
+            founding: founding.cluster,
+            own: core.cluster,
+        });
     }
-    let edges = founding.nodes.iter().filter(|node| node.role == NodeRole::Edge);
-    let recipients = edges.map(|node| Ok((node.id, NodePublicKey::decode(&node.envelope_key)?))).collect::<Result<Vec<_>, SealError>>()?;
-    let epoch = FirstEpoch::make(&*core.entropy, founding.root, core.cluster, &core.domain, recipients)?;
-    let token = OperatorToken::generate(&*core.entropy);
-    let waiting = pending(file);
-    runtime::write_secret_file(&waiting, format!("{}\n", token.text().expose()).as_bytes())?;
+    let recovery_key = NodePublicKey::decode(&founding.recovery.envelope)?;
+    let holders = ground.nodes.iter().filter(|node| node.role != NodeRole::Relay);
+    let recipients = holders.map(|node| Ok((node.id.into(), NodePublicKey::decode(&node.envelope_key)?)));
+    let recovery = std::iter::once(Ok((seal::Recipient::Recovery, recovery_key.clone())));
+    let recipients = recipients.chain(recovery).collect::<Result<Vec<_>, SealError>>()?;
+    let name = KekName { cluster: core.cluster, domain: &core.domain, epoch: KekEpoch::new(1) };
+    let epoch = NewKek::make(&*core.entropy, ground.root, &name, recipients)?;
     let init = InitCluster {
         cluster: core.cluster,
-        settings: founding.settings,
-        signers: vec![MemberKey { node: core.node, key: founding.signing_key }],
+        settings: ground.settings,
+        signers: vec![MemberKey { node: core.node, key: ground.signing_key }],
         threshold: 1,
-        operator_token: token.hash(),
+        operator_token: founding.operator_token,
         operator_token_id: TokenId::from_bytes(core.entropy.id()),
         operator: PrincipalName::new(FIRST_OPERATOR)?,
         domain: core.domain.clone(),
         commitment: epoch.commitment,
         envelopes: epoch.envelopes,
-        nodes: founding.nodes.to_vec(),
+        nodes: ground.nodes.to_vec(),
+        authority: authority(core, &founding, &recovery_key)?,
+        recovery: Some(RecoveryRecord { signing_key: founding.recovery.signing, envelope_key: founding.recovery.envelope.clone() }),
     };
     core.propose(&own_call(core), Principal::System, CommandBody::InitCluster(Box::new(init)))
         .await
         .map_err(refused("found the cluster"))?;
-    finish_founding(file)?;
-    tracing::info!(cluster = %core.cluster, token_file = %file.display(), "founded a new cluster");
+    finish_founding(ground.data)?;
+    tracing::info!(cluster = %core.cluster, "founded a new cluster");
     Ok(())
 }
 
-/// Gives the first operator's token its name, if a founding before did not come that far.
-pub(crate) fn finish_founding(operator_token: &Path) -> Result<(), BootstrapError> {
-    let waiting = pending(operator_token);
-    match std::fs::rename(&waiting, operator_token) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(BootstrapError::File { path: waiting, source: error }),
-        _ => Ok(()),
-    }
+/// The certificate authority, its key sealed for this node and for the recovery key.
+fn authority(core: &Core, founding: &Founding, recovery: &NodePublicKey) -> Result<AuthorityRecord, BootstrapError> {
+    let sealed = |recipient: seal::Recipient, key: &NodePublicKey| {
+        let bytes = seal_authority(&*core.entropy, core.cluster, recipient, key, &founding.authority_key)?;
+        Ok::<_, SealError>((in_keys(recipient), EnvelopeRecord { bytes }))
+    };
+    let own = sealed(core.node.into(), core.enrolment.envelope_key.public())?;
+    let envelopes = vec![own, sealed(seal::Recipient::Recovery, recovery)?];
+    Ok(AuthorityRecord { certificate: founding.authority_certificate.clone(), envelopes })
 }
 
-/// Registers nodes that the log does not know yet, and gives edges the envelopes that they lack: also those that were registered
-/// before, when a crash came between the two.
+/// Removes what `cluster init` left, once the log has it: the authority's key lies there in the clear.
+pub(crate) fn finish_founding(data: &Path) -> Result<(), BootstrapError> {
+    Ok(Founding::remove(data)?)
+}
+
+/// Registers nodes that the log does not know yet. The envelopes that they lack they get from [`epochs`](crate::epochs), as all do.
 pub(crate) async fn register(core: &Core, nodes: &[NewNode]) -> Result<(), BootstrapError> {
     let own = Principal::Node { node: core.node };
     let call = own_call(core);
@@ -199,26 +231,21 @@ pub(crate) async fn register(core: &Core, nodes: &[NewNode]) -> Result<(), Boots
             }
             Some(_) => {}
         }
-        if node.role == NodeRole::Edge {
-            hand_envelopes(core, &call, own, node).await?;
-        }
     }
     Ok(())
 }
 
-async fn hand_envelopes(core: &Core, call: &Call, own: Principal, node: &NewNode) -> Result<(), BootstrapError> {
-    let key = NodePublicKey::decode(&node.envelope_key)?;
-    let recipient = state::Recipient::Node(node.id);
-    for (domain, epoch) in core.ring.epochs() {
-        let held = core.consensus.local().envelope(&domain, epoch, recipient).map_err(damaged).map_err(refused("hand a node its keys"))?;
-        if held.is_some() {
-            continue;
-        }
-        let bytes = core.ring.seal_envelope(&*core.entropy, &domain, epoch, node.id, &key)?;
-        let step = KekStep::AddEnvelopes { envelopes: vec![(recipient, EnvelopeRecord { bytes })] };
-        core.propose(call, own, CommandBody::KekEpoch { domain, epoch, step }).await.map_err(refused("hand a node its keys"))?;
+/// Tells the cluster where this node is reached now, and which level it supports, where the registry says something else.
+pub(crate) async fn tell_own(core: &Core) {
+    let Ok(Some(record)) = core.consensus.local().node(core.node) else { return };
+    let address = Some(core.advertised.clone());
+    if record.revoked.is_some() || record.address == address && record.feature_level == core.level_max {
+        return;
     }
-    Ok(())
+    let body = CommandBody::UpdateNode { node: core.node, address, feature_level: core.level_max };
+    if let Err(error) = core.propose(&own_call(core), Principal::Node { node: core.node }, body).await {
+        tracing::warn!(kind = error.kind.name(), reason = error.message, "the registry was not told this node's address and feature level");
+    }
 }
 
 /// A call that this node makes to itself.

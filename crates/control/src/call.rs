@@ -28,6 +28,8 @@ pub(crate) enum Credential {
     Malformed,
     /// The hash of a bearer token.
     Token([u8; 32]),
+    /// A node's certificate that has ended.
+    Expired,
     /// The number and key of a node's certificate.
     Node { node: NodeId, public_key: Vec<u8> },
 }
@@ -39,6 +41,8 @@ pub(crate) struct Sent {
     pub(crate) id: RequestId,
     /// The operation and the message, without the id. It may hold a value, so it is wiped.
     pub(crate) content: Zeroizing<Vec<u8>>,
+    /// Whether it does hold a value.
+    pub(crate) holds_value: bool,
 }
 
 /// What is known of a call before any state was read.
@@ -53,8 +57,12 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// Takes from a request what it says of its sender.
+    /// What a request says of its sender, as the door has read it; read now where it came by another door.
     pub(crate) fn of<M>(core: &Core, request: &Request<M>) -> Self {
+        request.extensions().get::<Self>().cloned().unwrap_or_else(|| Self::read(core, request))
+    }
+
+    fn read<M>(core: &Core, request: &Request<M>) -> Self {
         let peer = request.extensions().get::<Peer>();
         let sent = request.metadata().get(LABEL_HEADER).and_then(|label| label.to_str().ok());
         let usable = |label: &&str| {
@@ -73,6 +81,10 @@ fn credential<M>(core: &Core, request: &Request<M>, peer: Option<&Peer>) -> Cred
         return token.map_or(Credential::Malformed, |token| Credential::Token(token.hash()));
     }
     let certificate = peer.and_then(Peer::certificate).filter(|certificate| certificate.identity.cluster() == core.cluster);
+    // Asked at each call: a connection may outlive the certificate that opened it.
+    if certificate.is_some_and(|certificate| certificate.is_expired(core.clock.wall())) {
+        return Credential::Expired;
+    }
     match certificate.and_then(|certificate| certificate.identity.node().map(|node| (node, certificate.public_key.clone()))) {
         Some((node, public_key)) => Credential::Node { node, public_key },
         None => Credential::None,
@@ -81,13 +93,18 @@ fn credential<M>(core: &Core, request: &Request<M>, peer: Option<&Peer>) -> Cred
 
 /// A message that asks for a change, and may carry the id by which a retry is known.
 pub(crate) trait Change: Message {
+    /// Whether such a message brings a value.
+    const HOLDS_VALUE: bool;
+
     /// The field of that id.
     fn request_id(&mut self) -> &mut String;
 }
 
 macro_rules! changes {
-    ($($message:ident)*) => {
+    ($holds_value:literal: $($message:ident)*) => {
         $(impl Change for wire::v1::$message {
+            const HOLDS_VALUE: bool = $holds_value;
+
             fn request_id(&mut self) -> &mut String {
                 &mut self.request_id
             }
@@ -95,10 +112,12 @@ macro_rules! changes {
     };
 }
 
-changes! {
-    CreateAccountRequest SetQuotaRequest CreateStoreRequest DeleteStoreRequest CreateSecretsRequest SetValueRequest EditSecretRequest
+changes! { true: CreateSecretsRequest SetValueRequest }
+changes! { false:
+    CreateAccountRequest SetQuotaRequest CreateStoreRequest DeleteStoreRequest EditSecretRequest RaiseLevelRequest
     DeleteSecretsRequest DuplicateSecretRequest MovePointerRequest CreateConsumerRequest DeleteConsumerRequest CreateConsumerTokenRequest
-    RollConsumerTokenRequest RevokeConsumerTokenRequest BindRequest UnbindRequest
+    RollConsumerTokenRequest RevokeConsumerTokenRequest BindRequest UnbindRequest CreateJoinTokenRequest RevokeJoinTokenRequest
+    RevokeNodeRequest
 }
 
 /// Runs a read in the caller's own time: it ends when the caller hangs up, or when the time for a request is over.
@@ -140,7 +159,7 @@ where
             content.push(0);
             // The buffer has the room, so nothing fails and no copy is left behind.
             let _ = message.encode(&mut *content);
-            Sent { id, content }
+            Sent { id, content, holds_value: M::HOLDS_VALUE }
         });
         let place = core.changes.clone().try_acquire_owned().map_err(|_| {
             PublicError::new(ErrorKind::Busy, "as many changes are under way as this node takes at once")

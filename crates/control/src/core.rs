@@ -7,16 +7,21 @@ use feed::{Liveness, Publisher};
 use runtime::TokioSpawn;
 use seal::KeyRing;
 use seams::{Clock, Entropy};
-use state::{Command, CommandBody, FEATURE_LEVEL_MAX, Principal, Reply, RequestKey, State, record::NodeRole};
+use state::{Command, CommandBody, Principal, Reply, RequestKey, State, record::NodeRole};
 use tokio::sync::Semaphore;
-use types::{ClusterId, KeyDomain, NodeId, NodeName, Position};
+use tokio_util::sync::CancellationToken;
+use types::{ClusterId, FeatureLevel, KeyDomain, NodeId, NodeName, Position};
 use wire::{ErrorKind, PublicError};
 
 use crate::{
-    call::{Call, Credential},
+    call::{Call, Credential, Sent},
     caller::Caller,
+    enrol::Enrolment,
     error, keys,
+    lookups::Lookups,
+    peers::Transport,
     recent::Recent,
+    snapshots::Saves,
     watermarks::Standings,
 };
 
@@ -26,22 +31,51 @@ pub(crate) struct Core {
     pub(crate) node: NodeId,
     pub(crate) name: NodeName,
     pub(crate) domain: KeyDomain,
+    /// Where others reach this node, as HOST:PORT.
+    pub(crate) advertised: String,
     pub(crate) consensus: Consensus,
+    /// Connections to other control nodes.
+    pub(crate) transport: Transport,
+    /// Cancelled when the node is up and serves the public.
+    pub(crate) opened: CancellationToken,
     pub(crate) ring: Arc<KeyRing>,
+    /// This node's own keys, and what it enrols others with.
+    pub(crate) enrolment: Enrolment,
     pub(crate) publisher: Arc<Publisher>,
     pub(crate) recent: Arc<Recent>,
     /// What other control nodes said of themselves.
     pub(crate) standings: Arc<Standings>,
+    /// What it serves, when it is configured to.
+    pub(crate) lookups: Option<Arc<Lookups>>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) tasks: Arc<TokioSpawn>,
     /// Changes under way. Full: one more is answered `busy`.
     pub(crate) changes: Arc<Semaphore>,
+    /// Archives in the making.
+    pub(crate) saves: Saves,
+    /// The feature level up to which this node goes along.
+    pub(crate) level_max: FeatureLevel,
     /// How long a read may take.
     pub(crate) request_timeout: Duration,
 }
 
 impl Core {
+    /// From now on public services answer.
+    pub(crate) fn open(&self) {
+        self.opened.cancel();
+    }
+
+    /// Whether public services answer.
+    pub(crate) fn is_open(&self) -> bool {
+        self.opened.is_cancelled()
+    }
+
+    /// Completes when public services answer.
+    pub(crate) async fn opened(&self) {
+        self.opened.cancelled().await;
+    }
+
     /// Identifies the caller and runs `find` on a state that is new enough to claim absence. The local state is tried first:
     /// what it holds was committed. Only what it does not hold is asked of the newest state, which a node without a majority
     /// refuses to know.
@@ -67,7 +101,8 @@ impl Core {
         read(&state, &Caller::identify(&state, call, self.clock.wall())?)
     }
 
-    async fn newest(&self) -> Result<State, PublicError> {
+    /// The newest state, or the refusal of a node that cannot know it.
+    pub(crate) async fn newest(&self) -> Result<State, PublicError> {
         self.consensus.linearizable().await.map_err(error::not_read)
     }
 
@@ -76,10 +111,7 @@ impl Core {
         let Some(sent) = &call.sent else { return Ok(None) };
         let recorded = self.find(call, |state, caller| state.request(caller.owner(), sent.id).map_err(error::damaged)).await?;
         let Some(recorded) = recorded else { return Ok(None) };
-        // Under the epoch that the record was made with: a rotation since must not turn a retry into another request.
-        let epoch = seal::fingerprint_epoch(&recorded.fingerprint);
-        let fingerprint = self.ring.fingerprint(&self.domain, epoch, &[&sent.content]).map_err(|error| error::not_sealed(&error))?;
-        if fingerprint != recorded.fingerprint {
+        if self.fingerprint_like(&recorded.fingerprint, sent)? != Some(recorded.fingerprint) {
             return Err(PublicError::new(
                 ErrorKind::RequestReused,
                 "the request id was used before, for something else; use a new one for a new request",
@@ -88,16 +120,37 @@ impl Core {
         recorded.result.map(Some).map_err(error::refused)
     }
 
+    /// What a request is told from another by. Content with a value needs a key for it, so that the log betrays nothing of the value;
+    /// any other does not, so that a locked node can take it, and every node comes to the same.
+    fn fingerprint(&self, state: &State, sent: &Sent) -> Result<[u8; 32], PublicError> {
+        if !sent.holds_value {
+            return Ok(seal::unkeyed_fingerprint(&[&sent.content]));
+        }
+        let epoch = keys::active_epoch(self, state)?;
+        self.ring.fingerprint(&self.domain, epoch, &[&sent.content]).map_err(|error| error::not_sealed(&error))
+    }
+
+    /// The same, in the way that a recorded one was made; none where that tells already that it is of other content. Under the epoch
+    /// of the record: a rotation since must not turn a retry into another request.
+    fn fingerprint_like(&self, recorded: &[u8; 32], sent: &Sent) -> Result<Option<[u8; 32]>, PublicError> {
+        let epoch = seal::fingerprint_epoch(recorded);
+        match (epoch == seal::UNKEYED, sent.holds_value) {
+            (true, false) => Ok(Some(seal::unkeyed_fingerprint(&[&sent.content]))),
+            (false, true) => {
+                self.ring.fingerprint(&self.domain, epoch, &[&sent.content]).map(Some).map_err(|error| error::not_sealed(&error))
+            }
+            (true, true) | (false, false) => Ok(None),
+        }
+    }
+
     /// Proposes a command in the caller's name and waits for what `apply` says.
     pub(crate) async fn propose(&self, call: &Call, principal: Principal, body: CommandBody) -> Result<Reply, PublicError> {
         let state = self.consensus.local();
         let request = call.sent.as_ref().map(|sent| -> Result<RequestKey, PublicError> {
-            let epoch = keys::active_epoch(self, &state)?;
-            let fingerprint = self.ring.fingerprint(&self.domain, epoch, &[&sent.content]).map_err(|error| error::not_sealed(&error))?;
-            Ok(RequestKey { id: sent.id, fingerprint })
+            Ok(RequestKey { id: sent.id, fingerprint: self.fingerprint(&state, sent)? })
         });
         let command = Command {
-            level: state.settings().map_err(error::damaged)?.map_or(FEATURE_LEVEL_MAX, |settings| settings.feature_level),
+            level: state.feature_level().map_err(error::damaged)?,
             principal,
             stamp: self.clock.wall(),
             request: request.transpose()?,
@@ -139,6 +192,7 @@ impl Core {
 fn some_credential(call: &Call) -> Result<(), PublicError> {
     match call.credential {
         Credential::None | Credential::Malformed => Err(Caller::unknown()),
+        Credential::Expired => Err(Caller::expired()),
         Credential::Token(_) | Credential::Node { .. } => Ok(()),
     }
 }

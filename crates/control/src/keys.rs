@@ -1,15 +1,13 @@
 //! The key service: which data key seals a value now, unlocking, and handing epochs to edges.
 
 use feed::Handover;
-use seal::{DekWrap, KekName, KeyRing, NodePublicKey, RootProvider, SealError, ValueContext};
+use seal::{DekWrap, Kek, KekName, KeyRing, NodeKeyPair, NodePublicKey, RootProvider, SealError, ValueContext};
 use seams::Entropy;
 use state::{
-    NewDek, SealedInput, SealingDek, State,
-    record::{DekRecord, KekEpochRecord, KekState, WrappedDek},
+    NewDek, Recipient, SealedInput, SealingDek, State,
+    record::{DekRecord, EnvelopeRecord, KekEpochRecord, KekState, NodeRole, WrappedDek},
 };
-use types::{
-    AccountId, ClusterId, DekId, Hash, KekEpoch, KeyDomain, NodeId, RootKeyId, SecretId, SecretName, StoreId, UnixMillis, ValueId,
-};
+use types::{AccountId, DekId, Hash, KekEpoch, KeyDomain, NodeId, SecretId, SecretName, StoreId, UnixMillis, ValueId};
 use wire::{ErrorKind, PublicError, internal};
 
 use crate::{
@@ -93,27 +91,70 @@ impl SealingKey {
 /// The KEK epoch that wraps new data keys.
 pub(crate) fn active_epoch(core: &Core, state: &State) -> Result<KekEpoch, PublicError> {
     let active = state.active_kek_epoch(&core.domain).map_err(damaged)?;
-    active.map(|epoch| epoch.n).ok_or_else(|| PublicError::new(ErrorKind::Unavailable, "the cluster has no active key epoch yet"))
+    let active = active.ok_or_else(|| PublicError::new(ErrorKind::Unavailable, "the cluster has no active key epoch yet"))?;
+    if !core.ring.holds(&core.domain, active.n) {
+        // One that came a moment ago: its envelope for this node came with it.
+        refresh(core, state);
+    }
+    Ok(active.n)
 }
 
-/// Puts every epoch that this root key wraps into the ring. A node whose ring then lacks the active epoch is locked.
-pub(crate) fn unlock(ring: &KeyRing, root: &dyn RootProvider, domain: &KeyDomain, state: &State) -> Result<(), UnlockError> {
-    for epoch in all_epochs(state)?.into_iter().filter(|epoch| epoch.domain == *domain) {
-        if epoch.state == KekState::Destroyed || ring.holds(domain, epoch.n) {
+/// Puts every epoch that this root key wraps, or that is sealed for this node, into the ring. A node whose ring then lacks the active
+/// epoch is locked.
+pub(crate) fn unlock(
+    ring: &KeyRing,
+    root: Option<&dyn RootProvider>,
+    own: (NodeId, &NodeKeyPair),
+    domain: &KeyDomain,
+    state: &State,
+) -> Result<(), UnlockError> {
+    for epoch in all_epochs(state)? {
+        if epoch.state == KekState::Destroyed || ring.holds(&epoch.domain, epoch.n) {
             continue;
         }
-        let recipient = state::Recipient::Root(root.root_key_id());
-        if let Some(envelope) = state.envelope(domain, epoch.n, recipient)? {
-            ring.unlock_kek(root, domain, epoch.n, &Hash::from_bytes(epoch.commitment), &envelope.bytes)?;
+        let commitment = Hash::from_bytes(epoch.commitment);
+        if let Some(root) = root
+            && let Some(envelope) = state.envelope(&epoch.domain, epoch.n, Recipient::Root(root.root_key_id()))?
+        {
+            ring.unlock_kek(root, &epoch.domain, epoch.n, &commitment, &envelope.bytes)?;
+        } else if let Some(envelope) = state.envelope(&epoch.domain, epoch.n, Recipient::Node(own.0))? {
+            ring.open_envelope(own.0, own.1, &epoch.domain, epoch.n, &commitment, &envelope.bytes)?;
         }
     }
     match state.active_kek_epoch(domain)? {
-        Some(active) if !ring.holds(domain, active.n) => Err(UnlockError::OtherRoot { epoch: active.n, held: root.root_key_id() }),
+        Some(active) if !ring.holds(domain, active.n) => Err(UnlockError::NoKey {
+            epoch: active.n,
+            root: root.map(RootProvider::root_key_id).map_or_else(|| "no root key".to_owned(), |id| format!("root key {id}")),
+        }),
         _ => Ok(()),
     }
 }
 
-fn all_epochs(state: &State) -> Result<Vec<KekEpochRecord>, state::ReadError> {
+/// Follows the state: takes the epochs that are sealed for this node and not yet held, and drops those that were destroyed. What cannot
+/// be opened is logged and left; the node then is as locked as it was.
+pub(crate) fn refresh(core: &Core, state: &State) {
+    let Ok(epochs) = all_epochs(state) else { return };
+    for epoch in epochs {
+        match (epoch.state, core.ring.holds(&epoch.domain, epoch.n)) {
+            (KekState::Destroyed, true) => {
+                core.ring.remove_kek(&epoch.domain, epoch.n);
+                tracing::info!(domain = %epoch.domain, epoch = %epoch.n, "dropped a key epoch that was destroyed");
+            }
+            (KekState::Destroyed, false) | (_, true) => {}
+            (_, false) => {
+                let envelope = state.envelope(&epoch.domain, epoch.n, Recipient::Node(core.node)).ok().flatten();
+                let Some(envelope) = envelope else { continue };
+                let (key, commitment) = (&core.enrolment.envelope_key, Hash::from_bytes(epoch.commitment));
+                match core.ring.open_envelope(core.node, key, &epoch.domain, epoch.n, &commitment, &envelope.bytes) {
+                    Ok(()) => tracing::info!(domain = %epoch.domain, epoch = %epoch.n, "opened a key epoch"),
+                    Err(error) => tracing::error!(%error, "a key epoch that was sealed for this node does not open"),
+                }
+            }
+        }
+    }
+}
+
+pub(crate) fn all_epochs(state: &State) -> Result<Vec<KekEpochRecord>, state::ReadError> {
     let (mut epochs, mut after) = (Vec::new(), None);
     loop {
         let page = state.all_kek_epochs(after.as_ref(), EPOCHS_AT_A_TIME)?;
@@ -131,15 +172,15 @@ pub enum UnlockError {
     /// The root key does not open what the state holds.
     #[error("cannot unlock")]
     Seal(#[from] SealError),
-    /// No wrap of the active epoch is for this root key.
+    /// Nothing at hand opens the active epoch.
     #[error(
-        "root key {held} does not wrap the active key epoch {epoch}: give this node the root key that the cluster was founded with, or one it was rotated to"
+        "neither {root} nor this node's own key opens the active key epoch {epoch}: give this node the root key that the cluster was founded with, or one it was rotated to; or wait until an unlocked control node hands it over"
     )]
-    OtherRoot {
+    NoKey {
         /// The active epoch.
         epoch: KekEpoch,
         /// The root key at hand.
-        held: RootKeyId,
+        root: String,
     },
     /// The state cannot be read.
     #[error("cannot read the key epochs")]
@@ -185,32 +226,74 @@ pub(crate) fn open(
     core.ring.open_value(&context, DekWrap { epoch: wrap.epoch, bytes: &wrap.bytes }, &value.sealed).map_err(|error| not_sealed(&error))
 }
 
-/// The first epoch of a new cluster: made here, wrapped for the root, enveloped for the nodes.
-pub(crate) struct FirstEpoch {
+/// A new epoch: made here, wrapped for a root key, sealed for nodes and for the recovery key.
+pub(crate) struct NewKek {
+    pub(crate) kek: Kek,
     pub(crate) commitment: [u8; 32],
-    pub(crate) envelopes: Vec<(state::Recipient, state::record::EnvelopeRecord)>,
+    pub(crate) envelopes: Vec<(Recipient, EnvelopeRecord)>,
 }
 
-impl FirstEpoch {
-    /// Makes epoch 1 of `domain`.
+impl NewKek {
+    /// Makes an epoch by that name.
     pub(crate) fn make(
         entropy: &dyn Entropy,
-        root: &dyn RootProvider,
-        cluster: ClusterId,
-        domain: &KeyDomain,
-        nodes: impl IntoIterator<Item = (NodeId, NodePublicKey)>,
+        root: Option<&dyn RootProvider>,
+        name: &KekName<'_>,
+        recipients: impl IntoIterator<Item = (seal::Recipient, NodePublicKey)>,
     ) -> Result<Self, SealError> {
-        let name = KekName { cluster, domain, epoch: KekEpoch::new(1) };
-        let kek = seal::Kek::generate(entropy);
-        let commitment = *seal::commitment(&name, &kek)?.as_bytes();
-        let wrapped = root.wrap_kek(entropy, &name, &kek)?.as_bytes().to_vec();
-        let mut envelopes = vec![(state::Recipient::Root(root.root_key_id()), state::record::EnvelopeRecord { bytes: wrapped })];
-        for (node, key) in nodes {
-            let bytes = seal::seal_envelope(entropy, &name, node, &key, &kek)?;
-            envelopes.push((state::Recipient::Node(node), state::record::EnvelopeRecord { bytes }));
+        let kek = Kek::generate(entropy);
+        let commitment = *seal::commitment(name, &kek)?.as_bytes();
+        let mut envelopes = Vec::new();
+        if let Some(root) = root {
+            let wrapped = root.wrap_kek(entropy, name, &kek)?.as_bytes().to_vec();
+            envelopes.push((Recipient::Root(root.root_key_id()), EnvelopeRecord { bytes: wrapped }));
         }
-        Ok(Self { commitment, envelopes })
+        for (recipient, key) in recipients {
+            let bytes = seal::seal_envelope(entropy, name, recipient, &key, &kek)?;
+            envelopes.push((in_keys(recipient), EnvelopeRecord { bytes }));
+        }
+        Ok(Self { kek, commitment, envelopes })
     }
+}
+
+/// A recipient as it stands in the state's keys.
+pub(crate) const fn in_keys(recipient: seal::Recipient) -> Recipient {
+    match recipient {
+        seal::Recipient::Node(node) => Recipient::Node(node),
+        seal::Recipient::Recovery => Recipient::Recovery,
+    }
+}
+
+/// Whom every epoch is sealed for: the control nodes and edges in good standing, control nodes first, then the recovery key.
+pub(crate) fn recipients(state: &State) -> Result<Vec<(seal::Recipient, NodePublicKey)>, PublicError> {
+    let unreadable = |error: SealError| {
+        tracing::error!(%error, "an envelope key in the registry cannot be read");
+        PublicError::new(ErrorKind::Internal, "an envelope key in the registry cannot be read; the log of this node says more")
+    };
+    let (mut control, mut others, mut after) = (Vec::new(), Vec::new(), None);
+    loop {
+        let page = state.nodes(after.as_ref(), state::limits::PAGE_MAX).map_err(damaged)?;
+        for (node, record) in page.items.into_iter().filter(|(_, record)| record.revoked.is_none()) {
+            let (list, may_lack) = match record.role {
+                NodeRole::Control => (&mut control, true),
+                NodeRole::Edge => (&mut others, false),
+                NodeRole::Relay => continue,
+            };
+            if record.envelope_key.is_empty() && may_lack {
+                continue;
+            }
+            list.push((seal::Recipient::Node(node), NodePublicKey::decode(&record.envelope_key).map_err(unreadable)?));
+        }
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    control.append(&mut others);
+    if let Some(recovery) = state.recovery().map_err(damaged)? {
+        control.push((seal::Recipient::Recovery, NodePublicKey::decode(&recovery.envelope_key).map_err(unreadable)?));
+    }
+    Ok(control)
 }
 
 /// What `now` is for a control node's own judgements, before `apply` judges by log time.

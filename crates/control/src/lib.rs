@@ -1,7 +1,8 @@
 //! The control server: takes writes, seals them, has them replicated, and feeds the edges.
 //!
-//! [`Control::start`] opens keys and log, waits until the log is replayed, initialises a new cluster, unlocks, and serves gRPC
-//! over TLS: the public services ([`services`](self), thin) and the feed. The write path is `write.rs`, top to bottom.
+//! [`Control::start`] opens keys and log and the port; `bring_up.rs` waits until the log is confirmed by a majority, initialises a new
+//! cluster, unlocks, and lets the public in: the services ([`services`](self), thin) and the feed. Any node takes any request: what it
+//! has sealed goes to the leader (`peers.rs`). The write path is `write.rs`, top to bottom.
 //!
 //! **Invariants**
 //! 1. A value is sealed before it is proposed: the log, and all that follows from it, holds ciphertext only.
@@ -13,24 +14,33 @@
 //! **Failure**: what makes serving impossible stops [`Control::start`] ([`ControlError`]). A voter that stops later shows in
 //! [`Control::stopped`], readiness and the log.
 //!
-//! **Left out**: forwarding to a leader elsewhere, enrolment, REST (later issues).
+//! **Left out**: REST (a later issue).
 
 mod bootstrap;
+mod bring_up;
 mod call;
 mod caller;
 mod core;
 mod door;
+mod enrol;
+mod epochs;
 mod error;
+mod exposure;
 mod feed_link;
+mod glue;
 mod housekeeping;
 mod keys;
+mod lookups;
 mod marks;
 mod options;
+mod peers;
 mod recent;
 mod resolve;
+mod serve;
 mod server;
 mod services;
 mod show;
+pub mod snapshots;
 mod watermarks;
 mod write;
 

@@ -2,52 +2,51 @@
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use consensus::{Applied, AuditLog, Bootstrap, Consensus, Limits, Options, SledTables, StopReason, Timing};
-use feed::{Acks, AcksOptions, Publisher, PublisherOptions, PublisherParts, SigningKey, WindowLimits};
+use ::enrol::{Founding, Peers};
+use consensus::{AuditLog, AuditOptions, Bootstrap, Consensus, Limits, Options, SledTables, Timing};
+use feed::SigningKey;
 use runtime::{
     DataLock, DataLockError, TokioSpawn,
-    config::{ConnectionLimits, ControlConfig},
-    health::{self, Readiness},
-    listen::{AcceptLimits, TlsConnection, accept_tls},
+    config::{ControlConfig, IDENTITY_FOLDER},
+    health::{self, Check, Readiness},
+    listen::{AcceptLimits, accept_tls},
     tls::{ClientCertificates, PeerIdentity, ServerTls},
 };
-use seal::{FileRoot, KeyRing};
+use seal::{FileRoot, KeyRing, NodeKeyPair, SealError};
 use seams::Spawn;
-use state::{ChangeSet, NewNode, State, record::SettingsRecord};
+use state::FEATURE_LEVEL_MAX;
 use store::{Drive, SledOptions};
-use tokio::{net::TcpListener, sync::Semaphore};
-use tokio_stream::{StreamExt, wrappers::ReceiverStream};
-use tokio_util::sync::CancellationToken;
-use tonic::service::interceptor::InterceptedService;
-use types::{ClusterId, KeyDomain, NodeId, UnixMillis};
-use wire::{
-    FEED_MESSAGE_BYTES_MAX, REQUEST_BYTES_MAX,
-    internal::{feed_server::FeedServer, peers_server::PeersServer},
-    v1,
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
 };
+use tokio_util::sync::CancellationToken;
+use types::{ClusterId, KeyDomain, NodeId};
 
 use crate::{
-    bootstrap::{self, BootstrapError, Founding},
-    core::{Core, counts},
-    door::{self, Door},
-    housekeeping,
-    keys::{self, Envelopes, UnlockError},
-    marks,
-    options::{ControlOptions, Observer},
+    bootstrap::{self, BootstrapError},
+    bring_up::{Checks, Parts, bring_up},
+    core::Core,
+    enrol::{Enrolment, Visitors},
+    glue::{Glue, publisher},
+    keys::UnlockError,
+    lookups::{self, Doors, Lookups},
+    options::ControlOptions,
+    peers::{RaftService, Registry, Transport},
     recent::Recent,
-    services::{FeedService, Services},
-    watermarks::{self, Exchange, PeersService, Standings},
+    serve::{Internal, serve},
+    snapshots::Saves,
+    watermarks::{self, Exchange, Members, Standings},
 };
 
-/// HTTP/2 windows: a stream's, and a connection's.
-const STREAM_WINDOW_BYTES: u32 = 1 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
-/// Nodes that are read in one go.
-const NODES_AT_A_TIME: usize = 1000;
-/// How long open connections get to end by themselves when the node stops; a stream that a client leaves open ends then.
-const CONNECTIONS_END_WITHIN: Duration = Duration::from_secs(3);
-/// A silent connection is asked whether it lives this often.
-const KEEPALIVE: Duration = Duration::from_secs(20);
+/// The folder of the log, in the data folder.
+pub(crate) const LOG_FOLDER: &str = "raft";
+/// Between two heartbeats of a leader.
+const HEARTBEAT: Duration = Duration::from_millis(150);
+/// Who hears nothing for a random time between these asks for votes: far more than a busy machine's pauses, and such that a new leader
+/// is there within 3 s.
+const ELECTION_MIN: Duration = Duration::from_millis(750);
+const ELECTION_MAX: Duration = Duration::from_millis(1500);
 
 /// Why a control node did not start.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +62,9 @@ pub enum ControlError {
         #[source]
         source: io::Error,
     },
+    /// The environment holds the node at a feature level that there is not.
+    #[error("the feature level cannot be held there")]
+    Level(#[from] runtime::LevelMaxError),
     /// A file of keys.
     #[error("cannot use the key file {}", path.display())]
     Key {
@@ -88,6 +90,9 @@ pub enum ControlError {
     /// The audit log's files.
     #[error("cannot open the audit log")]
     Audit(#[source] store::LogError),
+    /// The control nodes that this one was told of.
+    #[error("cannot read which control nodes this one was told of when it joined")]
+    Peers(#[from] ::enrol::EnrolError),
     /// Consensus.
     #[error("cannot start consensus")]
     Consensus(#[from] consensus::StartError),
@@ -121,16 +126,21 @@ pub struct Control {
     address: SocketAddr,
     health: SocketAddr,
     readiness: Readiness,
+    /// Why the node was not brought up, if that happened after [`Control::start`].
+    failed: watch::Receiver<Option<String>>,
     _lock: DataLock,
 }
 
 impl Control {
-    /// Starts the node and returns when it serves.
+    /// Starts the node. A node that needs nobody else returns when it serves; one that has to wait for others, or to be added to
+    /// the cluster, when its port is open: [`Control::readiness`] then says what it waits for, [`Control::ready`] waits along.
     ///
     /// # Errors
     /// [`ControlError`], naming the file, port or key that stands in the way.
     pub async fn start(options: ControlOptions) -> Result<Self, ControlError> {
-        let ControlOptions { config, clock, entropy, disk, metrics, observer } = options;
+        let ControlOptions { config, clock, entropy, disk, metrics, observer, level_max } = options;
+        let level_max =
+            level_max.map_or_else(|| runtime::feature_level_max(FEATURE_LEVEL_MAX), |level| Ok(level.min(FEATURE_LEVEL_MAX)))?;
         let tasks = Arc::new(TokioSpawn::new(tokio::runtime::Handle::current(), CancellationToken::new()));
         let readiness = Readiness::new();
         let (health, health_listener) = listen(config.listen.health, "health").await?;
@@ -138,142 +148,155 @@ impl Control {
         tasks.spawn("health", Box::pin(async move { log_end("health", health_task.await) }));
 
         let tls = ServerTls::load(&config.tls, ClientCertificates::Optional)?;
-        let cluster = own_cluster(&config, &tls)?;
+        let (cluster, node) = own_identity(&config, &tls)?;
         let register = bootstrap::vouched_for(&config, &tls.own())?;
-        let root = FileRoot::open(&*disk, &config.keys.root).map_err(key(&config.keys.root))?;
+        let root = open_root(&*disk, &config.keys.root)?;
+        let enrolment = Enrolment {
+            envelope_key: read_key(&config.keys.node, NodeKeyPair::from_file_bytes)?,
+            root_file: config.keys.root.clone(),
+            root_id: root.as_ref().map(seal::RootProvider::root_key_id),
+            disk: disk.clone(),
+            lifetime: config.certificates.lifetime,
+            visitors: Visitors::default(),
+        };
         let signing = read_key(&config.keys.signing, SigningKey::from_file_bytes)?;
         let signing_public = signing.public();
         let ring = Arc::new(KeyRing::with_cache(cluster, config.limits.deks_cached_max));
 
         let recent = Arc::new(Recent::default());
-        let publisher = publisher(&config, cluster, signing, &clock);
+        let publisher = publisher(&config, (cluster, node), signing, &clock);
         if let Some(observer) = observer.clone() {
             publisher.acks().on_acknowledged(move |node, position| observer.acknowledged(node, position));
         }
+        let lookups = config.lookups.enabled().then(|| Arc::new(Lookups::new(node, clock.clone(), ring.clone())));
         let data = &config.node.data_dir;
         disk.create_dir_all(data).map_err(|source| ControlError::Io { operation: "create", what: data.display().to_string(), source })?;
         let sled = SledOptions { cache_bytes: config.limits.table_cache_bytes.bytes(), ..SledOptions::default() };
         let lock = DataLock::acquire(data)?;
-        let audit = AuditLog::open(disk.clone(), data.join("audit"), Drive::Thread).map_err(ControlError::Audit)?;
+        let kept = AuditOptions {
+            folder: data.join("audit"),
+            bytes_max: config.audit.bytes_max.bytes(),
+            age_max: config.audit.age_max.duration(),
+        };
+        let audit = AuditLog::open(disk.clone(), kept).map_err(ControlError::Audit)?;
+        let doors = Doors::bind(&config).await.map_err(|(what, source)| ControlError::Io { operation: "listen at", what, source })?;
+        let (address, listener) = listen(config.listen.grpc, "gRPC").await?;
+        let told = Peers::read(&data.join(IDENTITY_FOLDER).join("peers"))?;
+        // Whoever has joined a cluster waits to be added to it.
+        let founds = data.join(Founding::FILE).exists();
+        if told.0.is_empty() {
+            bootstrap::may_begin(data)?;
+        }
+        let advertised = advertised(&config, address);
+        let registry = Arc::new(Registry::new(cluster, told.clone()));
+        let transport = Transport::new(cluster, config.tls.clone(), registry.clone(), clock.clone());
         let consensus = Consensus::start(Options {
-            node: config.node.id,
+            node,
             disk,
-            folder: data.join("raft"),
+            folder: data.join(LOG_FOLDER),
             drive: Drive::Thread,
             tables: Some(Box::new(SledTables { folder: data.join("table"), options: sled })),
             clock: clock.clone(),
-            transport: Arc::new(consensus::Unconnected),
-            applied: Arc::new(Glue { publisher: publisher.clone(), recent: recent.clone(), observer }),
+            transport: Arc::new(transport.clone()),
+            applied: Arc::new(Glue { publisher: publisher.clone(), recent: recent.clone(), lookups: lookups.clone(), observer }),
             audit: Arc::new(audit),
-            bootstrap: Some(Bootstrap::alone(config.node.id, config.listen.grpc.to_string())),
-            timing: Timing::default(),
+            bootstrap: founds.then(|| Bootstrap::alone(node, advertised.clone())),
+            timing: Timing { heartbeat: HEARTBEAT, election_min: ELECTION_MIN, election_max: ELECTION_MAX, ..Timing::default() },
             limits: Limits {
                 proposals_max: config.limits.proposals_queued_max,
                 snapshot_entries: config.limits.snapshot_entries,
                 segment_bytes: config.limits.log_segment_bytes.bytes(),
+                level_max,
                 ..Limits::default()
             },
         })
         .await?;
         let core = Arc::new(Core {
             cluster,
-            node: config.node.id,
+            node,
             name: config.node.name.clone(),
             domain: KeyDomain::global(),
+            advertised,
             consensus,
+            transport,
+            opened: CancellationToken::new(),
             ring,
+            enrolment,
             publisher,
             recent,
             standings: Arc::new(Standings::default()),
+            lookups,
             clock,
             entropy,
             tasks: tasks.clone(),
             changes: Arc::new(Semaphore::new(config.limits.proposals_queued_max)),
+            saves: Saves::default(),
+            level_max,
             request_timeout: config.connections.request_timeout,
         });
-        let parts = Parts { config: &config, tls, root, signing_key: signing_public, register: &register, readiness: &readiness };
-        match Self::bring_up(&core, parts).await {
-            Ok(address) => {
-                tracing::info!(node = %core.node, %address, %health, position = %core.consensus.local().position(), "the control node serves");
-                Ok(Self { core, address, health, readiness, _lock: lock })
-            }
-            Err(error) => {
-                // What was started ends before the folder's lock is let go.
-                let _ = core.tasks.drain(config.shutdown.deadline).await;
-                core.consensus.shutdown().await;
-                Err(error)
-            }
+        registry.watch(&core.consensus);
+        let raft = RaftService::new(cluster, node, registry, core.tasks.token().clone());
+        raft.open(&core.consensus);
+        if let Some(serves) = &core.lookups {
+            lookups::open(&core, serves, doors, &config, tls.clone(), &readiness).await;
         }
-    }
-
-    /// From a replayed log to an open door: founds or recognises the cluster, unlocks, registers, serves.
-    async fn bring_up(core: &Arc<Core>, parts: Parts<'_>) -> Result<SocketAddr, ControlError> {
-        let Parts { config, tls, root, signing_key, register, readiness } = parts;
-        let (replayed, unlocked, serving) = (readiness.check("log replayed"), readiness.check("keys unlocked"), readiness.check("serving"));
-        core.consensus.recovered().await?;
-        replayed.ready();
-        match core.consensus.local().settings().map_err(UnlockError::Read)? {
-            Some(settings) if settings.cluster != core.cluster => {
-                let path = config.node.data_dir.clone();
-                return Err(ControlError::OtherCluster { path, held: settings.cluster, certificate: core.cluster });
-            }
-            Some(_) => bootstrap::finish_founding(&config.cluster.operator_token)?,
-            None => {
-                let settings = SettingsRecord {
-                    edge_offline_max_ms: config.cluster.edge_offline_max.duration().map(|duration| duration.as_millis() as u64),
-                    lease_ms: config.cluster.lease.as_millis() as u64,
-                    ..SettingsRecord::defaults(core.cluster)
-                };
-                let operator_token = &config.cluster.operator_token;
-                bootstrap::found(core, Founding { signing_key, settings, root: &root, nodes: register, operator_token }).await?;
-            }
-        }
-        // A node without the right root key serves metadata and the stream, and says that it is locked.
-        match keys::unlock(&core.ring, &root, &core.domain, &core.consensus.local()) {
-            Ok(()) => unlocked.ready(),
-            Err(error) => {
-                tracing::error!(error = &error as &dyn std::error::Error, "this node stays locked: it seals no value");
-                unlocked.not_ready("locked: the log says why");
-            }
-        }
-        // The root key was needed for unlocking only (P10).
-        drop(root);
-        bootstrap::register(core, register).await?;
-        core.publisher.acks().expect(edges(&core.consensus.local())?);
-        let file = config.node.data_dir.join("marks");
-        marks::restore(&core.publisher, &file);
-        core.tasks.spawn("keep marks", Box::pin(marks::keep(core.clone(), file)));
-        core.tasks.spawn("housekeeping", Box::pin(housekeeping::run(core.clone())));
-
-        let exchange = Exchange::of(core, tls.clone());
-        let listening = watermarks::listen(exchange.clone(), Arc::new(()), core.entropy.clone(), core.tasks.token().clone());
+        let exchange = Exchange::of(&core, tls.clone());
+        let listening =
+            watermarks::listen(exchange.clone(), Arc::new(Members(core.clone())), core.entropy.clone(), core.tasks.token().clone());
         core.tasks.spawn("listen to control nodes", Box::pin(listening));
-        let (address, listener) = listen(config.listen.grpc, "gRPC").await?;
+        let renewal = crate::enrol::renewal(&core, &config, tls.clone(), told);
+        core.tasks.spawn("renew", Box::pin(renewal.run(core.tasks.token().child_token())));
         let connections = accept_tls(listener, tls, AcceptLimits::from(&config.connections), &core.tasks);
-        let server = serve(core.clone(), exchange, connections, config.connections.clone());
+        let server = serve(core.clone(), Internal { raft, exchange }, connections, config.connections.clone());
         core.tasks.spawn("grpc", Box::pin(async move { log_end("gRPC", server.await) }));
-        serving.ready();
-        let voter = core.clone();
-        core.tasks.spawn(
-            "watch the voter",
-            Box::pin(async move {
-                let cancelled = voter.tasks.token().clone();
-                tokio::select! {
-                    biased;
-                    () = cancelled.cancelled() => serving.not_ready("shutting down"),
-                    reason = voter.consensus.stopped() => {
-                        tracing::error!(%reason, "the voter stopped; this node takes no writes until it is started again");
-                        serving.not_ready("the voter stopped: the log says why");
+        let serving = readiness.check("serving");
+        watch_voter(&core, serving.clone());
+        let checks = Checks {
+            member: readiness.check("member of the cluster"),
+            replayed: readiness.check("log replayed"),
+            unlocked: readiness.check("keys unlocked"),
+            serving,
+        };
+        let deadline = config.shutdown.deadline;
+        let parts = Parts { config, root, signing_key: signing_public, register, checks };
+        let (failure, failed) = watch::channel(None);
+        let voters = core.consensus.membership().voters;
+        // Who founds the cluster is its only voter, though its log may not say so yet.
+        let alone = founds || !voters.is_empty() && voters.iter().all(|(voter, _)| *voter == node);
+        if alone {
+            if let Err(error) = bring_up(&core, parts).await {
+                // What was started ends before the folder's lock is let go.
+                let _ = core.tasks.drain(deadline).await;
+                core.consensus.shutdown().await;
+                return Err(error);
+            }
+            tracing::info!(%node, %address, %health, position = %core.consensus.local().position(), "the control node serves");
+        } else {
+            tracing::info!(%node, %address, %health, "the control node waits for the others");
+            let waiting = core.clone();
+            core.tasks.spawn(
+                "bring up",
+                Box::pin(async move {
+                    let cancelled = waiting.tasks.token().clone();
+                    let brought = cancelled.run_until_cancelled(bring_up(&waiting, parts)).await;
+                    if let Some(Err(error)) = brought {
+                        tracing::error!(error = &error as &dyn std::error::Error, "the node cannot be brought up");
+                        failure.send_replace(Some(describe(&error)));
                     }
-                }
-            }),
-        );
-        Ok(address)
+                }),
+            );
+        }
+        Ok(Self { core, address, health, readiness, failed, _lock: lock })
     }
 
     /// Where gRPC listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where lookups are served over TLS, if they are.
+    pub fn lookups(&self) -> Option<SocketAddr> {
+        self.core.lookups.as_ref()?.address.get().copied()
     }
 
     /// Where health and metrics are read.
@@ -291,14 +314,33 @@ impl Control {
         self.core.consensus.local().position()
     }
 
-    /// Completes when the voter stops by itself, with the reason: the process should end.
-    pub async fn stopped(&self) -> StopReason {
-        self.core.consensus.stopped().await
+    /// Completes when the voter stops by itself, or cannot be brought up, with the reason: the process should end.
+    pub async fn stopped(&self) -> String {
+        let mut failed = self.failed.clone();
+        tokio::select! {
+            biased;
+            reason = self.core.consensus.stopped() => reason.to_string(),
+            Ok(reason) = failed.wait_for(Option::is_some) => reason.clone().unwrap_or_default(),
+        }
     }
 
-    /// Refuses new work, ends streams, waits for what was accepted up to `deadline`, then stops the voter and its disk threads.
+    /// Waits until the node serves.
+    ///
+    /// # Errors
+    /// Why it never will, as [`Control::stopped`].
+    pub async fn ready(&self) -> Result<(), String> {
+        tokio::select! {
+            biased;
+            () = self.core.opened() => Ok(()),
+            reason = self.stopped() => Err(reason),
+        }
+    }
+
+    /// Hands leadership over, refuses new work, ends streams, waits for what was accepted up to `deadline`, then stops the voter and its disk threads.
     /// Says whether everything ended in time.
     pub async fn shutdown(&self, deadline: Duration) -> bool {
+        // While this node still answers: the next leader may need its vote.
+        self.core.consensus.step_down().await;
         let drained = self.core.tasks.drain(deadline).await;
         if let Err(undrained) = &drained {
             tracing::warn!(?undrained, "not everything ended in time");
@@ -308,128 +350,13 @@ impl Control {
     }
 }
 
-/// What brings a node up, beside what operations share.
-struct Parts<'a> {
-    config: &'a ControlConfig,
-    tls: ServerTls,
-    root: FileRoot,
-    signing_key: [u8; 32],
-    register: &'a [NewNode],
-    readiness: &'a Readiness,
-}
-
-/// The edges in the registry.
-fn edges(state: &State) -> Result<Vec<NodeId>, UnlockError> {
-    let (mut edges, mut after) = (Vec::new(), None);
-    loop {
-        let page = state.nodes(after.as_ref(), NODES_AT_A_TIME)?;
-        edges.extend(page.items.iter().map(|(node, _)| *node).filter(|node| counts(state, *node)));
-        after = page.next;
-        if after.is_none() {
-            return Ok(edges);
-        }
+/// The root key, where this node has one. One that is there and cannot be used is not passed over.
+fn open_root(disk: &dyn seams::Disk, path: &std::path::Path) -> Result<Option<FileRoot>, ControlError> {
+    match FileRoot::open(disk, path) {
+        Ok(root) => Ok(Some(root)),
+        Err(SealError::RootFile { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(key(path)(error)),
     }
-}
-
-/// Hands what was applied to those who follow.
-struct Glue {
-    publisher: Arc<Publisher>,
-    recent: Arc<Recent>,
-    observer: Option<Arc<dyn Observer>>,
-}
-
-impl Applied for Glue {
-    fn replaced(&self, state: &State) {
-        self.recent.start_at(state.position());
-        self.publisher.replaced(state);
-    }
-
-    fn applied(&self, sets: &[Arc<ChangeSet>], state: &State) {
-        if let Some(observer) = self.observer.as_ref().filter(|_| !sets.is_empty()) {
-            observer.applied(state.position());
-        }
-        for set in sets {
-            self.recent.applied(set);
-        }
-        self.publisher.applied(sets, state);
-        metrics::gauge!("cinnabar_control_revision").set(state.position().revision.get() as f64);
-    }
-
-    fn ticked(&self, state: &State, time: UnixMillis) {
-        self.publisher.ticked(state, time);
-    }
-}
-
-fn publisher(config: &ControlConfig, cluster: ClusterId, signing: SigningKey, clock: &Arc<dyn seams::Clock>) -> Arc<Publisher> {
-    let mut options = PublisherOptions::new(cluster, config.node.id);
-    options.window = WindowLimits { bytes_max: config.limits.window_bytes.bytes() as usize, ..options.window };
-    options.subscribers_max = config.limits.subscribers_max;
-    options.cuts_max = config.limits.snapshots_sent_max;
-    let parts = PublisherParts {
-        clock: clock.clone(),
-        offload: Arc::new(Blocking),
-        handover: Arc::new(Envelopes),
-        acks: Acks::new(AcksOptions::default(), clock.clone()),
-    };
-    Publisher::new(options, signing, parts, &State::empty())
-}
-
-/// Runs the feed's heavy work on tokio's threads for blocking work.
-struct Blocking;
-
-impl feed::Offload for Blocking {
-    fn run(&self, work: Box<dyn FnOnce() + Send>) {
-        tokio::task::spawn_blocking(work);
-    }
-}
-
-async fn serve(
-    core: Arc<Core>,
-    exchange: Arc<Exchange>,
-    connections: ReceiverStream<io::Result<TlsConnection>>,
-    limits: ConnectionLimits,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let services = Services(core.clone());
-    let door = Door(core.clone());
-    let secrets = v1::secrets_server::SecretsServer::new(services.clone()).max_decoding_message_size(REQUEST_BYTES_MAX);
-    let feed = FeedServer::new(FeedService(core.clone()))
-        .max_decoding_message_size(FEED_MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(FEED_MESSAGE_BYTES_MAX);
-    let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_serving::<v1::secrets_server::SecretsServer<Services>>().await;
-    let cancelled = core.tasks.token().clone();
-    let cut = CancellationToken::new();
-    let cutting = cut.clone();
-    let connections = connections.map(move |connection| connection.map(|connection| connection.cut_by(cutting.clone())));
-    let server = tonic::transport::Server::builder()
-        .http2_keepalive_interval(Some(KEEPALIVE))
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_concurrent_streams(limits.streams_max)
-        .max_connection_age(limits.connection_age_max)
-        .add_service(InterceptedService::new(v1::accounts_server::AccountsServer::new(services.clone()), door.clone()))
-        .add_service(InterceptedService::new(v1::stores_server::StoresServer::new(services.clone()), door.clone()))
-        .add_service(InterceptedService::new(secrets, door.clone()))
-        .add_service(InterceptedService::new(v1::consumers_server::ConsumersServer::new(services.clone()), door.clone()))
-        .add_service(InterceptedService::new(v1::bindings_server::BindingsServer::new(services.clone()), door.clone()))
-        .add_service(InterceptedService::new(v1::receipts_server::ReceiptsServer::new(services.clone()), door.clone()))
-        .add_service(InterceptedService::new(v1::fleet_server::FleetServer::new(services.clone()), door.clone()))
-        .add_service(InterceptedService::new(v1::status_server::StatusServer::new(services), door.clone()))
-        // The feed has a door of its own: edges, by the key in the registry. So have control nodes.
-        .add_service(feed)
-        .add_service(PeersServer::new(PeersService { core: core.clone(), exchange }))
-        .add_service(health_service)
-        .add_service(door::reflection(door)?)
-        .serve_with_incoming_shutdown(connections, cancelled.clone().cancelled_owned());
-    let mut server = std::pin::pin!(server);
-    tokio::select! {
-        ended = &mut server => return Ok(ended?),
-        () = async {
-            cancelled.cancelled().await;
-            core.clock.sleep(CONNECTIONS_END_WITHIN).await;
-        } => cut.cancel(),
-    }
-    Ok(server.await?)
 }
 
 async fn listen(at: SocketAddr, what: &str) -> Result<(SocketAddr, TcpListener), ControlError> {
@@ -438,11 +365,12 @@ async fn listen(at: SocketAddr, what: &str) -> Result<(SocketAddr, TcpListener),
     Ok((listener.local_addr().map_err(failed)?, listener))
 }
 
-/// The cluster is the certificate's; the configuration, where it names one, and the node's number have to agree with it.
-fn own_cluster(config: &ControlConfig, tls: &ServerTls) -> Result<ClusterId, ControlError> {
+/// Cluster and number are the certificate's; the configuration, where it names them, has to agree.
+fn own_identity(config: &ControlConfig, tls: &ServerTls) -> Result<(ClusterId, NodeId), ControlError> {
     let own = tls.own().identity;
     let cluster = config.node.cluster.unwrap_or(own.cluster());
-    let configured = PeerIdentity::Node { cluster, node: config.node.id };
+    let node = config.node.id.or(own.node()).unwrap_or_default();
+    let configured = PeerIdentity::Node { cluster, node };
     if own != configured {
         return Err(ControlError::Identity {
             path: config.tls.cert.clone(),
@@ -450,7 +378,7 @@ fn own_cluster(config: &ControlConfig, tls: &ServerTls) -> Result<ClusterId, Con
             configured: configured.to_string(),
         });
     }
-    Ok(cluster)
+    Ok((cluster, node))
 }
 
 fn key<E: std::error::Error + Send + Sync + 'static>(path: &std::path::Path) -> impl FnOnce(E) -> ControlError {
@@ -471,4 +399,36 @@ fn log_end(what: &str, result: Result<(), impl Into<Box<dyn std::error::Error + 
         let error = error.into();
         tracing::error!(what, %error, cause = ?error.source(), "a server ended with an error");
     }
+}
+
+/// An error and its causes, in one line.
+fn describe(error: &(dyn std::error::Error + 'static)) -> String {
+    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// Where others reach this node: a port that the system chose is known only now.
+fn advertised(config: &ControlConfig, address: SocketAddr) -> String {
+    match &config.listen.advertise {
+        Some(advertise) => advertise.to_string(),
+        None => address.to_string(),
+    }
+}
+
+/// Tells in `/readyz` that the voter has stopped.
+fn watch_voter(core: &Arc<Core>, serving: Check) {
+    let voter = core.clone();
+    core.tasks.spawn(
+        "watch the voter",
+        Box::pin(async move {
+            let cancelled = voter.tasks.token().clone();
+            tokio::select! {
+                biased;
+                () = cancelled.cancelled() => serving.not_ready("shutting down"),
+                reason = voter.consensus.stopped() => {
+                    tracing::error!(%reason, "the voter stopped; this node takes no writes until it is started again");
+                    serving.not_ready("the voter stopped: the log says why");
+                }
+            }
+        }),
+    );
 }

@@ -2,11 +2,15 @@
 
 mod accounts;
 mod bindings;
+mod cluster;
 mod consumers;
 mod feed;
 mod fleet;
+mod levels;
+mod nodes;
 mod receipts;
 mod secrets;
+mod snapshots;
 mod status;
 mod stores;
 

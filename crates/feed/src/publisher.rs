@@ -107,7 +107,7 @@ pub struct Publisher {
     cuts: Mutex<VecDeque<(Duration, Arc<Cut>)>>,
     streams: AtomicUsize,
     wake: Changing<Wake>,
-    /// Counts changes of the node registry: streams look whether their node is revoked, whatever they are doing.
+    /// Counts changes of the node registry and the settings: streams look whether their node is revoked, whatever they are doing.
     registry: Changing<u64>,
 }
 
@@ -167,7 +167,9 @@ pub(crate) enum Next {
 
 /// This node's key is not in the signer set in force, or the node is revoked: it cannot seal.
 #[derive(Debug, thiserror::Error)]
-#[error("this node is no signer of the signer set in force, or it is revoked: it cannot seal what it serves")]
+#[error(
+    "this control node's key is not in the signer set in force yet, or it was revoked: it cannot seal what it would serve; ask another"
+)]
 pub(crate) struct NoSigner;
 
 impl Publisher {
@@ -175,7 +177,9 @@ impl Publisher {
     pub fn new(options: PublisherOptions, key: SigningKey, parts: PublisherParts, state: &State) -> Arc<Self> {
         let tip = seal_point(state.propagated());
         let may_sign = is_signer(&options, &key, state.propagated());
-        let inner = Inner { window: Window::new(options.window, tip), state: state.clone(), may_sign, ticks: VecDeque::new() };
+        let mut window = Window::new(options.window, tip);
+        window.restore_marks(beginning_of(state.propagated()));
+        let inner = Inner { window, state: state.clone(), may_sign, ticks: VecDeque::new() };
         Arc::new(Self {
             options,
             parts,
@@ -194,6 +198,7 @@ impl Publisher {
         let mut inner = self.lock();
         // The marks stay: a fork against them must be seen also after a replacement.
         inner.window.push(&[], seal_point(state.propagated()));
+        inner.window.restore_marks(beginning_of(state.propagated()));
         inner.may_sign = is_signer(&self.options, &self.key, state.propagated());
         inner.state = state.clone();
         inner.ticks.clear();
@@ -214,14 +219,15 @@ impl Publisher {
             changes.any(|change| change.key.as_bytes().first().is_some_and(|first| keyspaces.iter().any(|k| k.number() == *first)))
         };
         let keys = u64::from(touches(&[Keyspace::KekEpoch]));
-        let nodes = touches(&[Keyspace::Node]);
+        let nodes = touches(&[Keyspace::Node, Keyspace::Settings]);
         let signers = touches(&[Keyspace::Settings, Keyspace::SignerSet, Keyspace::Node]);
         let mut inner = self.lock();
-        inner.window.push(sets, seal_point(state.propagated()));
         inner.state = state.clone();
         if signers {
             inner.may_sign = is_signer(&self.options, &self.key, state.propagated());
         }
+        let may_sign = inner.may_sign;
+        inner.window.push_run(sets, seal_point(state.propagated()), may_sign);
         metrics::gauge!("cinnabar_feed_window_bytes").set(inner.window.bytes() as f64);
         drop(inner);
         if nodes {
@@ -257,6 +263,17 @@ impl Publisher {
     /// How far this node's chain goes.
     pub fn head(&self) -> Position {
         self.lock().window.tip().position
+    }
+
+    /// Signs a statement of another kind than the feed's as this node; none where `state` does not have it as a signer.
+    pub fn sign<T: state::Statement>(&self, statement: T, state: &State) -> Option<state::Signed<T>> {
+        let set = crate::sign::set_in_force(state.propagated());
+        is_signer(&self.options, &self.key, state.propagated()).then(|| self.key.sign(statement, self.options.node, set))
+    }
+
+    /// This node's signature over the signer set that is to follow the one in force.
+    pub fn sign_signer_set(&self, next: &state::record::SignerSetRecord) -> state::record::SetSignature {
+        crate::sign_signer_set(&self.key, self.options.node, self.options.cluster, next)
     }
 
     /// The acknowledgements of this node's subscribers.
@@ -313,7 +330,7 @@ impl Publisher {
         let may_sign = inner.may_sign;
         drop(inner);
         Ok(match after {
-            After::Tail(_) if !may_sign => return Err(NoSigner),
+            After::Tail(_) | After::Current | After::Behind if !may_sign => return Err(NoSigner),
             After::Tail(tail) => {
                 let end = tail.end;
                 Next::Frames(self.frames(position, &tail), end)
@@ -329,6 +346,16 @@ impl Publisher {
     /// The hash this node has for a position, when it contradicts `hash`.
     pub(crate) fn contradicts(&self, position: Position, hash: Hash) -> bool {
         matches!(self.lock().window.after(position, hash, 0), After::Fork { .. })
+    }
+
+    /// Whether this node can seal what it serves.
+    pub(crate) fn may_serve(&self) -> Result<(), NoSigner> {
+        if self.lock().may_sign { Ok(()) } else { Err(NoSigner) }
+    }
+
+    /// Marks of the chain up to a position, for who is brought there by a snapshot.
+    pub(crate) fn marks_until(&self, position: Position) -> Vec<(Position, Hash)> {
+        self.lock().window.marks_until(position)
     }
 
     /// The newest checkpoint, when it is later than `after` and vouches for no more than `position`.
@@ -477,6 +504,12 @@ pub(crate) fn seal_point(state: &Propagated) -> SealPoint {
         state_root: state.state_root(),
         signer_set: crate::sign::set_in_force(state),
     }
+}
+
+/// Where the generation of a state began, as a mark: two that were begun from one are told apart by it.
+fn beginning_of(state: &Propagated) -> Option<(Position, Hash)> {
+    let signed = crate::sign::generation_of(state, state.generation()).ok().flatten()?;
+    Some((signed.statement.begins, signed.statement.chain_hash))
 }
 
 fn is_signer(options: &PublisherOptions, key: &SigningKey, state: &Propagated) -> bool {

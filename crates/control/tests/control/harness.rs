@@ -10,8 +10,9 @@ use std::{
 };
 
 use client::{Client, ClientError, Config, Retries, Tls, Token};
-use consensus::{AuditLog, Bootstrap, Consensus, Limits, Options, SledTables, Timing, Unconnected};
+use consensus::{AuditLog, AuditOptions, Bootstrap, Consensus, Limits, Options, SledTables, Timing, Unconnected};
 use control::{Control, ControlError, ControlOptions};
+use enrol::{Founding, RecoveryKeys};
 use feed::SigningKey;
 use runtime::{
     OsEntropy, RealClock, RealDisk,
@@ -20,11 +21,11 @@ use runtime::{
     telemetry::{Metrics, init_metrics},
     tls::{ClientTls, Expect, PeerCertificate},
 };
-use seal::{DekWrap, FileRoot, Kek, KekName, KeyRing, NodeKeyPair, OperatorToken, RootProvider, ValueContext, commitment};
+use seal::{DekWrap, FileRoot, Kek, KekName, KeyRing, NodeKeyPair, OperatorToken, RecoveryKey, RootProvider, ValueContext, commitment};
 use seams::{Clock, Entropy};
 use state::{
     Command, CommandBody, Grant, InitCluster, NewNode, Origin, Principal, Recipient, State,
-    record::{EnvelopeRecord, MemberKey, NodeRole, SettingsRecord},
+    record::{AuthorityRecord, EnvelopeRecord, MemberKey, NodeRole, SettingsRecord},
 };
 use store::{Drive, SledOptions};
 use tonic::transport::Channel;
@@ -40,7 +41,7 @@ pub(crate) const ACCOUNT: &str = "acme";
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One recorder serves all tests of this process.
-fn metrics() -> Metrics {
+pub(crate) fn metrics() -> Metrics {
     static METRICS: OnceLock<Metrics> = OnceLock::new();
     METRICS.get_or_init(|| init_metrics().unwrap()).clone()
 }
@@ -59,7 +60,20 @@ impl Ground {
         FileRoot::create(&RealDisk, &OsEntropy, &at("root.key")).unwrap();
         runtime::write_secret_file(&at("signing.key"), &SigningKey::generate(&OsEntropy).to_file_bytes()).unwrap();
         runtime::write_secret_file(&at("node.key"), &NodeKeyPair::generate(&OsEntropy).unwrap().to_file_bytes()).unwrap();
-        Self { folder, pki }
+        let ground = Self { folder, pki };
+        let token = OperatorToken::generate(&OsEntropy);
+        runtime::write_secret_file(&ground.at("operator.token"), token.text().expose().as_bytes()).unwrap();
+        ground.write_founding(token.hash());
+        ground
+    }
+
+    /// What `cluster init` leaves for the first start.
+    pub(crate) fn write_founding(&self, operator_token: [u8; 32]) {
+        std::fs::create_dir_all(self.data()).unwrap();
+        let (authority_certificate, authority_key) = self.pki.authority().unwrap();
+        let recovery = RecoveryKey::generate(&OsEntropy).unwrap().public();
+        let recovery = RecoveryKeys { signing: recovery.signing, envelope: recovery.opening.encode() };
+        Founding { cluster: CLUSTER, operator_token, authority_certificate, authority_key, recovery }.write(&self.data()).unwrap();
     }
 
     pub(crate) fn at(&self, name: &str) -> PathBuf {
@@ -72,7 +86,7 @@ impl Ground {
 
     pub(crate) fn config(&self) -> ControlConfig {
         let mut config = ControlConfig::default();
-        config.node.id = CONTROL;
+        config.node.id = Some(CONTROL);
         config.node.data_dir = self.data();
         config.node.cluster = Some(CLUSTER);
         config.listen.grpc = "127.0.0.1:0".parse().unwrap();
@@ -81,7 +95,6 @@ impl Ground {
         config.keys.root = self.at("root.key");
         config.keys.signing = self.at("signing.key");
         config.keys.node = self.at("node.key");
-        config.cluster.operator_token = self.at("operator.token");
         config
     }
 
@@ -106,7 +119,11 @@ impl Ground {
     }
 
     pub(crate) async fn start_with(&self, config: ControlConfig) -> Node<'_> {
-        let control = self.try_start(config).await.unwrap();
+        self.node(self.try_start(config).await.unwrap())
+    }
+
+    /// A node that was started on these files.
+    pub(crate) fn node(&self, control: Control) -> Node<'_> {
         Node { control, ground: self }
     }
 
@@ -127,7 +144,7 @@ impl Ground {
             clock: clock.clone(),
             transport: Arc::new(Unconnected),
             applied: Arc::new(()),
-            audit: Arc::new(AuditLog::open(Arc::new(RealDisk), data.join("audit"), Drive::Thread).unwrap()),
+            audit: Arc::new(AuditLog::open(Arc::new(RealDisk), AuditOptions::new(data.join("audit"))).unwrap()),
             bootstrap: Some(Bootstrap::alone(CONTROL, "127.0.0.1:0")),
             timing: Timing::default(),
             limits: Limits::default(),
@@ -167,7 +184,11 @@ impl Ground {
                 public_key: certificate.public_key,
                 envelope_key: node.public().encode(),
                 labels: BTreeMap::new(),
+                address: None,
+                feature_level: FeatureLevel::new(1),
             }],
+            authority: AuthorityRecord { certificate: vec![1], envelopes: Vec::new() },
+            recovery: None,
         };
         let log = self.log().await;
         log.propose(Principal::System, CommandBody::InitCluster(Box::new(init))).await;
@@ -260,7 +281,7 @@ impl Node<'_> {
 
     /// A channel with a certificate or without, and no token.
     pub(crate) fn channel(&self, own: Option<&TlsFiles>) -> Channel {
-        let expect = Expect::Nodes { cluster: Some(CLUSTER), nodes: [CONTROL].into() };
+        let expect = Expect::Node { cluster: CLUSTER, node: CONTROL };
         let tls = match own {
             Some(files) => ClientTls::load(files, expect).unwrap(),
             None => ClientTls::without_certificate(&self.ground.pki.ca(), expect).unwrap(),

@@ -53,18 +53,15 @@ async fn restarted_node_is_the_same_cluster_with_the_same_data() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn empty_data_beside_an_operators_token_found_no_second_cluster() {
+async fn empty_data_without_a_founding_founds_no_second_cluster() {
     let ground = Ground::new();
     ground.start().await.stop().await;
-    let token = ground.first_token();
     std::fs::rename(ground.data(), ground.at("unmounted")).unwrap();
     for _ in 0..2 {
         let refusal = ground.try_start(ground.config()).await.err().expect("must not start");
         let text = chain(&refusal);
-        assert!(text.contains("founded before") && text.contains("operator.token") && text.contains("restore"), "{text}");
-        assert!(!text.contains(&token));
+        assert!(text.contains("is empty") && text.contains("restore") && text.contains("cluster init"), "{text}");
     }
-    assert_eq!(ground.first_token(), token, "the token's file is left alone");
     // The disk is mounted again.
     std::fs::remove_dir_all(ground.data()).unwrap();
     std::fs::rename(ground.at("unmounted"), ground.data()).unwrap();
@@ -74,23 +71,19 @@ async fn empty_data_beside_an_operators_token_found_no_second_cluster() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn founding_that_a_crash_cut_short_is_finished() {
+async fn founding_leaves_nothing_of_the_authoritys_key_also_after_a_crash() {
     let ground = Ground::new();
+    let file = ground.data().join("founding");
+    assert!(file.exists());
     ground.start().await.stop().await;
-    let (file, pending) = (ground.at("operator.token"), ground.at("operator.token.pending"));
-    // The log has the command, the token has not its name yet.
-    std::fs::rename(&file, &pending).unwrap();
+    assert!(!file.exists());
+    // A crash came between the log and the removal: the file changes nothing any more, and goes.
+    let other = seal::OperatorToken::generate(&runtime::OsEntropy);
+    ground.write_founding(other.hash());
     let node = ground.start().await;
-    assert!(file.exists() && !pending.exists());
+    assert!(!file.exists());
     assert_eq!(node.operator().who_am_i(v1::WhoAmIRequest {}).await.unwrap().name, "first-operator");
-    node.stop().await;
-
-    // The token was written, the log has nothing: founded anew, with another token.
-    let ground = Ground::new();
-    runtime::write_secret_file(&ground.at("operator.token.pending"), b"cbo_of_before\n").unwrap();
-    let node = ground.start().await;
-    assert!(!ground.at("operator.token.pending").exists());
-    assert!(node.operator().who_am_i(v1::WhoAmIRequest {}).await.is_ok());
+    refused(node.client(other.text().expose()).who_am_i(v1::WhoAmIRequest {}).await, ErrorKind::Unauthenticated);
     node.stop().await;
 }
 
@@ -121,6 +114,9 @@ async fn node_with_another_root_key_serves_metadata_and_says_that_it_is_locked()
     FileRoot::create(&runtime::RealDisk, &runtime::OsEntropy, &ground.at("other-root.key")).unwrap();
     let mut config = ground.config();
     config.keys.root = ground.at("other-root.key");
+    let other = seal::NodeKeyPair::generate(&runtime::OsEntropy).unwrap().to_file_bytes();
+    runtime::write_secret_file(&ground.at("other-node.key"), &other).unwrap();
+    config.keys.node = ground.at("other-node.key");
     let node = ground.start_with(config).await;
     assert!(!node.control.readiness().is_ready());
     let report = node.control.readiness().report();
@@ -133,12 +129,30 @@ async fn node_with_another_root_key_serves_metadata_and_says_that_it_is_locked()
     refused(client.set_value(set("A", "two")).await, ErrorKind::Locked);
     let copy = v1::DuplicateSecretRequest { source: crate::harness::secret("A"), name: "C".into(), ..Default::default() };
     refused(client.duplicate_secret(copy).await, ErrorKind::Locked);
+    // What brings no value needs no key, also under a request id (which the client gives to each change): retries are told there, too.
+    let request = |id: &str| v1::CreateConsumerRequest { consumer: crate::harness::worker("locked"), request_id: id.repeat(32) };
+    let made = client.create_consumer(request("a")).await.unwrap();
+    assert_eq!(client.create_consumer(request("a")).await.unwrap(), made);
+    refused(client.create_consumer(request("b")).await, ErrorKind::AlreadyExists);
+    let other = v1::CreateConsumerRequest { consumer: crate::harness::worker("other"), request_id: "a".repeat(32) };
+    refused(client.create_consumer(other).await, ErrorKind::RequestReused);
+    let valued = v1::SetValueRequest { request_id: "a".repeat(32), ..set("A", "two") };
+    refused(client.set_value(valued).await, ErrorKind::RequestReused);
     node.stop().await;
 
-    let node = ground.start().await;
+    // Either of the two is enough: the root key, or the node's own, for which the epoch is sealed.
+    let mut config = ground.config();
+    config.keys.root = ground.at("no-root.key");
+    let node = ground.start_with(config).await;
+    assert!(node.control.readiness().is_ready(), "{}", node.control.readiness().report());
+    node.stop().await;
+    let mut config = ground.config();
+    config.keys.node = ground.at("other-node.key");
+    let node = ground.start_with(config).await;
     assert!(node.control.readiness().is_ready(), "the right key unlocks again");
     let client = node.operator();
     assert_eq!(client.set_value(set("A", "two")).await.unwrap().version, 2);
+    assert_eq!(client.create_consumer(request("a")).await.unwrap(), made, "the retry of a request that a locked node took");
     node.stop().await;
 }
 
@@ -229,7 +243,7 @@ async fn shutdown_cuts_waiting_calls_and_streams_within_its_deadline() {
     let mut watched = health.server_streaming(Request::new(()), watch, codec).await.unwrap().into_inner();
     watched.message().await.unwrap().expect("a first state");
 
-    let hello = internal::Hello { cluster: CLUSTER.as_bytes().to_vec().into(), node: EDGE.get(), feature_level: 1, ..Default::default() };
+    let hello = internal::Hello { cluster: CLUSTER.as_bytes().to_vec().into(), node: EDGE.get(), feature_level: state::FEATURE_LEVEL_MAX.get(), ..Default::default() };
     let up = internal::SubscribeUp { message: Some(internal::subscribe_up::Message::Hello(hello)) };
     let mut feed = internal::feed_client::FeedClient::new(node.channel(Some(&ground.pki.node(EDGE).unwrap())));
     let messages = tokio_stream::once(up).chain(tokio_stream::pending());

@@ -3,8 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
 mod doors;
+mod enrolment;
 mod harness;
+mod levels;
 mod life;
+mod lookups;
 mod pages;
 mod requests;
+mod snapshots;
 mod writes;

@@ -52,6 +52,14 @@ impl Peer {
         }
     }
 
+    /// Where it connects from; none over a UNIX socket.
+    pub fn address(&self) -> Option<SocketAddr> {
+        match &*self.0 {
+            Inner::Tls { address, .. } => Some(*address),
+            Inner::Unix { .. } => None,
+        }
+    }
+
     /// Whom its certificate names.
     pub fn identity(&self) -> Option<&PeerIdentity> {
         self.certificate().map(|certificate| &certificate.identity)
