@@ -57,7 +57,4 @@ pub struct SnapshotRestore {
     /// Believe only the cluster whose first signer set has this hash
     #[arg(long, value_name = "HASH")]
     pub signers: Option<String>,
-    /// Don't ask
-    #[arg(long)]
-    pub yes: bool,
 }

@@ -36,8 +36,7 @@ impl World {
         let operator = Principal::Operator { token: TOKEN_HASH };
         world.apply(operator, CommandBody::CreateAccount { account: ACCOUNT, name: "account".parse().unwrap() });
         world.apply(operator, CommandBody::CreateStore { account: ACCOUNT, store: STORE, name: "store".parse().unwrap() });
-        let mut quota = state::limits::Quota::default();
-        quota.secrets = 1000;
+        let quota = state::limits::Quota { secrets: 1000, ..Default::default() };
         world.apply(operator, CommandBody::SetQuota { account: ACCOUNT, quota: Some(quota) });
         for number in 0..secrets {
             world.secret(operator, number);
