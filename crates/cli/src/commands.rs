@@ -2,6 +2,7 @@
 
 mod accounts;
 mod bindings;
+mod cluster;
 mod consumers;
 mod contexts;
 mod fleet;
@@ -55,6 +56,14 @@ pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
         Command::Get(arguments) => lookups::get(&session, arguments).await,
         Command::Watch(arguments) => lookups::watch(&session, arguments).await,
         Command::Cluster(ClusterCommand::Level(arguments)) => levels::run(&session, arguments).await,
+        Command::Cluster(
+            command @ (ClusterCommand::Status
+            | ClusterCommand::Members
+            | ClusterCommand::Add { .. }
+            | ClusterCommand::Promote { .. }
+            | ClusterCommand::Remove { .. }
+            | ClusterCommand::Transfer { .. }),
+        ) => cluster::run(&session, command).await,
         Command::Snapshot(SnapshotCommand::Verify(_) | SnapshotCommand::Restore(_))
         | Command::Cluster(ClusterCommand::Init(_))
         | Command::Dev(_)

@@ -13,6 +13,39 @@ pub enum ClusterCommand {
     Init(ClusterInit),
     /// The feature level in force, who knows which, and the step to the next
     Level(LevelArgs),
+    /// The control nodes as the leader sees them: who votes, how far each is
+    Status,
+    /// The control nodes that vote and learn, as the node that is asked knows them
+    Members,
+    /// Give a registered control node the log, without a vote; or give a member another address
+    Add {
+        /// Its name or number
+        node: String,
+        /// Where others reach it, if not where it said itself
+        #[arg(long, value_name = "HOST:PORT")]
+        address: Option<String>,
+    },
+    /// Let a control node that has caught up vote
+    Promote {
+        /// Its name or number
+        node: String,
+    },
+    /// Take a control node out of the members
+    Remove {
+        /// Its name or number
+        node: String,
+        /// Also when the voters that remain cannot make a majority now
+        #[arg(long)]
+        force: bool,
+        /// Don't ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Hand leadership over
+    Transfer {
+        /// The voter that is to lead; else the one that has come furthest
+        node: Option<String>,
+    },
 }
 
 /// `cluster init`
