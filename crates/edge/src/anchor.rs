@@ -1,11 +1,14 @@
-//! What an edge believes before it has heard anything: the first signer set, pinned by its hash.
+//! What an edge believes before it has heard anything: the first signer set of the generation that it joined in, pinned by its hash.
 //!
-//! The file `keys.signers` holds one of two things, both made on a control node:
+//! The file `keys.signers` holds one of these, all made on a control node:
 //!
 //! ```text
-//! 64 hex digits        the set's hash, as a join token carries it
-//! 1, then postcard     the set's record, as state encodes it
+//! 64 hex digits                         the set's hash, as a join token carries it
+//! 64 hex digits, space, 64 hex digits   the same, and the recovery key's Ed25519 public half
+//! 1, then postcard                      the set's record, as state encodes it
 //! ```
+//!
+//! Without the recovery key, the edge learns it from the first state that it has verified.
 
 use std::{fs, path::Path};
 
@@ -26,14 +29,18 @@ pub fn load_anchor(path: &Path, cluster: ClusterId) -> Result<Anchor, EdgeError>
         source,
     })?;
     let refused = |detail: String| EdgeError::Signers { path: path.to_owned(), detail };
-    if let Some(hash) = std::str::from_utf8(&bytes).ok().and_then(|text| text.trim().parse::<Hash>().ok()) {
-        return Ok(Anchor { first_signer_set: hash, recovery: None });
+    if let Some(anchor) = std::str::from_utf8(&bytes).ok().and_then(in_hex) {
+        return Ok(anchor);
     }
     let set = SignerSetRecord::decode(&bytes).map_err(|error| refused(error.to_string()))?;
-    if set.version != 1 {
-        return Err(refused(format!("it is set {}, the first is wanted", set.version)));
-    }
     Ok(Anchor::of(cluster, &set))
+}
+
+fn in_hex(text: &str) -> Option<Anchor> {
+    let mut words = text.split_whitespace().map(str::parse::<Hash>);
+    let first_signer_set = words.next()?.ok()?;
+    let recovery = words.next().transpose().ok()?.map(|key| *key.as_bytes());
+    words.next().is_none().then_some(Anchor { first_signer_set, recovery })
 }
 
 #[cfg(test)]
@@ -55,15 +62,18 @@ mod tests {
         assert_eq!(anchor, Anchor::of(cluster, &set));
         fs::write(&path, format!("{}\n", anchor.first_signer_set)).unwrap();
         assert_eq!(load_anchor(&path, cluster).unwrap(), anchor);
+        let recovery = Hash::from_bytes([7; 32]);
+        fs::write(&path, format!("{} {recovery}\n", anchor.first_signer_set)).unwrap();
+        assert_eq!(load_anchor(&path, cluster).unwrap(), Anchor { recovery: Some([7; 32]), ..anchor });
     }
 
     #[test]
-    fn anchor_of_another_set_or_of_no_set_is_refused_by_the_file_name() {
+    fn anchor_of_no_set_is_refused_by_the_file_name() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("signers");
         let cluster = ClusterId::from_bytes([1; 16]);
-        let later = SignerSetRecord { version: 2, threshold: 1, keys: Vec::new(), signatures: Vec::new() };
-        for bytes in [&b""[..], b"nonsense", &later.encode()] {
+        let half = format!("{} {}", Hash::from_bytes([7; 32]), "77".repeat(31));
+        for bytes in [&b""[..], b"nonsense", half.as_bytes()] {
             fs::write(&path, bytes).unwrap();
             let error = load_anchor(&path, cluster).unwrap_err().to_string();
             assert!(error.contains("keys.signers") && error.contains(path.to_str().unwrap()), "{error}");

@@ -53,6 +53,10 @@ impl Dial<SubscribeUp, SubscribeDown> for ControlDial {
     fn dial(&self) -> BoxFuture<'_, Result<Link<SubscribeUp, SubscribeDown>, DialError>> {
         Box::pin(std::future::ready(self.open()))
     }
+
+    fn peers(&self) -> usize {
+        self.endpoints.len()
+    }
 }
 
 struct Up(mpsc::Sender<SubscribeUp>);

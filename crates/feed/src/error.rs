@@ -1,7 +1,7 @@
 //! What can be wrong with what a follower receives or has stored, and what stops the feed itself.
 
 use seams::TableError;
-use types::{ChainId, ClusterId, NodeId, Position, UnixMillis};
+use types::{ChainId, ClusterId, Generation, NodeId, Position, UnixMillis};
 
 /// A reason to refuse what came over a stream or from a disk. The answer to each is the same: keep the last good root, drop the
 /// stream or set the file aside, and sync again. Each has a name of its own, so that an alarm says what happened.
@@ -62,6 +62,24 @@ pub enum Fault {
         got: Position,
         /// Where we stand.
         have: Position,
+    },
+    /// A generation that nothing signed by the recovery key stands for.
+    #[error("generation {generation} is not trusted: {detail}")]
+    UntrustedGeneration {
+        /// The generation.
+        generation: Generation,
+        /// What is missing.
+        detail: String,
+    },
+    /// The other side follows another generation than we do, and has nothing to show for it; or it was replaced by a newer one.
+    #[error("the other side is of another generation than {at} ({detail}); what is held stays")]
+    OtherGeneration {
+        /// Our position.
+        at: Position,
+        /// What it said.
+        detail: String,
+        /// How long to stay away from it.
+        retry_after_ms: u64,
     },
     /// A change set is missing: the next one is further than one on.
     #[error("gap: expected revision after {have}, got {got}")]
@@ -234,6 +252,8 @@ pub enum Fault {
         at: Position,
         /// What it said.
         detail: String,
+        /// How long to stay away from it.
+        retry_after_ms: u64,
     },
 }
 
@@ -248,6 +268,8 @@ impl Fault {
             Self::WrongCluster { .. } => "wrong_cluster",
             Self::WrongChain { .. } => "wrong_chain",
             Self::WrongGeneration { .. } => "wrong_generation",
+            Self::UntrustedGeneration { .. } => "untrusted_generation",
+            Self::OtherGeneration { .. } => "other_generation",
             Self::Gap { .. } => "gap",
             Self::Repeat { .. } => "repeat",
             Self::WrongPrevious { .. } => "wrong_previous",
@@ -366,6 +388,15 @@ pub enum FeedError {
 impl FeedError {
     /// Whether the follower can go on in this process after dropping the stream.
     pub const fn retryable(&self) -> bool {
-        !matches!(self, Self::Log { .. } | Self::Disk { .. } | Self::Lost | Self::Stopping)
+        !matches!(self, Self::Log { .. } | Self::Disk { .. } | Self::Table { .. } | Self::Lost | Self::Stopping)
+    }
+
+    /// How long the other side asks to be left alone.
+    pub const fn retry_after_ms(&self) -> u64 {
+        match self {
+            Self::Refused { retry_after_ms, .. }
+            | Self::Fault(Fault::Fork { retry_after_ms, .. } | Fault::OtherGeneration { retry_after_ms, .. }) => *retry_after_ms,
+            _ => 0,
+        }
     }
 }

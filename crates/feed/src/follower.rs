@@ -6,16 +6,20 @@
 
 mod core;
 mod mark;
+pub(crate) mod past;
 mod record;
 mod recovery;
 mod run;
 mod table;
+mod turns;
+mod values;
 mod verify;
 
 use std::sync::Arc;
 
 use seams::{Table, TableError};
 use state::Root;
+use store::table::Visit;
 use types::{Position, UnixMillis};
 use wire::internal as proto;
 
@@ -73,18 +77,27 @@ impl KeyReceiver for NoKeys {
     }
 }
 
+/// A table that was opened.
+pub struct OpenTable {
+    /// The table.
+    pub table: Box<dyn Table>,
+    /// Why it is empty, and what was visited void; none when it is as it was left.
+    pub damage: Option<TableError>,
+}
+
 /// Where the table is opened.
 pub trait Tables: Send + Sync + 'static {
-    /// Opens what is there, or an empty one.
+    /// Opens what is there, or an empty one, and shows all of it to `visit`, by rising key. What is damaged, and what `visit` refuses, is
+    /// moved aside, and an empty table opened in its place.
     ///
     /// # Errors
-    /// [`TableError`]: the table is damaged; [`Tables::reset`] comes next.
-    fn open(&mut self) -> Result<Box<dyn Table>, TableError>;
+    /// [`TableError`]: not even an empty one can be opened. The follower then runs on its log and snapshot files.
+    fn open(&mut self, visit: &mut Visit<'_>) -> Result<OpenTable, TableError>;
 
     /// Moves what is there aside, and opens an empty one. The one opened before has been dropped.
     ///
     /// # Errors
-    /// [`TableError`]: the disk itself fails. The follower then runs on its log and snapshot files.
+    /// [`TableError`]: as of [`Tables::open`].
     fn reset(&mut self) -> Result<Box<dyn Table>, TableError>;
 }
 

@@ -44,11 +44,11 @@ pub use changes::Changes;
 pub use error::{Fault, FeedError};
 pub use follower::{
     Base, CheckpointSeen, Core, CoreOptions, CoreParts, Follower, FollowerOptions, FollowerParts, FollowerStatus, Handled, Inline,
-    KeyReceiver, Mark, NoKeys, Offload, Publish, SnapshotJob, SyncState, Synced, Tables,
+    KeyReceiver, Mark, NoKeys, Offload, OpenTable, Publish, SnapshotJob, SyncState, Synced, Tables,
 };
 pub use marks::{MarksError, decode_marks, encode_marks};
 pub use publisher::{Handover, NoHandover, Publisher, PublisherOptions, PublisherParts};
 pub use serve::{ServeEnd, Session, serve_subscriber};
-pub use sign::{Anchor, SigningKey, SigningKeyError, sign_signer_set, verify_successor};
+pub use sign::{Anchor, SigningKey, SigningKeyError, sign_signer_set, verify_generation, verify_signed, verify_successor};
 pub use snapshot::{Cut, SnapshotBuilder};
 pub use window::{After, SealPoint, Tail, Window, WindowLimits};

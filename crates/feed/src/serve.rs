@@ -8,6 +8,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use seams::{Link, LinkClosed, RecvHalf, SendHalf};
 use state::Propagated;
 use types::{ClusterId, FeatureLevel, Generation, Hash, NodeId, Position, Revision, UnixMillis};
@@ -17,8 +18,9 @@ use crate::{
     Cut, Publisher,
     acks::StreamClaim,
     changes::Changes,
-    follower::run_blocking,
+    follower::{past::ChainMark, run_blocking},
     publisher::{CHAIN, Next, Wake, down},
+    sign::generation_of,
 };
 
 /// What the transport knows of the subscriber, and how patient to be with it.
@@ -79,6 +81,8 @@ enum Never {}
 /// Where a subscriber says it stands.
 struct Greeting {
     held: Option<(Position, Hash)>,
+    /// What it knows of the chain before.
+    marks: Vec<ChainMark>,
     /// Whether its readers see that.
     shown: bool,
     resume: Option<(Position, Hash, u32)>,
@@ -96,6 +100,9 @@ async fn serve(
     // From before the look on, so that no revocation falls in between.
     let registry = publisher.registry();
     admit(publisher, session.node)?;
+    follows(publisher, greeting.level)?;
+    same_history(publisher, &greeting)?;
+    publisher.may_serve().map_err(|error| refuse(RefusedKind::Unavailable, error.to_string()))?;
     let (claim, duplicate) = publisher.acks().claim(session.node, greeting.level);
     if duplicate {
         metrics::counter!("cinnabar_feed_duplicate_streams_total").increment(1);
@@ -112,7 +119,7 @@ async fn serve(
     tokio::select! {
         biased;
         () = claim.superseded() => Err(refuse(RefusedKind::Duplicate, "the node opened another stream; this one is cut")),
-        end = revoked(registry, publisher, session.node) => end,
+        end = revoked(registry, publisher, session.node, greeting.level) => end,
         end = up(receiver, publisher, &claim) => end,
         end = stream_down(sender, publisher, &claim, greeting) => end,
     }
@@ -138,14 +145,8 @@ async fn greet(receiver: &mut dyn RecvHalf<SubscribeUp>, publisher: &Arc<Publish
     if hello.chain != CHAIN.get() {
         return Err(refuse(RefusedKind::UnknownChain, format!("chain {} is not served here", hello.chain)));
     }
-    let in_force = level_in_force(publisher.state().propagated());
     let level = FeatureLevel::new(hello.feature_level);
-    if level < in_force {
-        return Err(refuse(
-            RefusedKind::FeatureLevel,
-            format!("the cluster is at feature level {in_force}, the node knows {level}: upgrade it"),
-        ));
-    }
+    follows(publisher, level)?;
     let bad = |_| refuse(RefusedKind::Protocol, "the hello's hash has not 32 bytes");
     let held = match hello.position {
         Some(position) => Some((position_in(position), hash_in(&hello.chain_hash).map_err(bad)?)),
@@ -157,7 +158,31 @@ async fn greet(receiver: &mut dyn RecvHalf<SubscribeUp>, publisher: &Arc<Publish
         }
         _ => None,
     };
-    Ok(Greeting { held, shown: !hello.held_back, resume, level })
+    if hello.marks.len() > MARKS_MAX {
+        return Err(refuse(
+            RefusedKind::Protocol,
+            format!("the hello has {} marks of the chain, at most {MARKS_MAX} may be sent", hello.marks.len()),
+        ));
+    }
+    let marks =
+        marks_in(&hello.marks, held.map_or(Position::default(), |_| Position::new(Generation::new(u32::MAX), Revision::new(u64::MAX))));
+    Ok(Greeting { held, marks, shown: !hello.held_back, resume, level })
+}
+
+/// Refuses who passed another history than this node's, however long ago and whichever of both is ahead; and who follows a newer
+/// generation, by which this node was replaced.
+fn same_history(publisher: &Publisher, greeting: &Greeting) -> Result<(), ServeEnd> {
+    let (head, held) = (publisher.head(), greeting.held.map(|(position, _)| position));
+    if let Some(held) = held.filter(|held| held.generation > head.generation) {
+        metrics::counter!("cinnabar_feed_generations_refused_total").increment(1);
+        tracing::error!(%held, %head, "an edge follows a newer generation: this control plane was replaced by a recovery and must be stopped");
+        let message = format!("this control plane is of generation {}, which a recovery has replaced", head.generation);
+        return Err(refuse(RefusedKind::Generation, message));
+    }
+    match greeting.marks.iter().find(|(position, hash)| publisher.contradicts(*position, *hash)) {
+        Some((position, _)) => Err(fork(*position)),
+        None => Ok(()),
+    }
 }
 
 /// The cluster's feature level; zero before it was begun.
@@ -174,11 +199,22 @@ fn admit(publisher: &Publisher, node: NodeId) -> Result<(), ServeEnd> {
     }
 }
 
-/// Ends the stream when its node is revoked, also while a send waits for it.
-async fn revoked(mut registry: Changes<u64>, publisher: &Publisher, node: NodeId) -> Result<Never, ServeEnd> {
+/// A node that knows less than the level in force could not go on: at the start, and whenever the level rises ([`revoked`]).
+fn follows(publisher: &Publisher, level: FeatureLevel) -> Result<(), ServeEnd> {
+    let in_force = level_in_force(publisher.state().propagated());
+    if level >= in_force {
+        return Ok(());
+    }
+    let message = format!("the cluster is at feature level {in_force}, the node knows {level}: upgrade it");
+    Err(refuse(RefusedKind::FeatureLevel, message))
+}
+
+/// Ends the stream when its node is revoked, or knows too little from now on, also while a send waits for it.
+async fn revoked(mut registry: Changes<u64>, publisher: &Publisher, node: NodeId, level: FeatureLevel) -> Result<Never, ServeEnd> {
     loop {
         registry.changed().await;
         admit(publisher, node)?;
+        follows(publisher, level)?;
     }
 }
 
@@ -230,9 +266,7 @@ async fn stream_down(sender: &mut Sender, publisher: &Arc<Publisher>, claim: &St
         let next = publisher.next(position, hash).map_err(|error| refuse(RefusedKind::Unavailable, error.to_string()))?;
         match next {
             Next::Fork => return Err(fork(position)),
-            Next::OtherGeneration if held.is_some() => {
-                return Err(refuse(RefusedKind::Fork, format!("{position} is of another generation than {}", publisher.head())));
-            }
+            Next::OtherGeneration if held.is_some() => announce(sender, publisher, position).await?,
             Next::Ahead => return Err(refuse(RefusedKind::Behind, format!("this node stands at {}, before {position}", publisher.head()))),
             _ if !presented => {
                 // Its history is ours as far as known here: what it presents counts from now on.
@@ -261,7 +295,7 @@ async fn stream_down(sender: &mut Sender, publisher: &Arc<Publisher>, claim: &St
         }
         let cut = plan(publisher, resume, held).await?;
         let first_chunk = resume.filter(|(at, root, _)| (*at, *root) == (cut.position(), cut.state_root())).map_or(0, |(_, _, next)| next);
-        send_snapshot(sender, &cut, first_chunk).await?;
+        send_snapshot(sender, publisher, &cut, first_chunk).await?;
         (position, hash) = (cut.position(), cut.chain_hash());
         held = Some((position, hash));
         resume = None;
@@ -302,8 +336,33 @@ async fn plan(
     }
 }
 
-async fn send_snapshot(sender: &mut Sender, cut: &Arc<Cut>, first_chunk: u32) -> Result<(), ServeEnd> {
-    sender.send(down(Message::SnapshotBegin(cut.begin(first_chunk)))).await?;
+/// Tells who stands in an older generation what the recovery key says of those since: by that alone it takes the snapshot that follows.
+async fn announce(sender: &mut Sender, publisher: &Publisher, held: Position) -> Result<(), ServeEnd> {
+    let state = publisher.state();
+    let newest = state.propagated().generation();
+    for generation in held.generation.get().saturating_add(1)..=newest.get() {
+        let generation = Generation::new(generation);
+        match generation_of(state.propagated(), generation) {
+            Ok(Some(signed)) => {
+                let begun = proto::GenerationBegun { signed_encoded: signed.encode() };
+                sender.send(down(Message::Generation(begun))).await?;
+            }
+            // The newest alone says all that must be known.
+            Ok(None) if generation < newest => {}
+            Ok(None) | Err(_) => {
+                metrics::counter!("cinnabar_feed_generations_refused_total").increment(1);
+                tracing::error!(%held, %newest, "an edge follows an older generation, and there is no statement of the recovery key for this one");
+                let message = format!("generation {newest} is followed here, and no statement of the recovery key for it is there");
+                return Err(refuse(RefusedKind::Generation, message));
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn send_snapshot(sender: &mut Sender, publisher: &Publisher, cut: &Arc<Cut>, first_chunk: u32) -> Result<(), ServeEnd> {
+    let marks = marks_out(&publisher.marks_until(cut.position()));
+    sender.send(down(Message::SnapshotBegin(proto::SnapshotBegin { marks, ..cut.begin(first_chunk) }))).await?;
     for index in first_chunk..cut.chunks() {
         let chunk = cut.chunk(index).ok_or_else(|| refuse(RefusedKind::Unavailable, "a snapshot's chunk cannot be made"))?;
         metrics::counter!("cinnabar_feed_snapshot_sent_bytes_total").increment(chunk.records.len() as u64);
@@ -343,7 +402,9 @@ fn fork(position: Position) -> ServeEnd {
 /// How long a refused subscriber should stay away from this node.
 const fn retry_after(kind: RefusedKind) -> u64 {
     match kind {
-        RefusedKind::Revoked | RefusedKind::Fork | RefusedKind::WrongCluster | RefusedKind::UnknownChain => 60_000,
+        RefusedKind::Revoked | RefusedKind::Fork | RefusedKind::Generation | RefusedKind::WrongCluster | RefusedKind::UnknownChain => {
+            60_000
+        }
         RefusedKind::NotRegistered | RefusedKind::FeatureLevel | RefusedKind::Duplicate => 10_000,
         _ => 0,
     }
@@ -355,6 +416,23 @@ pub(crate) fn position_out(position: Position) -> proto::FeedPosition {
 
 pub(crate) fn position_in(position: proto::FeedPosition) -> Position {
     Position::new(Generation::new(position.generation), Revision::new(position.revision))
+}
+
+/// Most marks of a chain in one message.
+const MARKS_MAX: usize = 8;
+
+pub(crate) fn marks_out(marks: &[ChainMark]) -> Vec<proto::ChainMark> {
+    let out = |(position, hash): &ChainMark| proto::ChainMark {
+        position: Some(position_out(*position)),
+        chain_hash: Bytes::copy_from_slice(hash.as_bytes()),
+    };
+    marks.iter().map(out).collect()
+}
+
+/// The marks of a message, as far as they are any and lie at or before a position of its generation.
+pub(crate) fn marks_in(marks: &[proto::ChainMark], until: Position) -> Vec<ChainMark> {
+    let known = marks.iter().take(MARKS_MAX).filter_map(|mark| Some((position_in(mark.position?), hash_in(&mark.chain_hash).ok()?)));
+    known.filter(|(position, _)| *position <= until).collect()
 }
 
 pub(crate) fn hash_in(bytes: &[u8]) -> Result<Hash, std::array::TryFromSliceError> {

@@ -11,15 +11,14 @@ use std::sync::Arc;
 
 use ed25519_dalek::{Signature, Signer as _, VerifyingKey};
 use seams::Entropy;
-use sha2::{Digest as _, Sha256};
 use state::{
-    Propagated, Signed, Statement, TypedKey,
-    record::{SetSignature, SettingsRecord, SignerSetRecord},
+    Propagated, Signed, SignedGeneration, Statement,
+    record::{SetSignature, SignerSetRecord},
 };
-use types::{ClusterId, Hash, NodeId, Position};
+use types::{ClusterId, Generation, Hash, NodeId, Position};
 use zeroize::Zeroizing;
 
-use crate::Fault;
+use crate::{Fault, publisher::CHAIN};
 
 /// A control node's key for seals and checkpoints. Wiped when dropped; it has no Debug, and leaves only as the bytes of its file.
 ///
@@ -88,6 +87,11 @@ impl SigningKey {
         self.0.verifying_key().to_bytes()
     }
 
+    /// An Ed25519 signature of bytes that are labelled already, such as [`state::begin_generation`] hands to the recovery key.
+    pub fn sign_bytes(&self, bytes: &[u8]) -> [u8; 64] {
+        self.0.sign(bytes).to_bytes()
+    }
+
     /// Signs a statement as `node` of the signer set of that version.
     pub fn sign<T: Statement>(&self, statement: T, node: NodeId, signer_set: u32) -> Signed<T> {
         let signature = self.0.sign(&statement.signing_bytes()).to_bytes();
@@ -132,18 +136,51 @@ fn verifies(key: &[u8; 32], bytes: &[u8], signature: &[u8]) -> bool {
     VerifyingKey::from_bytes(key).is_ok_and(|key| key.verify_strict(bytes, &signature).is_ok())
 }
 
-/// What an edge believes to begin with: the cluster's first signer set, by its hash.
+/// What an edge believes to begin with: a signer set of the cluster, by its hash, and the recovery key if it knows that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Anchor {
-    /// SHA-256 over [`SignerSetRecord::signing_bytes`] of the first set, which is labelled and names the cluster.
+    /// SHA-256 over [`SignerSetRecord::signing_bytes`] of a set, which is labelled and names the cluster. The first set, or any
+    /// later one that was in force when the edge was enrolled: who pins one follows from it on.
     pub first_signer_set: Hash,
+    /// The Ed25519 public key by which a new generation is known; none: it is pinned from the first verified state that names one.
+    pub recovery: Option<[u8; 32]>,
 }
 
 impl Anchor {
-    /// The anchor that pins `set`.
+    /// The anchor that pins `set`, and no recovery key.
     pub fn of(cluster: ClusterId, set: &SignerSetRecord) -> Self {
-        Self { first_signer_set: Hash::from_bytes(Sha256::digest(set.signing_bytes(cluster)).into()) }
+        Self { first_signer_set: set.hash(cluster), recovery: None }
     }
+}
+
+/// Whether a generation was begun by this statement: of this cluster and chain, under this recovery key.
+///
+/// # Errors
+/// [`Fault::UntrustedGeneration`] with what is wrong.
+pub fn verify_generation(cluster: ClusterId, recovery: &[u8; 32], signed: &SignedGeneration) -> Result<(), Fault> {
+    let statement = &signed.statement;
+    let refuse = |detail: String| Err(Fault::UntrustedGeneration { generation: statement.generation(), detail });
+    if statement.cluster != cluster {
+        return refuse(format!("its statement is of cluster {}", statement.cluster));
+    }
+    if statement.chain != CHAIN {
+        return refuse(format!("its statement is of chain {}", statement.chain));
+    }
+    if !verifies(recovery, &statement.signing_bytes(), &signed.signature) {
+        return refuse("its statement is not signed by the recovery key that is pinned here".into());
+    }
+    Ok(())
+}
+
+/// The statement that a state keeps of its own generation; none in the first.
+pub(crate) fn generation_of(state: &Propagated, generation: Generation) -> Result<Option<SignedGeneration>, Fault> {
+    let malformed = |detail: String| Fault::UntrustedGeneration { generation, detail };
+    let Some(record) = state.generation_begun(generation).map_err(|error| malformed(error.to_string()))? else { return Ok(None) };
+    let signed = SignedGeneration::decode(&record.signed).map_err(|error| malformed(error.to_string()))?;
+    if signed.statement.generation() != generation {
+        return Err(malformed("the state keeps another generation's statement for it".into()));
+    }
+    Ok(Some(signed))
 }
 
 /// The signer set believed at some point of the chain.
@@ -154,43 +191,133 @@ pub(crate) struct Trust {
     /// The newest set that descends from the anchor; none before the first was seen. Whole, also where members are revoked: a
     /// successor signed by the threshold of it stays valid for those who come later.
     set: Option<Arc<SignerSetRecord>>,
+    /// The generation that the set is of.
+    generation: Generation,
+    /// A statement that has been verified, by which a newer generation may be taken up; none where that is under way for nobody.
+    announced: Option<SignedGeneration>,
+    /// The newest generation that was ever followed here: no older one is any more.
+    floor: Generation,
     /// Members whose signatures over seals and checkpoints count no more: their nodes are revoked.
     revoked: Arc<[NodeId]>,
 }
 
 impl Trust {
     pub(crate) fn new(cluster: ClusterId, anchor: Anchor) -> Self {
-        Self { cluster, anchor, set: None, revoked: Arc::default() }
+        let none = Generation::default();
+        Self { cluster, anchor, set: None, generation: none, announced: None, floor: none, revoked: Arc::default() }
+    }
+
+    /// Pins the recovery key, where none is pinned, and a generation that was followed: no older one is believed any more.
+    pub(crate) fn pin(&mut self, recovery: Option<[u8; 32]>, followed: Generation) {
+        self.anchor.recovery = self.anchor.recovery.or(recovery);
+        self.floor = self.floor.max(followed);
+    }
+
+    /// Takes up the statement of a new generation, for who stands at `have`. Nothing else is believed of it yet; the state that comes
+    /// must keep the statement too. A statement of what is followed already, or was before, is passed over.
+    ///
+    /// # Errors
+    /// [`Fault::UntrustedGeneration`].
+    pub(crate) fn announce(&mut self, have: Position, signed: SignedGeneration) -> Result<(), Fault> {
+        let statement = &signed.statement;
+        let generation = statement.generation();
+        let refuse = |detail: String| Err(Fault::UntrustedGeneration { generation, detail });
+        let Some(recovery) = &self.anchor.recovery else {
+            return refuse("no recovery key is known here, by which it could be verified; enrol this node anew".into());
+        };
+        verify_generation(self.cluster, recovery, &signed)?;
+        if generation <= have.generation || self.announced.as_ref().is_some_and(|other| other.statement.generation() >= generation) {
+            return Ok(());
+        }
+        if statement.begins.revision <= have.revision {
+            return refuse(format!("it begins at {}, which is not above {have}, where this node stands", statement.begins));
+        }
+        self.announced = Some(signed);
+        Ok(())
+    }
+
+    /// The stream is gone, and with it what it announced.
+    pub(crate) fn forget_announced(&mut self) {
+        self.announced = None;
+    }
+
+    /// Whether a snapshot at `at` may take the place of what is held at `have`: of the same generation, or of one whose statement was
+    /// verified before.
+    pub(crate) fn may_move(&self, have: Position, at: Position) -> bool {
+        let announced = self.announced.as_ref().map(|signed| signed.statement);
+        have == Position::default()
+            || at.generation == have.generation
+            || announced.is_some_and(|next| next.generation() == at.generation && at >= next.begins)
     }
 
     /// The trust that holds at `state`: its signer set in force, reached from what is trusted by sets each signed by the one before,
-    /// without the members that the registry of `state` has revoked.
+    /// without the members that the registry of `state` has revoked. A newer generation's first set needs no signature of a set
+    /// before it, but the statement under the recovery key, which the state keeps.
     pub(crate) fn follow(&self, state: &Propagated) -> Result<Self, Fault> {
-        let version = set_in_force(state);
-        let trusted = self.set.as_ref().map_or(0, |set| set.version);
+        let (version, generation) = (set_in_force(state), state.generation());
+        let known = self.set.as_ref().filter(|_| generation == self.generation);
+        let trusted = known.map_or(0, |set| set.version);
         if version == 0 || version < trusted {
             let detail = if version == 0 { "there is no settings record".into() } else { format!("set {trusted} was in force before") };
             return Err(Fault::UntrustedSignerSet { version, detail });
         }
-        let mut set = self.set.clone();
-        for next in trusted + 1..=version {
+        let mut set = match known {
+            Some(set) => Arc::clone(set),
+            None => Arc::new(self.beginning(state)?),
+        };
+        if set.version > version {
+            return Err(Fault::UntrustedSignerSet { version, detail: format!("set {} was in force before", set.version) });
+        }
+        for next in set.version + 1..=version {
             let record = signer_set_at(state, next)
                 .ok_or_else(|| Fault::UntrustedSignerSet { version: next, detail: "its record is missing or damaged".into() })?;
-            match &set {
-                Some(set) => verify_successor(self.cluster, set, &record)?,
-                None if record.version == 1 && Anchor::of(self.cluster, &record) == self.anchor => {}
-                None => return Err(Fault::UntrustedSignerSet { version: next, detail: "it is not the pinned first set".into() }),
-            }
-            set = Some(Arc::new(record));
+            verify_successor(self.cluster, &set, &record)?;
+            set = Arc::new(record);
         }
-        let members = set.iter().flat_map(|set| &set.keys).map(|member| member.node);
-        let revoked = members.filter(|node| is_revoked(state, *node)).collect();
-        Ok(Self { set, revoked, ..self.clone() })
+        let revoked = set.keys.iter().map(|member| member.node).filter(|node| is_revoked(state, *node)).collect();
+        let floor = self.floor.max(generation);
+        Ok(Self { cluster: self.cluster, anchor: self.anchor, set: Some(set), generation, announced: None, floor, revoked })
     }
 
-    /// Whether a signature under the set of that version can be verified already.
-    pub(crate) fn knows(&self, signer_set: u32) -> bool {
-        self.set.as_ref().is_some_and(|set| set.version == signer_set)
+    /// The set to begin with in the generation of `state`: the one that its statement names, or the pinned one.
+    fn beginning(&self, state: &Propagated) -> Result<SignerSetRecord, Fault> {
+        let generation = state.generation();
+        let untrusted = |detail: &str| Fault::UntrustedGeneration { generation, detail: detail.into() };
+        if generation < self.generation.max(self.floor) {
+            return Err(untrusted("a newer one was followed here before"));
+        }
+        let Some(signed) = generation_of(state, generation)? else {
+            return match self.set {
+                Some(_) => Err(untrusted("the state keeps no statement of the recovery key for it")),
+                None => self.pinned(state, 1),
+            };
+        };
+        let statement = &signed.statement;
+        match &self.anchor.recovery {
+            Some(recovery) => verify_generation(self.cluster, recovery, &signed)?,
+            // Enrolled since it began: what was pinned is a set of its own.
+            None if self.set.is_none() => return self.pinned(state, statement.signer_set),
+            None => return Err(untrusted("no recovery key is known here, by which it could be verified; enrol this node anew")),
+        }
+        signer_set_at(state, statement.signer_set)
+            .filter(|set| set.hash(self.cluster) == statement.signer_set_hash)
+            .ok_or_else(|| untrusted("its first signer set is not the one that the recovery key has signed"))
+    }
+
+    /// The pinned set, which is the one of version `first` or a later one.
+    fn pinned(&self, state: &Propagated, first: u32) -> Result<SignerSetRecord, Fault> {
+        let refuse = |detail: &str| Fault::UntrustedSignerSet { version: first, detail: detail.into() };
+        let mut sets = (first..=u32::MAX).map_while(|version| signer_set_at(state, version)).peekable();
+        if sets.peek().is_none() {
+            return Err(refuse("its record is missing or damaged"));
+        }
+        let pinned = sets.find(|set| set.hash(self.cluster) == self.anchor.first_signer_set);
+        pinned.ok_or_else(|| refuse(if first == 1 { "it is not the pinned first set" } else { "no set from it on is the pinned one" }))
+    }
+
+    /// Whether a signature at `at` under the set of that version can be verified already.
+    pub(crate) fn knows(&self, at: Position, signer_set: u32) -> bool {
+        at.generation == self.generation && self.set.as_ref().is_some_and(|set| set.version == signer_set)
     }
 
     /// Whether a signature is one of the set's.
@@ -210,10 +337,30 @@ impl Trust {
     }
 }
 
+/// Verifies what a control node signed as a member of the signer set in force at `state`, reached from the first set, which has to be
+/// the anchor's where the caller has one. Returns that first set's anchor: without one of the caller's own it says only that `state`
+/// agrees with itself.
+///
+/// # Errors
+/// [`Fault`]: a signer set that does not follow from the one before, or a signature that is none of the set's.
+pub fn verify_signed<T: Statement>(
+    state: &Propagated,
+    cluster: ClusterId,
+    anchor: Option<Anchor>,
+    what: &'static str,
+    signed: &Signed<T>,
+) -> Result<Anchor, Fault> {
+    let first = signer_set_at(state, 1)
+        .ok_or_else(|| Fault::UntrustedSignerSet { version: 1, detail: "its record is missing or damaged".into() })?;
+    let recovery = state.recovery().ok().flatten().map(|record| record.signing_key);
+    let anchor = anchor.unwrap_or_else(|| Anchor { recovery, ..Anchor::of(cluster, &first) });
+    Trust::new(cluster, anchor).follow(state)?.verify(what, state.position(), signed)?;
+    Ok(anchor)
+}
+
 /// The version of the signer set in force; 0 before the cluster was begun.
 pub(crate) fn set_in_force(state: &Propagated) -> u32 {
-    let settings = state.get(&TypedKey::Settings.encode()).and_then(|bytes| SettingsRecord::decode(bytes).ok());
-    settings.map_or(0, |settings| settings.signer_set)
+    state.settings().ok().flatten().map_or(0, |settings| settings.signer_set)
 }
 
 /// Whether `node` may sign with `key` at `state`: the set in force has them, and the node is not revoked.
@@ -228,8 +375,7 @@ fn is_revoked(state: &Propagated, node: NodeId) -> bool {
 }
 
 fn signer_set_at(state: &Propagated, version: u32) -> Option<SignerSetRecord> {
-    let bytes = state.get(&TypedKey::SignerSet { version }.encode())?;
-    SignerSetRecord::decode(bytes).ok().filter(|record| record.version == version)
+    state.signer_set_of(version).ok().flatten().filter(|record| record.version == version)
 }
 
 #[cfg(test)]

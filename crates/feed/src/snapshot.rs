@@ -21,16 +21,19 @@
 use std::collections::BTreeMap;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use state::{BUCKETS, ChainHead, Key, Propagated, SealStatement, Signed, bucket_hash, bucket_of, root_of_buckets};
+use state::{
+    BUCKETS, ChainHead, Content, Key, LARGE_VALUE_BYTES, Propagated, SealStatement, Signed, bucket_hash, bucket_of, record_weight,
+    root_of_buckets,
+};
 use types::{ClusterId, Hash, Position, UnixMillis};
 use wire::internal as proto;
 
 use crate::{
     Fault,
-    follower::Held,
+    follower::{Held, past::ChainMark},
     head,
     publisher::CHAIN,
-    serve::{position_in, position_out},
+    serve::{marks_in, position_in, position_out},
 };
 
 /// One immutable state at a sealed position, planned into chunks. Shared by all streams that send it.
@@ -41,6 +44,7 @@ pub struct Cut {
     meta: Bytes,
     chunks: Vec<Vec<u16>>,
     records_bytes: u64,
+    memory_bytes: u64,
 }
 
 impl Cut {
@@ -49,9 +53,13 @@ impl Cut {
         let hashes = state.bucket_hashes();
         let held = base.map_or_else(|| Propagated::empty().bucket_hashes(), |(_, base)| base.bucket_hashes());
         let mut chunks = Vec::new();
-        let (mut chunk, mut bytes, mut records_bytes) = (Vec::new(), 0, 0);
+        let (mut chunk, mut bytes, mut records_bytes, mut memory_bytes) = (Vec::new(), 0, 0, 0);
         for bucket in (0..BUCKETS).filter(|bucket| hashes[usize::from(*bucket)] != held[usize::from(*bucket)]) {
-            let size: usize = state.bucket_records(bucket..bucket + 1).map(|(key, value)| key.as_bytes().len() + value.len() + 6).sum();
+            let mut size = 0;
+            for (key, content) in state.bucket_records(bucket..bucket + 1) {
+                size += key.as_bytes().len() + content.len() + 6;
+                memory_bytes += record_weight(key, content.len(), LARGE_VALUE_BYTES);
+            }
             if !chunk.is_empty() && bytes + size > chunk_bytes {
                 chunks.push(std::mem::take(&mut chunk));
                 bytes = 0;
@@ -64,7 +72,7 @@ impl Cut {
             chunks.push(chunk);
         }
         let meta = head::encode(&state.head(), hashes.iter().map(|hash| &hash.as_bytes()[..]));
-        Self { state, seal, base: base.map(|(position, _)| position), meta, chunks, records_bytes }
+        Self { state, seal, base: base.map(|(position, _)| position), meta, chunks, records_bytes, memory_bytes }
     }
 
     /// The position it was cut at.
@@ -97,7 +105,7 @@ impl Cut {
         u32::try_from(self.chunks.len()).unwrap_or(u32::MAX)
     }
 
-    /// The message that goes before the chunks from `first_chunk` on.
+    /// The message that goes before the chunks from `first_chunk` on, without marks of the chain before.
     pub fn begin(&self, first_chunk: u32) -> proto::SnapshotBegin {
         proto::SnapshotBegin {
             position: Some(position_out(self.position())),
@@ -106,22 +114,27 @@ impl Cut {
             first_chunk,
             seal_encoded: self.seal.clone(),
             records_bytes: self.records_bytes,
+            memory_bytes: self.memory_bytes,
+            marks: Vec::new(),
         }
     }
 
-    /// One chunk; none past the last.
+    /// One chunk; none past the last, and when a value in it cannot be read.
     pub fn chunk(&self, index: u32) -> Option<proto::SnapshotChunk> {
         let buckets = self.chunks.get(index as usize)?;
         let mut records = BytesMut::new();
         let mut proof = BytesMut::with_capacity(2 * buckets.len());
         for bucket in buckets {
             proof.put_u16_le(*bucket);
-            for (key, value) in self.state.bucket_records(*bucket..bucket + 1) {
+            for (key, content) in self.state.bucket_records(*bucket..bucket + 1) {
+                let unreadable =
+                    |error: &state::Unreadable| tracing::error!(%error, "a snapshot cannot be sent on: a large value cannot be read");
+                let value = content.bytes(key).inspect_err(unreadable).ok()?;
                 let key = key.as_bytes();
                 records.put_u16_le(u16::try_from(key.len()).ok()?);
                 records.put_slice(key);
                 records.put_u32_le(u32::try_from(value.len()).ok()?);
-                records.put_slice(value);
+                records.put_slice(&value);
             }
         }
         Some(proto::SnapshotChunk { index, records: records.freeze(), proof: proof.freeze() })
@@ -144,13 +157,15 @@ pub struct SnapshotBuilder {
     /// What the edge held at the beginning: where its buckets have the wanted hashes, they are taken over.
     base: Propagated,
     /// Proven buckets.
-    proven: BTreeMap<u16, Vec<(Key, Bytes)>>,
+    proven: BTreeMap<u16, Vec<(Key, Content)>>,
     state_root: Hash,
     chunks: u32,
     next: u32,
-    /// Bytes of records proven so far, and how many there may be.
+    /// Bytes of memory for the records proven so far, and how many there may be.
     bytes: u64,
     bytes_max: u64,
+    /// What the sender says of the chain before.
+    marks: Vec<ChainMark>,
 }
 
 impl SnapshotBuilder {
@@ -179,16 +194,15 @@ impl SnapshotBuilder {
         if head.position != at || begin.position.map(position_in) != Some(at) || head.hash != seal.chain_hash {
             return Err(Fault::SnapshotWhole { at, detail: "its head is not the sealed one".into() });
         }
-        if held.generation() != at.generation && held.position() != Position::default() {
+        if !trust.may_move(held.position(), at) {
             return Err(Fault::WrongGeneration { got: at, have: held.position() });
         }
-        if trust.knows(signed.signer_set) {
+        if trust.knows(at, signed.signer_set) {
             trust.verify("seal", at, &signed)?;
         }
-        // What is announced holds the lengths of each record too: never more than a fifth of it.
-        let announced = begin.records_bytes - begin.records_bytes / 5;
-        if announced > bytes_max {
-            return Err(Fault::IndexFull { at, got: announced, max: bytes_max });
+        // A sender that does not say is found out by its chunks.
+        if begin.memory_bytes > bytes_max {
+            return Err(Fault::IndexFull { at, got: begin.memory_bytes, max: bytes_max });
         }
         if root_of_buckets(&hashes) != Some(seal.state_root) {
             return Err(Fault::SnapshotWhole { at, detail: "its bucket hashes do not have the sealed state root".into() });
@@ -211,6 +225,7 @@ impl SnapshotBuilder {
                 next: 0,
                 bytes: 0,
                 bytes_max,
+                marks: marks_in(&begin.marks, at),
             }),
             _ => Err(Fault::Protocol("a snapshot is gone on with that was never begun")),
         }
@@ -219,6 +234,11 @@ impl SnapshotBuilder {
     /// The snapshot's position.
     pub const fn position(&self) -> Position {
         self.head.position
+    }
+
+    /// Positions before, and the chain's hashes there. Nobody has signed them: they are good for noticing a fork, and for nothing else.
+    pub(crate) fn marks(&self) -> Vec<ChainMark> {
+        self.marks.clone()
     }
 
     /// What to present to go on with it over another stream.
@@ -245,7 +265,7 @@ impl SnapshotBuilder {
         let mut bytes = self.bytes;
         while !rest.is_empty() {
             let (key, value) = take_record(&mut rest).ok_or_else(|| refuse("a record is cut off".into()))?;
-            bytes += (key.as_bytes().len() + value.len()) as u64;
+            bytes += record_weight(&key, value.len(), self.base.inline_max());
             if bytes > self.bytes_max {
                 return Err(Fault::IndexFull { at: self.head.position, got: bytes, max: self.bytes_max });
             }
@@ -260,7 +280,13 @@ impl SnapshotBuilder {
                 return Err(refuse(format!("bucket {bucket} has not its hash: a record is missing, changed or added")));
             }
         }
-        self.proven.extend(buckets);
+        for (bucket, records) in buckets {
+            let records = records.into_iter().map(|(key, value)| {
+                let content = self.base.content(&key, value);
+                (key, content)
+            });
+            self.proven.insert(bucket, records.collect());
+        }
         self.bytes = bytes;
         self.next += 1;
         Ok(())
@@ -279,19 +305,21 @@ impl SnapshotBuilder {
         let mut proven = self.proven;
         let held = self.base.bucket_hashes();
         let empty = bucket_hash(std::iter::empty());
-        let mut records: Vec<(Key, Bytes)> = Vec::new();
+        let mut loading = self.base.emptied().load();
+        let mut put = |(key, content)| loading.put(key, content);
         for bucket in 0..BUCKETS {
             match proven.remove(&bucket) {
-                Some(bucket) => records.extend(bucket),
+                Some(bucket) => bucket.into_iter().for_each(&mut put),
                 // A complete snapshot does not list what is empty in it, whatever lies there in what is held.
                 None if self.hashes[usize::from(bucket)] == empty => {}
                 None if held[usize::from(bucket)] == self.hashes[usize::from(bucket)] => {
-                    records.extend(self.base.bucket_records(bucket..bucket + 1).map(|(key, value)| (key.clone(), value.clone())));
+                    let records = self.base.bucket_records(bucket..bucket + 1);
+                    records.map(|(key, content)| (key.clone(), content.clone())).for_each(&mut put);
                 }
                 None => return Err(missing(format!("bucket {bucket} is missing"))),
             }
         }
-        let state = Propagated::from_records(self.head, records);
+        let state = loading.finish(self.head);
         if state.state_root() == self.state_root { Ok((state, self.seal)) } else { Err(Fault::SealedStateRoot { at }) }
     }
 }

@@ -2,7 +2,9 @@
 //!
 //! A deque of change sets with dense revisions, whose encoded bytes are shared with everyone who sends them. Beside some of them
 //! stands the state root that followed: only there can a seal be made, so only there can a batch end. Below the
-//! window, sparse marks (revision, chain hash) are kept for ever, so that a fork is seen at any age.
+//! window, sparse marks (revision, chain hash) are kept for ever, so that a fork is seen at any age. Where a window begins, each
+//! revision up to the next of them is marked too: a control node that was restored from a copy goes on there, so there its history
+//! parts from what edges hold.
 //!
 //! **Invariants**
 //! 1. The change sets are of one chain: each names its predecessor's hash, the newest one's hash is the tip's.
@@ -27,10 +29,16 @@ pub struct WindowLimits {
     pub mark_every: u64,
 }
 
+/// A mark is kept each so many revisions, by control nodes and by edges alike: 47 KB per million revisions.
+pub(crate) const MARK_EVERY_REVISIONS: u64 = 1024;
+
+/// How many runs of marks between two of those are kept: each start, from a copy perhaps, marks every revision up to the next of them.
+const DENSE_RUNS_KEPT: usize = 16;
+
 impl Default for WindowLimits {
-    /// 64 MiB and 65,536 change sets: minutes of heavy writing. A mark each 1,024 revisions: 47 KB per million revisions.
+    /// 64 MiB and 65,536 change sets: minutes of heavy writing. A mark each 1,024 revisions.
     fn default() -> Self {
-        Self { bytes_max: 64 << 20, sets_max: 65_536, mark_every: 1024 }
+        Self { bytes_max: 64 << 20, sets_max: 65_536, mark_every: MARK_EVERY_REVISIONS }
     }
 }
 
@@ -89,19 +97,26 @@ pub struct Window {
     bytes: usize,
     tip: SealPoint,
     marks: BTreeMap<Revision, Hash>,
+    /// Up to this revision each one is marked.
+    dense_until: u64,
 }
 
 impl Window {
     /// An empty window at the tip of a chain.
     pub fn new(limits: WindowLimits, tip: SealPoint) -> Self {
-        let mut window = Self { limits, entries: VecDeque::new(), bytes: 0, tip, marks: BTreeMap::new() };
-        window.mark(tip.position, tip.chain_hash);
+        let mut window = Self { limits, entries: VecDeque::new(), bytes: 0, tip, marks: BTreeMap::new(), dense_until: 0 };
+        window.begin_at_tip();
         window
     }
 
     /// Adds what was applied; `tip` is where the state stands after the last of `sets`. Change sets that do not continue the window
     /// (a snapshot was installed in between, or consensus replays) start it anew.
     pub fn push(&mut self, sets: &[Arc<ChangeSet>], tip: SealPoint) {
+        self.push_run(sets, tip, true);
+    }
+
+    /// As [`Window::push`]; whether this node may seal at the end of the run. No batch ends where it may not.
+    pub fn push_run(&mut self, sets: &[Arc<ChangeSet>], tip: SealPoint, may_seal: bool) {
         let mut sets = sets;
         // A replay may overlap with what is here.
         while let Some((first, rest)) = sets.split_first() {
@@ -130,12 +145,29 @@ impl Window {
             // The state went where no change set led: it was replaced as a whole.
             self.entries.clear();
             self.bytes = 0;
+            self.tip = tip;
+            self.begin_at_tip();
         }
         self.tip = tip;
-        if let Some(last) = self.entries.back_mut() {
+        if let Some(last) = self.entries.back_mut().filter(|_| may_seal) {
             last.sealable = Some((tip.state_root, tip.signer_set));
         }
         self.trim();
+    }
+
+    /// The newest mark or two at or before a position, oldest first.
+    pub(crate) fn marks_until(&self, position: Position) -> Vec<(Position, Hash)> {
+        let generation = position.generation;
+        if generation != self.tip.position.generation {
+            return Vec::new();
+        }
+        let every = self.limits.mark_every.max(1);
+        let until = self.marks.range(..=position.revision).rev();
+        // Those that all control nodes keep.
+        let sparse = until.filter(|(revision, _)| revision.get().is_multiple_of(every)).take(2);
+        let mut marks: Vec<_> = sparse.map(|(revision, hash)| (Position::new(generation, *revision), *hash)).collect();
+        marks.reverse();
+        marks
     }
 
     /// The newest position, and what a seal there covers.
@@ -244,15 +276,32 @@ impl Window {
 
     fn mark(&mut self, position: Position, hash: Hash) {
         let revision = position.revision.get();
-        if revision > 0 && revision.is_multiple_of(self.limits.mark_every.max(1)) {
+        if revision > 0 && (revision.is_multiple_of(self.limits.mark_every.max(1)) || revision <= self.dense_until) {
             self.marks.insert(position.revision, hash);
         }
+    }
+
+    /// Marks the tip and what will follow it up to the next sparse mark; of earlier such runs the oldest go.
+    fn begin_at_tip(&mut self) {
+        let (every, tip) = (self.limits.mark_every.max(1), self.tip.position.revision.get());
+        if tip == 0 {
+            // Before the first change set there is nothing to part from.
+            return;
+        }
+        let mut runs: Vec<u64> = self.marks.keys().filter(|one| !one.get().is_multiple_of(every)).map(|one| one.get() / every).collect();
+        runs.dedup();
+        if let Some(oldest) = runs.len().checked_sub(DENSE_RUNS_KEPT).and_then(|gone| runs.get(gone)) {
+            self.marks.retain(|one, _| one.get().is_multiple_of(every) || one.get() / every >= *oldest);
+        }
+        self.dense_until = (tip / every).saturating_add(1).saturating_mul(every);
+        self.mark(self.tip.position, self.tip.chain_hash);
     }
 
     /// Cuts whole runs only, so that the window begins where a seal can be made.
     fn trim(&mut self) {
         while self.bytes > self.limits.bytes_max || self.entries.len() > self.limits.sets_max {
-            let run = self.entries.iter().position(|entry| entry.sealable.is_some()).map_or(self.entries.len(), |place| place + 1);
+            // Where nothing can be sealed yet, nothing can be sent, and any place is as good as another to begin at.
+            let run = self.entries.iter().position(|entry| entry.sealable.is_some()).map_or(1, |place| place + 1);
             if run >= self.entries.len() {
                 break;
             }

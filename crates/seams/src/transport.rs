@@ -49,4 +49,9 @@ pub struct Link<Out, In> {
 pub trait Dial<Out, In>: Send + Sync + 'static {
     /// Opens a stream to the next peer to try: a caller that dials again after a failure reaches another, when there is one.
     fn dial(&self) -> BoxFuture<'_, Result<Link<Out, In>, DialError>>;
+
+    /// How many peers there are to try in turn.
+    fn peers(&self) -> usize {
+        1
+    }
 }

@@ -11,12 +11,13 @@
 //! **Concurrency**: one owner at a time; every method may block for disks, so it runs where [`Offload`](crate::Offload) says.
 //!
 //! **Failure**: [`FeedError::Fault`] and a refusal cost the stream. [`FeedError::Log`] and [`FeedError::Disk`] mean that it is not
-//! known what is durable: this core must be dropped and opened again. A table that fails is replaced on the spot.
+//! known what is durable: this core must be dropped and opened again. A table that fails is replaced on the spot, unless large values
+//! went with it: then [`FeedError::Table`] says so, and this core must be opened again too.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use seams::{Clock, Disk};
+use seams::{Clock, Disk, TableError};
 use state::{ChangeSet, CheckpointStatement, Propagated, Root, SealStatement, Signed};
 use store::{Drive, LogReader, LogWriter, SnapshotFolder};
 use types::{ClusterId, Hash, Position, UnixMillis};
@@ -25,11 +26,19 @@ use wire::internal::{self as proto, RefusedKind, SubscribeDown, subscribe_down::
 use super::{
     CheckpointSeen, KeyReceiver, Publish, Tables,
     mark::{Mark, MarkFile, STRIDE},
+    past::{Past, PastFile},
     record,
     table::TableBehind,
+    values::Values,
     verify,
 };
-use crate::{Anchor, Fault, FeedError, SnapshotBuilder, block::block_on, serve::is_cluster, sign::Trust};
+use crate::{
+    Anchor, Fault, FeedError, SnapshotBuilder,
+    block::block_on,
+    serve::is_cluster,
+    sign::{Trust, generation_of},
+    window::MARK_EVERY_REVISIONS,
+};
 
 /// What a change set costs in memory beside its bytes: also one of no bytes is counted.
 pub(super) const SET_OVERHEAD: usize = 64;
@@ -60,6 +69,10 @@ pub struct CoreOptions {
     pub unsealed_bytes_max: usize,
     /// Most bytes of records in memory ([`state::Propagated::bytes`]). A batch or snapshot that would hold more is refused.
     pub index_bytes_max: u64,
+    /// Sealed values of more bytes than this lie in the table, not in memory.
+    pub inline_bytes_max: usize,
+    /// A mark is remembered at each multiple of this revision: as the control nodes keep theirs ([`WindowLimits`](crate::WindowLimits)).
+    pub mark_every: u64,
 }
 
 impl CoreOptions {
@@ -74,6 +87,8 @@ impl CoreOptions {
             snapshot_every_bytes: 64 << 20,
             unsealed_bytes_max: 64 << 20,
             index_bytes_max: u64::MAX,
+            inline_bytes_max: state::LARGE_VALUE_BYTES,
+            mark_every: MARK_EVERY_REVISIONS,
         }
     }
 }
@@ -132,7 +147,11 @@ pub struct Core {
     pub(super) snapshots: SnapshotFolder,
     pub(super) mark_file: MarkFile,
     pub(super) mark: Mark,
+    pub(super) past_file: PastFile,
+    pub(super) past: Past,
     pub(super) table: TableBehind,
+    /// Where the large values of `held`, and of all roots that came from it, are read.
+    pub(super) values: Arc<Values>,
     pub(super) held: Held,
     /// The latest log time that is proven to be contained in `held`: of a change set accepted here, or of a checkpoint for it.
     pub(super) proven_time: UnixMillis,
@@ -176,6 +195,7 @@ impl Core {
     /// # Errors
     /// [`FeedError`]; see the module.
     pub fn handle(&mut self, messages: Vec<SubscribeDown>) -> Result<Handled, FeedError> {
+        self.is_whole()?;
         let began = self.parts.clock.monotonic();
         let mut handled = Handled::default();
         let mut staged = Staged { held: self.held.clone(), sets: Vec::new(), entries: Vec::new(), checkpoint: None };
@@ -188,7 +208,18 @@ impl Core {
             }
         }
         self.settle(staged, &mut handled, began)?;
+        self.is_whole()?;
         result.map(|()| handled)
+    }
+
+    /// Whether all large values can still be read. If not, a start finds them again: in snapshot file and log, or at the control plane.
+    fn is_whole(&self) -> Result<(), FeedError> {
+        let detail = match self.values.trouble() {
+            Some(detail) => detail,
+            None if self.table.has_lost() => "it failed, and large values went with it".to_owned(),
+            None => return Ok(()),
+        };
+        Err(FeedError::Table { operation: "served large values", source: TableError::Damaged { operation: "get", detail } })
     }
 
     /// What is durable, when anything is; to be presented on subscribing.
@@ -219,6 +250,7 @@ impl Core {
     /// The stream was lost: what came without a seal goes with it. A snapshot's proven chunks stay.
     pub fn disconnected(&mut self) {
         self.unsealed.clear();
+        self.held.trust.forget_announced();
     }
 
     /// Whether enough log has grown for a snapshot file.
@@ -226,16 +258,17 @@ impl Core {
         self.log_bytes >= self.options.snapshot_every_bytes && self.held.seal.is_some()
     }
 
-    /// Whether the mark has not been written for a minute.
+    /// Whether the mark has not been written for a minute, or [`Core::keep_mark`] has a failure to tell.
     pub fn mark_due(&self) -> bool {
-        self.held.seal.is_some() && self.parts.clock.monotonic().saturating_sub(self.marked) >= MARK_EVERY
+        self.is_whole().is_err() || self.held.seal.is_some() && self.parts.clock.monotonic().saturating_sub(self.marked) >= MARK_EVERY
     }
 
     /// Writes the mark if it is due: how late it is by now must be known also after days alone.
     ///
     /// # Errors
-    /// [`FeedError::Disk`].
+    /// [`FeedError::Disk`]; [`FeedError::Table`] when a large value could not be read.
     pub fn keep_mark(&mut self) -> Result<(), FeedError> {
+        self.is_whole()?;
         if self.mark_due() { self.write_mark() } else { Ok(()) }
     }
 
@@ -269,6 +302,7 @@ impl Core {
                 let builder = self.builder.as_mut().ok_or(Fault::Protocol("a snapshot's chunk without its beginning"))?;
                 // A chunk that is not proven voids what the same sender proved before no less than itself: begin anew.
                 builder.chunk(&chunk).inspect_err(|_| self.builder = None)?;
+                self.table.relieve();
                 handled.fresh = true;
                 Ok(())
             }
@@ -284,6 +318,12 @@ impl Core {
             }
             Message::AckWanted(_) => {
                 handled.ack_wanted = true;
+                Ok(())
+            }
+            Message::Generation(begun) => {
+                self.settle_now(staged, handled)?;
+                self.announced(&begun)?;
+                staged.held = self.held.clone();
                 Ok(())
             }
             Message::Refused(refused) => Err(refusal(&refused, self.held.state.position())),
@@ -326,7 +366,9 @@ impl Core {
 
     /// Refuses a state that is larger than memory allows, unless it is smaller than the one before: a delete always passes.
     fn fits(&self, before: &Propagated, after: &Propagated) -> Result<(), Fault> {
-        let (got, max) = (after.bytes(), self.options.index_bytes_max);
+        // Without a table, large values stay in memory too.
+        let large = if self.table.is_gone() { self.values.memory_bytes() } else { 0 };
+        let (got, max) = (after.bytes() + large, self.options.index_bytes_max);
         metrics::gauge!("cinnabar_feed_index_bytes").set(got as f64);
         if got <= max || got < before.bytes() {
             return Ok(());
@@ -378,6 +420,8 @@ impl Core {
             self.held = staged.held;
             // Accepted sets are chained by hash up to the seal, so their times are what the control plane wrote.
             self.proven_time = staged.sets.last().map_or(self.proven_time, |set| set.header.time.max(self.proven_time));
+            self.past.passed(&staged.sets, self.options.mark_every);
+            self.keep_past()?;
         }
         let checkpointed = staged.checkpoint.is_some();
         if let Some(checkpoint) = staged.checkpoint {
@@ -395,6 +439,8 @@ impl Core {
         }
         if moved {
             self.table.push(&staged.sets, &self.held, &mut *self.parts.tables);
+        } else {
+            self.table.sweep();
         }
         Ok(())
     }
@@ -485,15 +531,22 @@ impl Core {
         let builder = self.builder.take().ok_or(Fault::Protocol("a snapshot's end without its beginning"))?;
         // What is held may have moved on since the beginning was checked.
         self.leads_on(builder.position())?;
+        let marks = builder.marks();
         let (state, seal) = builder.finish(self.newest_time())?;
         let verified = verify::sealed(self.options.cluster, state, &self.held.trust, &seal)?;
         self.fits(&self.held.state, &verified.state)?;
+        let begun = generation_of(&verified.state, verified.state.generation())?;
         let before = std::mem::replace(&mut self.held, Held { state: verified.state, trust: verified.trust, seal: Some(verified.seal) });
         let kept = self.write_snapshot().and_then(|()| self.restart_log());
         if let Err(error) = kept {
             self.held = before;
             return Err(error);
         }
+        if let Some(begun) = begun {
+            self.past.began(begun);
+        }
+        self.past.mark(marks);
+        self.keep_past()?;
         handled.fresh = true;
         self.parts.publish.verified(self.held.state.position());
         // The mark, so that an empty log is not taken for one that was lost.
@@ -534,13 +587,10 @@ const fn may_divide_a_batch(message: &Message) -> bool {
 /// What a refusal of the other side means here.
 fn refusal(refused: &proto::Refused, at: Position) -> FeedError {
     let kind = refused.kind();
-    if kind == RefusedKind::Fork {
-        return Fault::Fork { at, detail: refused.message.chars().take(200).collect() }.into();
-    }
-    FeedError::Refused {
-        peer: String::new(),
-        kind: kind.as_str_name(),
-        message: refused.message.chars().take(200).collect(),
-        retry_after_ms: refused.retry_after_ms,
+    let (detail, retry_after_ms) = (refused.message.chars().take(200).collect(), refused.retry_after_ms);
+    match kind {
+        RefusedKind::Fork => Fault::Fork { at, detail, retry_after_ms }.into(),
+        RefusedKind::Generation => Fault::OtherGeneration { at, detail, retry_after_ms }.into(),
+        _ => FeedError::Refused { peer: String::new(), kind: kind.as_str_name(), message: detail, retry_after_ms },
     }
 }

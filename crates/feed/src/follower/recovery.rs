@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use seams::{Disk, Table};
-use state::{ChainHead, Key, Propagated};
+use state::{Key, Propagated};
 use store::{LogError, LogOptions, LogReader, LogWriter, SnapshotFolder};
 use types::{Position, UnixMillis};
 
@@ -20,8 +20,10 @@ use super::{
     CheckpointSeen,
     core::{Base, Core, CoreOptions, CoreParts, Held, less_skew},
     mark::{Found, Mark, MarkFile, STRIDE},
+    past::PastFile,
     record,
-    table::{self, TableBehind},
+    table::{self, Load, TableBehind},
+    values::Values,
     verify,
 };
 use crate::{Fault, FeedError, block::block_on, sign::Trust};
@@ -39,17 +41,22 @@ impl Core {
     /// # Errors
     /// [`FeedError`] when the disk fails or a newer Cinnabar wrote the folder. Damage is no error: it is set aside, and what is lost
     /// comes again from the control plane.
-    pub fn open(options: CoreOptions, mut parts: CoreParts) -> Result<Self, FeedError> {
-        let folder = &options.folder;
+    pub fn open(mut options: CoreOptions, mut parts: CoreParts) -> Result<Self, FeedError> {
+        let folder = options.folder.clone();
+        let folder = &folder;
         parts.disk.create_dir_all(folder).map_err(|source| FeedError::Disk { operation: "creating the folder", source })?;
         let marked = MarkFile::open(&parts.disk, folder);
         let (mark_file, found) = marked.map_err(|source| FeedError::Disk { operation: "opening the high-water mark", source })?;
+        let past = PastFile::open(&parts.disk, folder);
+        let (past_file, past) = past.map_err(|source| FeedError::Disk { operation: "opening what is remembered of the chain", source })?;
+        options.anchor.recovery = options.anchor.recovery.or(past.recovery);
         let opened = open_log(&options, &parts.disk)?;
         let snapshots = SnapshotFolder::open(parts.disk.clone(), folder.join("snapshots"))
             .map_err(|source| FeedError::Snapshot { operation: "opening the folder", source: Box::new(source) })?;
-        let (table, in_table) = open_table(&options, &mut parts);
+        let values = Values::new(options.inline_bytes_max);
+        let (table, in_table) = open_table(&options, &mut parts, &values);
         let mut core = Self {
-            held: nothing(&options),
+            held: nothing(&options, &values),
             log: opened.log,
             reader: opened.reader,
             snapshots,
@@ -58,7 +65,10 @@ impl Core {
                 Found::Mark(mark) => mark.clone(),
                 Found::Nothing | Found::Damaged => Mark::default(),
             },
-            table: TableBehind::new(table, options.drive),
+            past_file,
+            past,
+            table: TableBehind::new(table, values.clone(), options.drive),
+            values,
             proven_time: UnixMillis::default(),
             published: None,
             checkpoint: None,
@@ -71,9 +81,11 @@ impl Core {
             options,
             parts,
         };
-        let whole = core.recover(&in_table, opened.whole, found == Found::Damaged)?;
+        let (base, in_table) = core.choose_base(in_table)?;
+        let whole = core.recover(base, opened.whole, found == Found::Damaged)?;
+        core.keep_past()?;
         core.remember(&found, whole)?;
-        core.align(in_table);
+        core.align(&in_table);
         core.wall_floor.0 = core.mark.wall.max(core.parts.clock.wall());
         core.restore_checkpoint();
         let wall_before = core.mark.wall;
@@ -82,21 +94,41 @@ impl Core {
         Ok(core)
     }
 
-    /// From the best base through the log. True when the log reaches from the base to everything that was ever shown.
-    fn recover(&mut self, in_table: &InTable, log_whole: bool, mark_lost: bool) -> Result<bool, FeedError> {
-        let first = self.reader.first_index();
-        // A table that lies before the log's beginning cannot be gone on from; a snapshot file may be newer.
-        let connects = |held: &Held| held.state.position().revision.get() + 1 >= first;
-        let (base, of): (_, fn(Position) -> Base) = match in_table {
-            InTable::Proven(held) if connects(held) => (Some(Held::clone(held)), Base::Table),
-            _ => (self.newest_snapshot()?, Base::Snapshot),
-        };
-        self.base = base.as_ref().map_or(Base::Nothing, |held| of(held.state.position()));
-        self.held = base.unwrap_or_else(|| nothing(&self.options));
+    /// What to go on from, and what the table holds then: the table's state, or nothing, when something else is gone on from.
+    fn choose_base(&mut self, in_table: InTable) -> Result<(Option<Held>, Propagated), FeedError> {
+        match in_table {
+            // A table that lies before the log's beginning cannot be gone on from; a snapshot file may be newer.
+            InTable::Proven(held) if self.connects(&held) => {
+                self.base = Base::Table(held.state.position());
+                let state = held.state.clone();
+                return Ok((Some(*held), state));
+            }
+            InTable::Empty => {}
+            of_no_use @ (InTable::Proven(_) | InTable::Unfinished) => {
+                // Nothing may name its values any more when it goes; and it goes before anything else is read, since large values are put
+                // into the table as they come.
+                drop(of_no_use);
+                self.table.reset(&mut *self.parts.tables);
+            }
+        }
+        let held = self.newest_snapshot()?;
+        self.base = held.as_ref().map_or(Base::Nothing, |held| Base::Snapshot(held.state.position()));
+        Ok((held, self.held.state.emptied()))
+    }
+
+    /// Whether the log begins no later than behind this state, which is of no older generation than was followed already.
+    fn connects(&self, held: &Held) -> bool {
+        let generation = self.past.generation.map(|signed| signed.statement.generation()).unwrap_or_default();
+        held.state.position().revision.get() + 1 >= self.reader.first_index() && held.state.generation() >= generation
+    }
+
+    /// From the base through the log. True when the log reaches from there to everything that was ever shown.
+    fn recover(&mut self, base: Option<Held>, log_whole: bool, mark_lost: bool) -> Result<bool, FeedError> {
+        self.held = base.unwrap_or_else(|| nothing(&self.options, &self.values));
         let base = self.held.state.position();
         let mut whole = log_whole;
-        if !connects(&self.held) {
-            tracing::error!(base = %base, log_begins = first, "no copy on this disk reaches to the beginning of the log");
+        if !self.connects(&self.held) {
+            tracing::error!(base = %base, log_begins = self.reader.first_index(), "no copy on this disk reaches to the beginning of the log");
             whole = false;
         } else if let Err(fault) = self.replay() {
             tracing::error!(error = &fault as &dyn std::error::Error, at = %self.held.state.position(), "the log holds what does not verify");
@@ -146,7 +178,9 @@ impl Core {
                 let verified = verify::batch(self.options.cluster, &self.held.state, &self.held.trust, &sets, &seal)?;
                 self.proven_time = sets.last().map_or(self.proven_time, |set| set.header.time.max(self.proven_time));
                 self.held = Held { state: verified.state, trust: verified.trust, seal: Some(verified.seal) };
+                self.past.passed(&sets, self.options.mark_every);
                 sets.clear();
+                self.table.relieve();
             }
         }
         self.log_bytes = replayed;
@@ -171,20 +205,10 @@ impl Core {
         Ok(())
     }
 
-    /// Brings the table to what is held.
-    fn align(&mut self, in_table: InTable) {
-        let at = self.held.state.position();
-        match in_table {
-            InTable::Proven(table) if table.state.position() == at => {}
-            InTable::Proven(table) if table.state.position() < at => {
-                self.table.replace(&table.state, &self.held, &mut *self.parts.tables);
-            }
-            InTable::Empty if self.held.seal.is_some() => {
-                self.table.replace(&Propagated::empty(), &self.held, &mut *self.parts.tables);
-            }
-            InTable::Empty => {}
-            // One ahead of what is held lay before the log's beginning, and so did every snapshot file.
-            InTable::Proven(_) | InTable::Unfinished => self.table.rebuild(&self.held, &mut *self.parts.tables),
+    /// Brings the table from what is in it to what is held.
+    fn align(&mut self, in_table: &Propagated) {
+        if self.held.seal.is_some() && in_table.position() != self.held.state.position() {
+            self.table.replace(in_table, &self.held, &mut *self.parts.tables);
         }
     }
 
@@ -223,7 +247,7 @@ impl Core {
     }
 
     /// The newest snapshot file whose records have the state root of its seal.
-    fn newest_snapshot(&self) -> Result<Option<Held>, FeedError> {
+    fn newest_snapshot(&mut self) -> Result<Option<Held>, FeedError> {
         let orders = self.snapshots.orders();
         let orders = orders.map_err(|source| FeedError::Snapshot { operation: "listing", source: Box::new(source) })?;
         for order in orders {
@@ -238,16 +262,19 @@ impl Core {
         Ok(None)
     }
 
-    fn load_snapshot(&self, order: u128) -> Result<Held, FeedError> {
+    fn load_snapshot(&mut self, order: u128) -> Result<Held, FeedError> {
         let failed = |source| FeedError::Snapshot { operation: "reading", source: Box::new(source) };
         let mut reader = self.snapshots.read(order).map_err(failed)?;
         let (head, seal) = table::decode_head(reader.meta())?;
-        let mut records = Vec::new();
+        let mut loading = self.held.state.emptied().load();
         while let Some(chunk) = reader.next_chunk().map_err(failed)? {
-            // Copied out of the chunk, so that one record does not keep its neighbours in memory.
-            records.extend(chunk.iter().map(|(key, value)| (Key::from_bytes(key), Bytes::copy_from_slice(value))));
+            for (key, value) in chunk {
+                // Copied out of the chunk, so that one record does not keep its neighbours in memory.
+                loading.put(Key::from_bytes(&key[..]), Bytes::copy_from_slice(&value).into());
+            }
+            self.table.relieve();
         }
-        Ok(proven(&self.options, head, &seal, records)?)
+        Ok(proven(&self.options, loading.finish(head), &seal)?)
     }
 
     /// A snapshot file of what is held, if there is none yet; it takes the place of the oldest.
@@ -339,8 +366,9 @@ impl SnapshotJob {
         }
         let meta = table::encode_head(&self.state, &self.seal);
         let mut writer = self.folder.create(order, &meta).map_err(failed("creating"))?;
-        for (key, value) in self.state.records() {
-            writer.put(key.as_bytes(), value).map_err(failed("writing"))?;
+        for (key, content) in self.state.records() {
+            let unread = |source| FeedError::Snapshot { operation: "reading a large value for one", source: Box::new(source) };
+            writer.put(key.as_bytes(), &content.bytes(key).map_err(unread)?).map_err(failed("writing"))?;
         }
         writer.finish().map_err(failed("writing"))?;
         self.verify(order).map_err(failed("verifying"))?;
@@ -352,13 +380,12 @@ impl SnapshotJob {
     }
 }
 
-fn nothing(options: &CoreOptions) -> Held {
-    Held { state: Propagated::empty(), trust: Trust::new(options.cluster, options.anchor), seal: None }
+fn nothing(options: &CoreOptions, values: &Arc<Values>) -> Held {
+    Held { state: Propagated::empty_with(values.clone()), trust: Trust::new(options.cluster, options.anchor), seal: None }
 }
 
-/// Records from a disk, held against the seal that lies beside them.
-fn proven(options: &CoreOptions, head: ChainHead, seal: &Bytes, records: Vec<(Key, Bytes)>) -> Result<Held, Fault> {
-    let state = Propagated::from_records(head, records);
+/// A state from a disk, held against the seal that lies beside it.
+fn proven(options: &CoreOptions, state: Propagated, seal: &Bytes) -> Result<Held, Fault> {
     let verified = verify::sealed(options.cluster, state, &Trust::new(options.cluster, options.anchor), seal)?;
     Ok(Held { state: verified.state, trust: verified.trust, seal: Some(verified.seal) })
 }
@@ -370,30 +397,47 @@ enum InTable {
     Proven(Box<Held>),
 }
 
-/// The table, and what it proves. A damaged one is set aside.
-fn open_table(options: &CoreOptions, parts: &mut CoreParts) -> (Option<Box<dyn Table>>, InTable) {
-    let opened = parts.tables.open().and_then(|table| Ok((table::load(&*table)?, table)));
-    let why = match opened {
-        Ok((table::Found::Empty, table)) => return (Some(table), InTable::Empty),
-        Ok((table::Found::Unfinished, table)) => return (Some(table), InTable::Unfinished),
-        Ok((table::Found::Copy { head, seal, records }, table)) => match proven(options, head, &seal, records) {
-            Ok(held) => return (Some(table), InTable::Proven(Box::new(held))),
-            Err(fault) => {
-                metrics::counter!("cinnabar_feed_refused_total", "fault" => fault.name()).increment(1);
-                FeedError::from(fault)
-            }
-        },
-        Err(source) => FeedError::Table { operation: "was read at start", source },
+/// The table, and what it proves. All of it is read, once. A damaged one is set aside.
+fn open_table(options: &CoreOptions, parts: &mut CoreParts, values: &Arc<Values>) -> (Option<Box<dyn Table>>, InTable) {
+    let mut load = Load::new(values, &Propagated::empty_with(values.clone()));
+    let opened = match parts.tables.open(&mut |key, value| load.visit(key, value)) {
+        Ok(opened) => opened,
+        Err(source) => {
+            damaged(&FeedError::Table { operation: "was opened", source });
+            return (None, InTable::Empty);
+        }
     };
+    if let Some(source) = opened.damage {
+        damaged(&FeedError::Table { operation: "was read at start", source });
+        drop(load);
+        values.begin_anew(None);
+        return (Some(opened.table), InTable::Empty);
+    }
+    let proven = match load.end() {
+        Ok(table::Found::Empty) => return (Some(opened.table), InTable::Empty),
+        Ok(table::Found::Unfinished) => return (Some(opened.table), InTable::Unfinished),
+        Ok(table::Found::Copy { state, seal }) => proven(options, state, &seal).map_err(FeedError::from),
+        Err(source) => Err(FeedError::Table { operation: "was read at start", source }),
+    };
+    match proven {
+        Ok(held) => (Some(opened.table), InTable::Proven(Box::new(held))),
+        Err(why) => {
+            if let FeedError::Fault(fault) = &why {
+                metrics::counter!("cinnabar_feed_refused_total", "fault" => fault.name()).increment(1);
+            }
+            damaged(&why);
+            // As for a table that is of no use.
+            (Some(opened.table), InTable::Unfinished)
+        }
+    }
+}
+
+fn damaged(why: &FeedError) {
     metrics::counter!("cinnabar_feed_damaged_total", "what" => "table").increment(1);
     tracing::error!(
-        error = &why as &dyn std::error::Error,
+        error = why as &dyn std::error::Error,
         "the table is damaged: it is set aside, and filled anew from snapshot file and log"
     );
-    let reset = parts.tables.reset();
-    let reset =
-        reset.inspect_err(|error| tracing::error!(error = error as &dyn std::error::Error, "no new table can be opened: running without"));
-    (reset.ok(), InTable::Empty)
 }
 
 struct OpenedLog {

@@ -1,6 +1,11 @@
 //! The loop around the heart: dial, say where one stands, collect what waits, hand it over, acknowledge, and begin again when the
 //! stream is lost.
 //!
+//! Where there are several peers, a stream that fails is followed by one to the next of them at once, and only when all have failed in
+//! turn is there a pause ([`Turns`]). So is one that brings nothing new: a control node that is cut off from its majority goes on
+//! serving what it has, and only the checkpoints that it cannot make tell. A peer that asks to be left alone is left alone, and
+//! the others are not.
+//!
 //! **Concurrency**: one task. Each turn chooses one event and then handles it; blocking work goes where [`Offload`] says, and the
 //! core goes with it and comes back. Stopping is asked for by a token, and ends with all files closed.
 
@@ -8,14 +13,18 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::FutureExt;
-use seams::{BoxFuture, Clock, Dial, Entropy, Link, LinkClosed};
+use seams::{BoxFuture, Clock, Dial, DialError, Entropy, Link, LinkClosed};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use types::{ClusterId, FeatureLevel, NodeId, Position, UnixMillis};
 use wire::internal::{self as proto, SubscribeDown, SubscribeUp, subscribe_down::Message, subscribe_up::Message as Up};
 
-use super::{Core, Handled, KeyReceiver, Offload, Synced, core::SET_OVERHEAD, run_blocking};
-use crate::{FeedError, publisher::CHAIN, serve::position_out};
+use super::{Core, Handled, KeyReceiver, Offload, Synced, core::SET_OVERHEAD, run_blocking, turns::Turns};
+use crate::{
+    FeedError,
+    publisher::CHAIN,
+    serve::{marks_out, position_out},
+};
 
 /// The longest wait in one piece.
 const PAUSE: Duration = Duration::from_secs(30);
@@ -33,6 +42,9 @@ pub struct FollowerOptions {
     pub level: FeatureLevel,
     /// A stream that brings nothing new for this long is dropped: a live control plane sends a checkpoint each second.
     pub silence_max: Duration,
+    /// Where there are other peers, a stream that brings nothing new for this long is given up for one of them. It doubles, up to
+    /// [`FollowerOptions::silence_max`], each time that all of them were as silent.
+    pub quiet_max: Duration,
     /// The longest wait before the first new attempt; it doubles with each failure.
     pub backoff_min: Duration,
     /// The longest wait before any attempt.
@@ -42,7 +54,7 @@ pub struct FollowerOptions {
 }
 
 impl FollowerOptions {
-    /// The usual patience: 10 s of silence; waits from 100 ms up to 10 s; 4 MiB at once.
+    /// The usual patience: 10 s of silence, 3 s where there are others; waits from 100 ms up to 10 s; 4 MiB at once.
     pub fn new(cluster: ClusterId, node: NodeId) -> Self {
         Self {
             cluster,
@@ -50,6 +62,7 @@ impl FollowerOptions {
             software: env!("CARGO_PKG_VERSION").into(),
             level: state::FEATURE_LEVEL_MAX,
             silence_max: Duration::from_secs(10),
+            quiet_max: Duration::from_secs(3),
             backoff_min: Duration::from_millis(100),
             backoff_max: Duration::from_secs(10),
             merge_bytes_max: 4 << 20,
@@ -114,6 +127,8 @@ pub struct Follower {
     core: Option<Core>,
     status: watch::Sender<FollowerStatus>,
     snapshot: Option<oneshot::Receiver<Result<Position, FeedError>>>,
+    /// Who was dialled last.
+    peer: Option<String>,
 }
 
 /// What a turn of the loop waits for.
@@ -127,7 +142,7 @@ enum Event {
 impl Follower {
     /// A follower around a core that has recovered.
     pub fn new(core: Core, options: FollowerOptions, parts: FollowerParts) -> Self {
-        let follower = Self { options, parts, core: Some(core), status: watch::Sender::default(), snapshot: None };
+        let follower = Self { options, parts, core: Some(core), status: watch::Sender::default(), snapshot: None, peer: None };
         follower.report(|_| {});
         follower
     }
@@ -143,11 +158,11 @@ impl Follower {
     /// [`FeedError::Log`], [`FeedError::Disk`] or [`FeedError::Lost`]: what is durable is not known any more. What was published stays
     /// good; the owner opens a new [`Core`] and goes on with it.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), FeedError> {
-        let mut failures = 0_u32;
+        let mut turns = Turns::new(self.parts.dial.peers());
         loop {
             self.keep_mark().await.inspect_err(|error| self.lost(error))?;
             let mut fresh = false;
-            let error = match self.follow(&stop, &mut fresh).await {
+            let error = match self.follow(&stop, &turns, &mut fresh).await {
                 Ok(()) => FeedError::Stopping,
                 Err(error) => error,
             };
@@ -161,9 +176,9 @@ impl Follower {
             if !error.retryable() {
                 return Err(error);
             }
-            failures = if fresh { 0 } else { failures.saturating_add(1) };
-            let asked = if let FeedError::Refused { retry_after_ms, .. } = &error { *retry_after_ms } else { 0 };
-            let wait = self.backoff(failures).max(Duration::from_millis(asked).min(Duration::from_secs(300)));
+            let peer = self.peer.take();
+            turns.ended(&error, peer, fresh, self.parts.clock.monotonic());
+            let wait = self.backoff(turns.failures()).max(turns.asked(self.parts.clock.monotonic()));
             self.pause(wait, &stop).await?;
         }
     }
@@ -198,21 +213,23 @@ impl Follower {
     }
 
     /// One stream, from dialling to its end.
-    async fn follow(&mut self, stop: &CancellationToken, fresh: &mut bool) -> Result<(), FeedError> {
+    async fn follow(&mut self, stop: &CancellationToken, turns: &Turns, fresh: &mut bool) -> Result<(), FeedError> {
+        let silence_max = turns.patience(self.options.quiet_max, self.options.silence_max);
         let dialled = tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(()),
-            dialled = self.parts.dial.dial() => dialled,
+            dialled = next_peer(&self.parts, turns) => dialled,
             () = self.parts.clock.sleep(self.options.silence_max) => {
                 return Err(FeedError::Silent { peer: "whoever was dialled".into(), silent_ms: millis(self.options.silence_max) });
             }
         };
         let mut link = dialled.map_err(FeedError::Dial)?;
+        self.peer = Some(link.peer.clone());
         let hello = self.hello()?;
         self.send(&mut link, Up::Hello(hello)).await?;
         self.report(|status| status.peer = Some(link.peer.clone()));
         let mut last_fresh = self.parts.clock.monotonic();
-        let mut silence = self.parts.clock.sleep(self.options.silence_max);
+        let mut silence = self.parts.clock.sleep(silence_max);
         loop {
             match self.choose(&mut link, stop, &mut silence).await {
                 Event::Stop => return Ok(()),
@@ -237,7 +254,7 @@ impl Follower {
                 }
                 Event::Silence => {
                     let silent = self.parts.clock.monotonic().saturating_sub(last_fresh);
-                    let Some(rest) = self.options.silence_max.checked_sub(silent).filter(|rest| !rest.is_zero()) else {
+                    let Some(rest) = silence_max.checked_sub(silent).filter(|rest| !rest.is_zero()) else {
                         return Err(FeedError::Silent { peer: link.peer.clone(), silent_ms: millis(silent) });
                     };
                     silence = self.parts.clock.sleep(rest);
@@ -316,6 +333,7 @@ impl Follower {
             software: self.options.software.clone(),
             holds: self.parts.keys.holds(),
             held_back: synced.is_some() && core.published().is_none(),
+            marks: marks_out(core.marks()),
         })
     }
 
@@ -423,6 +441,19 @@ impl Follower {
         let micros = u64::try_from(bound.as_micros()).unwrap_or(u64::MAX).max(1);
         Duration::from_micros(self.parts.entropy.number() % micros)
     }
+}
+
+/// A stream to the next peer that has not asked to be left alone; to the next of all, when all have.
+async fn next_peer(parts: &FollowerParts, turns: &Turns) -> Result<Link<SubscribeUp, SubscribeDown>, DialError> {
+    let mut dialled = parts.dial.dial().await;
+    for _ in 1..parts.dial.peers() {
+        let away = dialled.as_ref().is_ok_and(|link| turns.is_away(&link.peer, parts.clock.monotonic()));
+        if !away {
+            break;
+        }
+        dialled = parts.dial.dial().await;
+    }
+    dialled
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -237,7 +237,7 @@ fn set_changes(set: &state::record::SignerSetRecord) -> Vec<state::Change> {
 #[test]
 fn signer_set_that_its_predecessor_signed_takes_over_also_through_a_snapshot_and_a_restart() {
     let (mut plane, edge, mut core) = scene();
-    take(&mut core, batch(&plane.sets[3..5], Some(&plane.seal())));
+    take(&mut core, batch(&plane.sets[3..5], Some(&plane.seal_by(&signing_key(), 1))));
     let mut second = crate::harness::first_set();
     (second.version, second.keys[0].key) = (2, other_key().public());
     let unsigned = plane.next_set(set_changes(&second));
@@ -249,7 +249,8 @@ fn signer_set_that_its_predecessor_signed_takes_over_also_through_a_snapshot_and
     assert_eq!(fault_of(core.handle(vec![batch(&[Arc::new(unsigned.clone())], Some(&seal(&plane, &unsigned)))])), "untrusted_signer_set");
     second.signatures = vec![feed::sign_signer_set(&signing_key(), CONTROL, CLUSTER, &second)];
     plane.commit(set_changes(&second));
-    assert_eq!(fault_of(core.handle(vec![batch(&plane.sets[5..], Some(&plane.seal()))])), "wrong_signer_set", "the old set seals no more");
+    let old = plane.seal_by(&signing_key(), 1);
+    assert_eq!(fault_of(core.handle(vec![batch(&plane.sets[5..], Some(&old))])), "wrong_signer_set", "the old set seals no more");
     take(&mut core, batch(&plane.sets[5..], Some(&plane.seal_by(&other_key(), 2))));
     assert_eq!(edge.seen.position(), Some(at(6)));
     assert_eq!(fault_of(core.handle(vec![checkpoint(&plane.checkpoint(START_MS + 1))])), "wrong_signer_set");
@@ -270,7 +271,8 @@ fn signer_set_that_its_predecessor_signed_takes_over_also_through_a_snapshot_and
 fn index_full_keeps_the_last_position_and_goes_on_once_something_was_deleted() {
     let mut plane = Plane::new();
     plane.write(2);
-    let edge = Edge::new(&plane.clock);
+    let mut edge = Edge::new(&plane.clock);
+    edge.inline_bytes_max = usize::MAX;
     let room = plane.propagated().bytes() + 1000;
     let mut core = edge.open_bounded(store::Drive::Inline, room);
     take(&mut core, batch(&plane.sets, Some(&plane.seal())));
@@ -291,7 +293,7 @@ fn signer_whose_node_is_revoked_seals_and_checkpoints_no_more_though_it_stands_i
     let (plane, edge, mut core) = scene();
     take(&mut core, batch(&plane.sets[3..5], Some(&plane.seal())));
     let key = TypedKey::Node { node: CONTROL }.encode();
-    let mut record = state::record::NodeRecord::decode(plane.propagated().get(&key).unwrap()).unwrap();
+    let mut record = plane.propagated().node(CONTROL).unwrap().unwrap();
     record.revoked = Some(UnixMillis::new(START_MS));
     let revoked = plane.next_set(vec![state::Change { key, value: Some(record.encode()) }]);
     let mut next = plane.propagated().clone();

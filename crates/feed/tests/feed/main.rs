@@ -5,9 +5,12 @@
 
 mod crashes;
 mod forged;
+mod generations;
 mod harness;
+mod large;
 mod power;
 mod recovery;
 mod scripts;
 mod serving;
 mod snapshots;
+mod upstream;

@@ -2,7 +2,8 @@
 //! with `UPDATE_GOLDENFILES=1`.
 //!
 //! Control: `commit NUMBER...`, `write N` (so many change sets, each applied by itself), `run N` (applied as one run), `tick [N]`,
-//! `stale-tick 2s`, `pass 10s`, `clock 5s`, `restart [window=N]`, `restore REVISION`, `marks`, `acks`, `signed`.
+//! `stale-tick 2s`, `pass 10s`, `clock 5s`, `restart [window=N] [marks=0]`, `restore REVISION`, `marks`, `acks`, `signed`, `control NODE`,
+//! `signers NODE... [by=NODE]`, `recovery-key`, `recover REVISION [by-other-key] [above=N] [node=N]`, `forget-generation`.
 //! Edges: `open a`, `connect a [room=N] [reads=N]`, `disconnect a`, `hold a`, `release a`, `copy a`, `close a`, `crash a SEED`,
 //! `damage a PART`, `wipe a PART`, `fail-syncs a`, `mend a`, `age a`.
 //! The hand: `connect a hand`, then `send a WHAT`; see `hand.rs`.
@@ -23,11 +24,11 @@ use seams::{
     Clock,
     sim::{DiskFaults, SimEntropy},
 };
-use state::Change;
+use state::{Change, TypedKey};
 use types::{NodeId, UnixMillis};
 
 use self::{counters::Counters, node::Node};
-use crate::harness::{EDGE, Plane, START_MS, at, delete, options, put};
+use crate::harness::{EDGE, Plane, START_MS, at, delete, options, other_key, put, recovery_key};
 
 type Failure = Box<dyn Error>;
 
@@ -54,6 +55,8 @@ scripts! {
     checkpoints_and_age;
     two_edges_one_seal;
     histories;
+    signers;
+    generations;
 }
 
 struct Script {
@@ -140,6 +143,7 @@ impl Stage {
             "pass" => self.plane.clock.advance(Duration::from_millis(args.millis()?)),
             "clock" => self.set_clock(&args.next()?)?,
             "restart" | "restore" => self.restart(command, args)?,
+            "control" | "signers" | "recovery-key" | "recover" | "forget-generation" => self.membership(command, args)?,
             "signed" => writeln!(self.out, "{}", self.counters.signed())?,
             "marks" => {
                 let marks: Vec<_> = self.plane.publisher.marks().iter().map(|(position, _)| position.to_string()).collect();
@@ -203,10 +207,45 @@ impl Stage {
         } else {
             let marks = self.plane.publisher.marks();
             self.plane.restart(options);
-            self.plane.publisher.restore_marks(marks);
+            if args.key("marks")? != Some(0) {
+                self.plane.publisher.restore_marks(marks);
+            }
         }
         self.nodes.values_mut().for_each(Node::control_gone);
         writeln!(self.out, "control begins at {}", self.plane.position())?;
+        Ok(())
+    }
+
+    /// Who signs: another control node, another signer set, another generation.
+    fn membership(&mut self, command: &str, args: &mut Args<'_>) -> Result<(), Failure> {
+        match command {
+            "control" => {
+                self.plane.publish_by(NodeId::new(args.number()?));
+                self.nodes.values_mut().for_each(Node::control_gone);
+                writeln!(self.out, "control node {} begins at {}", self.plane.node, self.plane.position())?;
+                return Ok(());
+            }
+            "signers" => {
+                let by = args.key("by")?.map_or(self.plane.node, NodeId::new);
+                let members: Vec<NodeId> =
+                    args.0.rest_pos().iter().map(|argument| argument.value.parse().map(NodeId::new)).collect::<Result<_, _>>()?;
+                self.plane.adopt(&members, &[by]);
+            }
+            "recovery-key" => self.plane.name_recovery_key(&recovery_key()),
+            "forget-generation" => {
+                let generation = self.plane.propagated().generation();
+                self.plane.commit(vec![Change { key: TypedKey::Generation { generation }.encode(), value: None }]);
+            }
+            _ => {
+                let (of, above) = (args.number()?, args.key("above")?.unwrap_or(self.plane.position().revision.get()));
+                let node = NodeId::new(args.key("node")?.unwrap_or(2));
+                let key = if args.word("by-other-key")? { other_key() } else { recovery_key() };
+                let signed = self.plane.recover(of, above, node, &key);
+                self.nodes.values_mut().for_each(Node::control_gone);
+                writeln!(self.out, "a generation begins at {}", signed.statement.begins)?;
+            }
+        }
+        writeln!(self.out, "control is at {}", self.plane.position())?;
         Ok(())
     }
 
@@ -241,7 +280,15 @@ impl Stage {
         let name = args.next()?;
         let node = self.nodes.get_mut(&name).ok_or_else(|| format!("{command}: no edge {name}"))?;
         match command {
-            "connect" if args.word("hand")? => node.connect(None),
+            "connect" if args.1.ends_with(" hand") => {
+                args.next()?;
+                node.connect(None);
+            }
+            "connect" if args.1.ends_with(" replaced") => {
+                args.next()?;
+                let replaced = self.plane.replaced.as_ref().ok_or("control was never recovered")?;
+                node.connect(Some((replaced, 64)));
+            }
             "connect" => {
                 node.connect(Some((&self.plane.publisher, args.key("room")?.unwrap_or(64) as usize)));
                 node.reads(args.key("reads")?.unwrap_or(u64::MAX))?;

@@ -8,7 +8,7 @@ use feed::{
 };
 use futures::FutureExt;
 use seams::{Link, sim::SimEntropy};
-use state::{Change, State, TypedKey, record::NodeRecord};
+use state::{Change, State, TypedKey};
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use types::{Hash, NodeId, Position, UnixMillis};
@@ -321,7 +321,7 @@ async fn subscription_that_cannot_be_served_is_refused_by_its_own_kind() {
         ("ahead", hello(Some((at(50), wrong))), RefusedKind::Behind),
         ("a fork at the tip", hello(Some((at(10), wrong))), RefusedKind::Fork),
         ("a fork below", hello(Some((at(4), wrong))), RefusedKind::Fork),
-        ("another generation", hello(Some((other_generation, hash(3)))), RefusedKind::Fork),
+        ("a newer generation", hello(Some((other_generation, hash(3)))), RefusedKind::Generation),
     ];
     for (case, up, kind) in cases {
         let (mut link, serving) = served(&plane.publisher, EDGE, 4);
@@ -356,7 +356,7 @@ async fn subscriber_is_cut_when_revoked_doubled_or_lying() {
     assert_eq!(refusal(&mut forked).await, RefusedKind::Fork);
 
     let key = TypedKey::Node { node: EDGE }.encode();
-    let mut record = NodeRecord::decode(plane.propagated().get(&key).unwrap()).unwrap();
+    let mut record = plane.propagated().node(EDGE).unwrap().unwrap();
     record.revoked = Some(UnixMillis::new(1));
     plane.commit(vec![Change { key, value: Some(record.encode()) }]);
     assert_eq!(refusal(&mut new).await, RefusedKind::Revoked);
@@ -598,7 +598,7 @@ async fn position_presented_counts_only_when_its_history_is_ours_and_readers_see
 
 fn revoke(plane: &mut Plane, node: NodeId) {
     let key = TypedKey::Node { node }.encode();
-    let mut record = NodeRecord::decode(plane.propagated().get(&key).unwrap()).unwrap();
+    let mut record = plane.propagated().node(node).unwrap().unwrap();
     record.revoked = Some(UnixMillis::new(1));
     plane.commit(vec![Change { key, value: Some(record.encode()) }]);
 }

@@ -60,6 +60,10 @@ pub struct ControlPlane {
     /// The longest wait before a new attempt.
     #[serde(with = "duration")]
     pub reconnect_max: Duration,
+    /// Where there are several endpoints, one that brings nothing new for this long is left for the next: a control node that is cut
+    /// off from the others can be reached, but is not told what they agree on.
+    #[serde(with = "duration")]
+    pub silence_max: Duration,
 }
 
 /// Where an edge listens.
@@ -134,6 +138,10 @@ pub(super) const WATCHES_MAX: usize = 4096;
 const RECONNECT_MIN: Duration = Duration::from_millis(100);
 /// 10 s: an edge is stale for at most this much longer than the control plane was away.
 const RECONNECT_MAX: Duration = Duration::from_secs(10);
+/// 3 s: as many checkpoints that did not come.
+const SILENCE_MAX: Duration = Duration::from_secs(3);
+/// Checkpoints come once a second.
+const SILENCE_MIN_MS: u128 = 1500;
 /// gRPC of an edge.
 const GRPC_PORT: u16 = 7500;
 /// Health of an edge.
@@ -165,7 +173,8 @@ impl EdgeConfig {
     /// The names that this node asks for in its certificate.
     pub fn certificate_names(&self) -> Vec<String> {
         let address = self.listen.grpc.ip();
-        let own = (!address.is_unspecified()).then(|| address.to_string());
+        // Every certificate carries the names of this machine for itself.
+        let own = (!address.is_unspecified() && !address.is_loopback()).then(|| address.to_string());
         own.into_iter().chain(self.certificates.names.iter().cloned()).collect()
     }
 
@@ -178,7 +187,7 @@ impl EdgeConfig {
 impl Default for ControlPlane {
     fn default() -> Self {
         let endpoint = SocketAddr::from((Ipv4Addr::LOCALHOST, super::control::GRPC_PORT));
-        Self { endpoints: vec![endpoint.into()], reconnect_min: RECONNECT_MIN, reconnect_max: RECONNECT_MAX }
+        Self { endpoints: vec![endpoint.into()], reconnect_min: RECONNECT_MIN, reconnect_max: RECONNECT_MAX, silence_max: SILENCE_MAX }
     }
 }
 
@@ -249,7 +258,8 @@ impl EdgeConfig {
         if control.reconnect_max < control.reconnect_min {
             return Err(("control.reconnect_max", "is shorter than control.reconnect_min".into()));
         }
-        within("control.reconnect_max", control.reconnect_max.as_millis(), 1, MAX_WAIT_MS).map_err(in_ms)
+        within("control.reconnect_max", control.reconnect_max.as_millis(), 1, MAX_WAIT_MS).map_err(in_ms)?;
+        within("control.silence_max", control.silence_max.as_millis(), SILENCE_MIN_MS, MAX_WAIT_MS).map_err(in_ms)
     }
 
     fn check_limits(&self) -> Result<(), Fault> {

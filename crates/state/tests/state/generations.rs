@@ -86,7 +86,8 @@ fn generation_is_loaded_from_its_records_and_goes_on_by_commands() {
 fn generation_that_cannot_begin_says_why() {
     let world = world();
     type Change = fn(&mut Beginning);
-    let cases: [(&str, Change, fn(&GenerationError) -> bool); 9] = [
+    type Expected = fn(&GenerationError) -> bool;
+    let cases: [(&str, Change, Expected); 9] = [
         ("no signers", |b| b.signers.clear(), |e| matches!(e, GenerationError::Signers(_))),
         ("a threshold nobody reaches", |b| b.threshold = 2, |e| matches!(e, GenerationError::Signers(_))),
         ("a signer that is removed", |b| b.signers[0].node = NodeId::new(1), |e| matches!(e, GenerationError::Signers(_))),

@@ -6,13 +6,13 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use feed::{CheckpointSeen, Core, CoreOptions, CoreParts, FeedError, Handled, NoKeys, Publish, Tables};
+use feed::{Anchor, CheckpointSeen, Core, CoreOptions, CoreParts, FeedError, Handled, NoKeys, OpenTable, Publish, Tables};
 use seams::{
-    Clock, Entropy, Table, TableBatch, TableError,
+    Clock, Entropy, Table, TableBatch, TableError, TableRead,
     sim::{ManualClock, SimDisk},
 };
 use state::Root;
-use store::Drive;
+use store::{Drive, table::Visit};
 use types::Position;
 use wire::internal::SubscribeDown;
 
@@ -34,6 +34,13 @@ impl Seen {
         self.roots.lock().unwrap().last().cloned()
     }
 
+    /// Lets go of all roots but the last.
+    pub fn forget(&self) {
+        let mut roots = self.roots.lock().unwrap();
+        let old = roots.len().saturating_sub(1);
+        roots.drain(..old);
+    }
+
     /// All positions shown, oldest first.
     pub fn positions(&self) -> Vec<Position> {
         self.roots.lock().unwrap().iter().map(|root| root.state.position()).collect()
@@ -50,6 +57,9 @@ impl Seen {
 
 impl Publish for Seen {
     fn publish(&self, root: Arc<Root>) {
+        for (key, content) in root.state.records() {
+            assert!(content.bytes(key).is_ok(), "{key:?} of {} cannot be read as it is shown", root.state.position());
+        }
         let mut roots = self.roots.lock().unwrap();
         if let Some(last) = roots.last() {
             assert!(
@@ -80,6 +90,8 @@ struct TestTableInner {
     /// States after each batch since the last flush.
     between: Vec<Records>,
     pub resets: usize,
+    /// From now on nothing is written.
+    fails: bool,
 }
 
 impl TestTable {
@@ -105,12 +117,30 @@ impl TestTable {
         inner.between.clear();
     }
 
+    /// From now on writes fail, until it is set aside.
+    pub fn fail(&self) {
+        self.0.lock().unwrap().fails = true;
+    }
+
+    /// How many large values lie in it.
+    pub fn large(&self) -> usize {
+        self.0.lock().unwrap().now.keys().filter(|key| key.first() == Some(&2)).count()
+    }
+
     pub fn resets(&self) -> usize {
         self.0.lock().unwrap().resets
     }
 
     pub fn clear(&self) {
         self.tamper(|records| records.clear());
+    }
+}
+
+struct TestReader(TestTable);
+
+impl TableRead for TestReader {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, TableError> {
+        self.0.get(key)
     }
 }
 
@@ -123,8 +153,15 @@ impl Table for TestTable {
         Ok(self.0.lock().unwrap().now.get(key).cloned())
     }
 
+    fn reader(&self) -> Arc<dyn TableRead> {
+        Arc::new(TestReader(self.clone()))
+    }
+
     fn write(&mut self, batch: &TableBatch) -> Result<(), TableError> {
         let mut inner = self.0.lock().unwrap();
+        if inner.fails {
+            return Err(TableError::Failed { operation: "write", source: "told to".into() });
+        }
         for (key, value) in &batch.writes {
             match value {
                 Some(value) => drop(inner.now.insert(key.clone(), value.clone())),
@@ -149,14 +186,18 @@ impl Table for TestTable {
 }
 
 impl Tables for TestTable {
-    fn open(&mut self) -> Result<Box<dyn Table>, TableError> {
-        Ok(Box::new(self.clone()))
+    fn open(&mut self, visit: &mut Visit<'_>) -> Result<OpenTable, TableError> {
+        let damage = self.scan(visit).err();
+        let table = if damage.is_some() { self.reset()? } else { Box::new(self.clone()) };
+        Ok(OpenTable { table, damage })
     }
 
     fn reset(&mut self) -> Result<Box<dyn Table>, TableError> {
         self.clear();
-        self.0.lock().unwrap().resets += 1;
-        self.open()
+        let mut inner = self.0.lock().unwrap();
+        (inner.resets, inner.fails) = (inner.resets + 1, false);
+        drop(inner);
+        Ok(Box::new(self.clone()))
     }
 }
 
@@ -168,6 +209,9 @@ pub struct Edge {
     pub seen: Arc<Seen>,
     pub snapshot_every_bytes: u64,
     pub segment_bytes: u64,
+    pub anchor: Anchor,
+    /// Values of more bytes lie in the table.
+    pub inline_bytes_max: usize,
 }
 
 impl Edge {
@@ -179,6 +223,9 @@ impl Edge {
             seen: Arc::default(),
             snapshot_every_bytes: 1 << 30,
             segment_bytes: 64 << 10,
+            anchor: anchor(),
+            // So small that nearly every value of a test is a large one.
+            inline_bytes_max: 8,
         }
     }
 
@@ -192,8 +239,10 @@ impl Edge {
 
     /// With a bound on the bytes of records in memory.
     pub fn open_bounded(&self, drive: Drive, index_bytes_max: u64) -> Core {
-        let mut options = CoreOptions::new(CLUSTER, anchor(), PathBuf::from("edge"));
+        let mut options = CoreOptions::new(CLUSTER, self.anchor, PathBuf::from("edge"));
         options.index_bytes_max = index_bytes_max;
+        options.inline_bytes_max = self.inline_bytes_max;
+        options.mark_every = 4;
         options.drive = drive;
         options.segment_bytes = self.segment_bytes;
         options.snapshot_every_bytes = self.snapshot_every_bytes;

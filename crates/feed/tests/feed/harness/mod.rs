@@ -6,11 +6,14 @@ mod links;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use feed::{Acks, AcksOptions, Anchor, Handover, Inline, NoHandover, Publisher, PublisherOptions, PublisherParts, SigningKey};
+use feed::{
+    Acks, AcksOptions, Anchor, Handover, Inline, NoHandover, Publisher, PublisherOptions, PublisherParts, SigningKey, sign_signer_set,
+};
 use seams::sim::{ManualClock, SimEntropy};
 use state::{
-    Change, ChangeSet, CheckpointStatement, Key, Propagated, SealStatement, Signed, State, TypedKey,
-    record::{HeadRecord, MemberKey, NodeRecord, NodeRole, SettingsRecord, SignerSetRecord},
+    Beginning, Change, ChangeSet, CheckpointStatement, Key, NewNode, Propagated, SealStatement, Signed, SignedGeneration, State, TypedKey,
+    begin_generation,
+    record::{HeadRecord, MemberKey, NodeRecord, NodeRole, RecoveryRecord, SettingsRecord, SignerSetRecord},
 };
 use types::{ChainId, ClusterId, Generation, Hash, LogIndex, NodeId, NodeName, Position, Revision, SecretId, UnixMillis, ValueId};
 use wire::internal::{self as proto, SubscribeDown, subscribe_down::Message};
@@ -35,9 +38,27 @@ pub fn other_key() -> SigningKey {
     SigningKey::generate(&SimEntropy::new(43))
 }
 
+/// The key that a control node signs with.
+pub fn key_of(node: NodeId) -> SigningKey {
+    if node == CONTROL { signing_key() } else { SigningKey::generate(&SimEntropy::new(1000 + node.get())) }
+}
+
+/// The offline recovery key.
+pub fn recovery_key() -> SigningKey {
+    SigningKey::generate(&SimEntropy::new(44))
+}
+
 pub fn first_set() -> SignerSetRecord {
     let keys = vec![MemberKey { node: CONTROL, key: signing_key().public() }];
     SignerSetRecord { version: 1, threshold: 1, keys, signatures: Vec::new() }
+}
+
+/// A set of these nodes, signed by others.
+pub fn set_of(version: u32, members: &[NodeId], by: &[NodeId]) -> SignerSetRecord {
+    let keys = members.iter().map(|node| MemberKey { node: *node, key: key_of(*node).public() }).collect();
+    let mut set = SignerSetRecord { version, threshold: 1, keys, signatures: Vec::new() };
+    set.signatures = by.iter().map(|node| sign_signer_set(&key_of(*node), *node, CLUSTER, &set)).collect();
+    set
 }
 
 pub fn anchor() -> Anchor {
@@ -65,9 +86,20 @@ fn node(name: &str, role: NodeRole) -> NodeRecord {
         public_key: vec![1],
         envelope_key: vec![],
         labels: BTreeMap::new(),
+        address: None,
+        feature_level: types::FeatureLevel::new(1),
         created: UnixMillis::new(START_MS),
         revoked: None,
     }
+}
+
+fn record(key: TypedKey, value: Bytes) -> Change {
+    Change { key: key.encode(), value: Some(value) }
+}
+
+/// The record of a further control node.
+pub fn control_node(id: NodeId) -> NodeRecord {
+    NodeRecord { public_key: vec![id.get() as u8], ..node(&format!("control-{id}"), NodeRole::Control) }
 }
 
 /// The chain as the control plane makes it.
@@ -80,6 +112,10 @@ pub struct Plane {
     pub history: Vec<Propagated>,
     /// The revision and time of each tick.
     pub ticks: Vec<(u64, u64)>,
+    /// The control node that publishes.
+    pub node: NodeId,
+    /// What published before the control plane was recovered.
+    pub replaced: Option<Arc<Publisher>>,
 }
 
 /// Small sizes, so that few records make several batches and chunks.
@@ -102,8 +138,16 @@ impl Plane {
         let clock = Arc::new(ManualClock::at(UnixMillis::new(START_MS)));
         let state = State::empty();
         let publisher = publisher(&clock, options, &state, Arc::new(NoHandover));
-        let mut plane = Self { clock, publisher, state, sets: Vec::new(), history: vec![Propagated::empty()], ticks: Vec::new() };
-        let record = |key: TypedKey, value: Bytes| Change { key: key.encode(), value: Some(value) };
+        let mut plane = Self {
+            clock,
+            publisher,
+            state,
+            sets: Vec::new(),
+            history: vec![Propagated::empty()],
+            ticks: Vec::new(),
+            node: CONTROL,
+            replaced: None,
+        };
         plane.commit(vec![
             record(TypedKey::Settings, SettingsRecord::defaults(CLUSTER).encode()),
             record(TypedKey::SignerSet { version: 1 }, first_set().encode()),
@@ -115,7 +159,70 @@ impl Plane {
 
     /// A new process of the control node, with an empty window.
     pub fn restart(&mut self, options: PublisherOptions) {
+        let options = PublisherOptions { node: self.node, ..options };
         self.publisher = publisher(&self.clock, options, &self.state, Arc::new(NoHandover));
+    }
+
+    /// Another control node publishes from here on, with an empty window.
+    pub fn publish_by(&mut self, node: NodeId) {
+        self.node = node;
+        self.restart(PublisherOptions { node, ..options() });
+    }
+
+    /// Adopts the next signer set, of these nodes and signed by others; nodes that are new are registered.
+    pub fn adopt(&mut self, members: &[NodeId], by: &[NodeId]) {
+        let settings = self.propagated().settings().unwrap().unwrap();
+        let set = set_of(settings.signer_set + 1, members, by);
+        let version = set.version;
+        let mut changes = vec![
+            record(TypedKey::SignerSet { version }, set.encode()),
+            record(TypedKey::Settings, SettingsRecord { signer_set: version, ..settings }.encode()),
+        ];
+        let new = members.iter().filter(|node| self.propagated().node(**node).unwrap().is_none());
+        changes.extend(new.map(|node| record(TypedKey::Node { node: *node }, control_node(*node).encode())));
+        self.commit(changes);
+    }
+
+    /// Lets the state name the recovery key.
+    pub fn name_recovery_key(&mut self, key: &SigningKey) {
+        let recovery = RecoveryRecord { signing_key: key.public(), envelope_key: vec![] };
+        self.commit(vec![record(TypedKey::Recovery, recovery.encode())]);
+    }
+
+    /// The control plane is restored from its snapshot of a revision, by another node and in a new generation, which the recovery key
+    /// signs. What `restored` answers is the statement; the new plane's first revision is the one after `above`.
+    pub fn recover(&mut self, revision: u64, above: u64, node: NodeId, recovery: &SigningKey) -> SignedGeneration {
+        let restored = state_of(&self.history[revision as usize]);
+        let beginning = Beginning {
+            time: UnixMillis::new(self.clock_ms()),
+            above: Revision::new(above),
+            nodes: vec![NewNode {
+                id: node,
+                name: NodeName::new(format!("control-{node}")).unwrap(),
+                role: NodeRole::Control,
+                public_key: vec![node.get() as u8],
+                envelope_key: vec![],
+                labels: BTreeMap::new(),
+                address: None,
+                feature_level: types::FeatureLevel::new(1),
+            }],
+            remove: vec![CONTROL],
+            signers: vec![MemberKey { node, key: key_of(node).public() }],
+            threshold: 1,
+            writes: vec![],
+        };
+        let begun = begin_generation(&restored, &beginning, |bytes| recovery.sign_bytes(bytes)).unwrap();
+        self.state = begun.state;
+        // Revisions that no history has are none that a test asks for.
+        let last = self.propagated().position().revision.get() as usize;
+        let (padding, set) = (self.history[revision as usize].clone(), self.sets[0].clone());
+        self.history.resize(last, padding);
+        self.history.push(self.propagated().clone());
+        self.sets.resize(last - 2, set);
+        self.sets.extend(begun.sets);
+        self.replaced = Some(self.publisher.clone());
+        self.publish_by(node);
+        begun.signed
     }
 
     /// As [`Plane::restart`], on a copy that was made at an earlier revision: what came after it never was.
@@ -124,6 +231,20 @@ impl Plane {
         self.history.truncate(revision as usize + 1);
         self.state = state_of(&self.history[revision as usize]);
         self.restart(options);
+    }
+
+    /// Another control node, which has applied the chain up to a revision.
+    pub fn lagging(&self, revision: u64) -> Arc<Publisher> {
+        let options = PublisherOptions { node: self.node, ..options() };
+        publisher(&self.clock, options, &state_of(&self.history[revision as usize]), Arc::new(NoHandover))
+    }
+
+    /// It applies what it lacks.
+    pub fn catch_up(&self, publisher: &Publisher) {
+        for set in &self.sets[publisher.head().revision.get() as usize..] {
+            let state = state_of(&self.history[set.position().revision.get() as usize]);
+            publisher.applied(std::slice::from_ref(set), &state);
+        }
     }
 
     /// As [`Plane::restart`], with envelopes to hand over.
@@ -187,7 +308,8 @@ impl Plane {
     }
 
     pub fn seal(&self) -> Signed<SealStatement> {
-        self.seal_by(&signing_key(), 1)
+        let set = self.propagated().settings().unwrap().unwrap().signer_set;
+        key_of(self.node).sign(self.propagated().seal_statement(CLUSTER), self.node, set)
     }
 
     pub fn seal_by(&self, key: &SigningKey, set: u32) -> Signed<SealStatement> {
@@ -217,11 +339,13 @@ fn publisher(clock: &Arc<ManualClock>, options: PublisherOptions, state: &State,
         handover,
         acks: Acks::new(AcksOptions::default(), clock.clone()),
     };
-    Publisher::new(options, signing_key(), parts, state)
+    let key = key_of(options.node);
+    Publisher::new(options, key, parts, state)
 }
 
 pub fn next_set(state: &Propagated, time: u64, changes: Vec<Change>) -> ChangeSet {
-    let position = at(state.position().revision.get() + 1);
+    let generation = state.generation().max(Generation::new(1));
+    let position = Position::new(generation, Revision::new(state.position().revision.get() + 1));
     ChangeSet::new(ChainId::new(0), position, UnixMillis::new(time), state.chain_hash(), changes)
 }
 
@@ -237,7 +361,7 @@ fn state_of(propagated: &Propagated) -> State {
         changed: head.time,
         state_root: propagated.state_root(),
     };
-    let records = propagated.records().map(|(key, value)| (key.clone(), value.clone()));
+    let records = propagated.records().map(|(key, content)| (key.clone(), content.bytes(key).unwrap()));
     State::from_records(records.chain([(TypedKey::Head.encode(), record.encode())])).unwrap()
 }
 

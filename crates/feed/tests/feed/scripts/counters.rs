@@ -14,13 +14,14 @@ use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, Share
 use super::Failure;
 
 /// What is told of when it moves.
-const TOLD: [&str; 8] = [
+const TOLD: [&str; 9] = [
     "refused_total",
     "subscribers_refused_total",
     "damaged_total",
     "went_back_total",
     "duplicate_streams_total",
     "forks_total",
+    "generations_refused_total",
     "checkpoints_unsigned_total",
     "table_rebuilds_total",
 ];

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use feed::Cut;
-use state::{ChangeSet, CheckpointStatement, SealStatement, Signed};
-use types::{ChainId, ClusterId, Hash, NodeId, UnixMillis};
-use wire::internal::{SnapshotChunk, SnapshotEnd, SubscribeDown, subscribe_down::Message};
+use state::{ChangeSet, CheckpointStatement, SealStatement, Signed, SignedGeneration, Statement};
+use types::{ChainId, ClusterId, Hash, NodeId, Position, Revision, UnixMillis};
+use wire::internal::{GenerationBegun, SnapshotChunk, SnapshotEnd, SubscribeDown, subscribe_down::Message};
 
 use super::{Args, Failure};
-use crate::harness::{CONTROL, Plane, START_MS, batch, checkpoint, down, other_key, put, signing_key};
+use crate::harness::{CONTROL, Plane, START_MS, batch, checkpoint, down, key_of, other_key, put, recovery_key, signing_key};
 
 const WRONG: Hash = Hash::from_bytes([7; 32]);
 
@@ -19,6 +19,7 @@ pub(super) fn make(plane: &Plane, held: u64, what: &str, args: &mut Args<'_>) ->
     match what {
         "checkpoint" => Ok(vec![checkpoint(&checkpoint_of(plane, held, args)?)]),
         "snapshot" => snapshot_of(plane, held, args),
+        "generation" => generation_of(plane, args),
         "refusal" => {
             let refused = wire::internal::Refused { message: "because".into(), ..Default::default() };
             Ok(vec![down(Message::Refused(refused))])
@@ -59,6 +60,7 @@ fn batch_of(plane: &Plane, held: usize, what: &str) -> Result<SubscribeDown, Fai
         }
         "other-key" => batch(rest, Some(&other_key().sign(good.statement, CONTROL, 1))),
         "stranger" => batch(rest, Some(&other_key().sign(good.statement, NodeId::new(99), 1))),
+        "removed-signer" => batch(rest, Some(&signing_key().sign(good.statement, CONTROL, good.signer_set))),
         "other-signer-set" => batch(rest, Some(&signing_key().sign(good.statement, CONTROL, 2))),
         "other-cluster" => resealed(|statement| statement.cluster = ClusterId::from_bytes([1; 16])),
         "other-chain-hash" => resealed(|statement| statement.chain_hash = WRONG),
@@ -73,6 +75,33 @@ fn batch_of(plane: &Plane, held: usize, what: &str) -> Result<SubscribeDown, Fai
         }
         other => return Err(format!("nothing to send by the name of {other}").into()),
     })
+}
+
+/// `generation [WRONG]`: the statement of control's own.
+fn generation_of(plane: &Plane, args: &mut Args<'_>) -> Result<Vec<SubscribeDown>, Failure> {
+    let generation = plane.propagated().generation();
+    let record = plane.propagated().generation_begun(generation)?.ok_or("control's generation has no statement")?;
+    let mut signed = SignedGeneration::decode(&record.signed)?;
+    let wrong = args.0.next_pos().map(|argument| argument.value.as_str());
+    let key = match wrong {
+        Some("by-other-key") => other_key(),
+        // What a control node signs with is not what a generation is signed with.
+        Some("by-a-signer") => key_of(plane.node),
+        _ => recovery_key(),
+    };
+    match wrong {
+        None | Some("by-other-key" | "by-a-signer") => {}
+        Some("of-other-cluster") => signed.statement.cluster = ClusterId::from_bytes([1; 16]),
+        Some("below") => signed.statement.begins = Position::new(generation, Revision::new(2)),
+        Some("with-other-signers") => signed.statement.signer_set_hash = WRONG,
+        Some("changed") => {}
+        Some(other) => return Err(format!("no such generation: {other}").into()),
+    }
+    signed.signature = key.sign_bytes(&signed.statement.signing_bytes());
+    if wrong == Some("changed") {
+        signed.statement.begins = Position::new(generation, Revision::new(7777));
+    }
+    Ok(vec![down(Message::Generation(GenerationBegun { signed_encoded: signed.encode() }))])
 }
 
 /// `checkpoint [time=MS] [of=REVISION] [WRONG]`; the time is reckoned from the start.

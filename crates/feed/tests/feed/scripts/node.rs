@@ -13,11 +13,11 @@ use tokio::{
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
-use types::{NodeId, UnixMillis};
+use types::{Generation, NodeId, Position, Revision, UnixMillis};
 use wire::internal::{Hello, SubscribeDown, SubscribeUp, subscribe_up::Message as Up};
 
 use super::{Args, Failure, words};
-use crate::harness::{CLUSTER, Edge, at, line, served};
+use crate::harness::{CLUSTER, Edge, line, served};
 
 type EdgeLink = Link<SubscribeUp, SubscribeDown>;
 
@@ -219,6 +219,7 @@ impl Node {
                 self.machine.remove_files("edge");
                 self.machine.table.clear();
             }
+            "past" => self.machine.remove_files("edge/past"),
             other => return Err(format!("no such part: {other}").into()),
         }
         Ok(())
@@ -319,8 +320,9 @@ impl Node {
         let snapshots: Vec<String> = files.iter().filter_map(|path| path.file_stem()).map(|stem| stem.to_string_lossy().into()).collect();
         for (verb, these, not) in [("writes", &snapshots, &self.told.snapshots), ("removes", &self.told.snapshots, &snapshots)] {
             for order in these.iter().filter(|order| !not.contains(order)) {
-                let revision = u128::from_str_radix(order, 16)? as u64;
-                writeln!(out, "{name} {verb} its snapshot file of {}", at(revision))?;
+                let order = u128::from_str_radix(order, 16)?;
+                let position = Position::new(Generation::new((order >> 64) as u32), Revision::new(order as u64));
+                writeln!(out, "{name} {verb} its snapshot file of {position}")?;
             }
         }
         self.told.snapshots = snapshots;

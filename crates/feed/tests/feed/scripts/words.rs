@@ -33,7 +33,8 @@ pub(super) fn up(message: &SubscribeUp) -> String {
                 let at = position(resume.position);
                 format!(", and of the snapshot of {at} the chunks before {}", resume.next_chunk)
             });
-            format!("hello, holds {holds}{}", resumes.unwrap_or_default())
+            let passed = hello.marks.last().map(|mark| format!(", passed {}", position(mark.position)));
+            format!("hello, holds {holds}{}{}", passed.unwrap_or_default(), resumes.unwrap_or_default())
         }
         Some(Up::Ack(ack)) => format!("ack {}", position(ack.position)),
         None => "nothing".into(),
@@ -66,12 +67,17 @@ pub(super) fn down(message: &SubscribeDown) -> String {
             Err(_) => "a checkpoint that is none".into(),
         },
         Some(Message::SnapshotBegin(begin)) => {
-            format!("snapshot of {}, chunks {} to {}", position(begin.position), begin.first_chunk, begin.chunks.saturating_sub(1))
+            let marks = begin.marks.last().map(|mark| format!(", after {}", position(mark.position))).unwrap_or_default();
+            format!("snapshot of {}{marks}, chunks {} to {}", position(begin.position), begin.first_chunk, begin.chunks.saturating_sub(1))
         }
         Some(Message::SnapshotChunk(chunk)) => format!("chunk {}, {} buckets", chunk.index, chunk.proof.len() / 2),
         Some(Message::SnapshotEnd(_)) => "end of the snapshot".into(),
         Some(Message::Envelopes(envelopes)) => format!("{} envelopes", envelopes.envelopes.len()),
         Some(Message::AckWanted(_)) => "a signed ack is wanted".into(),
+        Some(Message::Generation(begun)) => match state::SignedGeneration::decode(&begun.signed_encoded) {
+            Ok(signed) => format!("generation begins at {}, restored at {}", signed.statement.begins, signed.statement.restored),
+            Err(_) => "a generation that is none".into(),
+        },
         Some(Message::Refused(refused)) => {
             let wait =
                 if refused.retry_after_ms > 0 { format!(", stay away for {}s", refused.retry_after_ms / 1000) } else { String::new() };
