@@ -10,7 +10,7 @@ use seams::{Table, TableError};
 
 use super::{
     SledOptions, SledTable, failed,
-    sled::{beside, live_bytes_of, remove_folder, sync_parent},
+    sled::{beside, live_bytes_of, remove_folder, sync_parent, wait_until_free},
 };
 
 /// After so many openings that did not end, because the process died in them, the folder is moved aside.
@@ -94,6 +94,8 @@ enum Opening {
 }
 
 fn open_and_scan(folder: &Path, options: SledOptions, visit: &mut Visit<'_>) -> Result<SledTable, Opening> {
+    // This process may have dropped the table a moment ago, and its writer is still at it.
+    let _ = wait_until_free(folder);
     match super::sled::is_held(folder) {
         Ok(false) => {}
         Ok(true) => return Err(Opening::Held(failed("open", format!("another process holds {}", folder.display())))),
