@@ -49,7 +49,7 @@ pub(crate) struct Checks {
 pub(crate) async fn bring_up(core: &Arc<Core>, parts: Parts) -> Result<(), ControlError> {
     let Parts { config, root, signing_key, register, checks } = parts;
     let Checks { member, replayed, unlocked, serving } = checks;
-    core.tasks.spawn("watch the membership", Box::pin(watch_membership(core.clone(), member)));
+    core.tasks.spawn("watch the membership", Box::pin(watch_membership(core.clone(), member.clone())));
     loop {
         match core.consensus.recovered().await {
             Ok(()) => break,
@@ -58,6 +58,9 @@ pub(crate) async fn bring_up(core: &Arc<Core>, parts: Parts) -> Result<(), Contr
         }
     }
     replayed.ready();
+    if core.consensus.membership().holds(core.node) {
+        member.ready();
+    }
     match core.consensus.local().settings().map_err(UnlockError::Read)? {
         Some(settings) if settings.cluster != core.cluster => {
             let path = config.node.data_dir.clone();
@@ -88,7 +91,15 @@ pub(crate) async fn bring_up(core: &Arc<Core>, parts: Parts) -> Result<(), Contr
     }
     // The root key was needed for unlocking only (P10).
     drop(root);
-    bootstrap::register(core, &register).await?;
+    while let Err(error) = bootstrap::register(core, &register).await {
+        // With others the log may have no leader at the moment; alone, nothing changes by waiting.
+        if core.consensus.membership().voters.len() < 2 {
+            return Err(error.into());
+        }
+        tracing::warn!(error = &error as &dyn std::error::Error, "nodes that the configuration names are not registered yet; trying again");
+        serving.not_ready("the log does not take the registration of nodes: the log of this node says why");
+        core.clock.sleep(LOOK_EVERY).await;
+    }
     bootstrap::tell_own(core).await;
     core.publisher.acks().expect(edges(&core.consensus.local())?);
     let file = config.node.data_dir.join("marks");
@@ -109,9 +120,13 @@ async fn watch_membership(core: Arc<Core>, check: Check) {
     let mut was_member = false;
     loop {
         let (name, address) = (&core.name, &core.advertised);
-        if core.consensus.membership().holds(core.node) {
+        let members = core.consensus.membership();
+        if let Some(known) = members.address(core.node) {
             check.ready();
             was_member = true;
+            if known != address {
+                tell_address(&core, known).await;
+            }
         } else if was_member {
             check.not_ready("removed from the cluster: stop it, and delete its data before it joins again under a new identity");
         } else {
@@ -124,6 +139,14 @@ async fn watch_membership(core: Arc<Core>, check: Check) {
             () = cancelled.cancelled() => return,
             () = core.clock.sleep(LOOK_EVERY) => {}
         }
+    }
+}
+
+/// This node is reached elsewhere than the members think: it tells them, through whichever of them leads.
+async fn tell_address(core: &Core, known: &str) {
+    match core.consensus.add_learner(core.node, core.advertised.clone()).await {
+        Ok(()) => tracing::info!(known, address = core.advertised, "told the members where this node is reached now"),
+        Err(error) => tracing::warn!(known, address = core.advertised, %error, "the members do not know where this node is reached"),
     }
 }
 

@@ -76,9 +76,7 @@ impl Call {
 
 fn credential<M>(core: &Core, request: &Request<M>, peer: Option<&Peer>) -> Credential {
     if let Some(header) = request.metadata().get("authorization") {
-        let bearer = header.to_str().ok().and_then(|text| text.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-        let token = bearer.and_then(|(_, token)| seal::OperatorToken::parse(token.trim()).ok());
-        return token.map_or(Credential::Malformed, |token| Credential::Token(token.hash()));
+        return header.to_str().ok().and_then(token_hash).map_or(Credential::Malformed, Credential::Token);
     }
     let certificate = peer.and_then(Peer::certificate).filter(|certificate| certificate.identity.cluster() == core.cluster);
     // Asked at each call: a connection may outlive the certificate that opened it.
@@ -89,6 +87,16 @@ fn credential<M>(core: &Core, request: &Request<M>, peer: Option<&Peer>) -> Cred
         Some((node, public_key)) => Credential::Node { node, public_key },
         None => Credential::None,
     }
+}
+
+/// The hash of the token in an `authorization` header, if one is there.
+pub(crate) fn bearer_hash(header: &http::HeaderValue) -> Option<[u8; 32]> {
+    header.to_str().ok().and_then(token_hash)
+}
+
+fn token_hash(header: &str) -> Option<[u8; 32]> {
+    let (_, token) = header.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))?;
+    seal::OperatorToken::parse(token.trim()).ok().map(|token| token.hash())
 }
 
 /// A message that asks for a change, and may carry the id by which a retry is known.

@@ -25,6 +25,9 @@ use crate::{
     watermarks::Standings,
 };
 
+/// How long a look at a node's own view waits for the newest state.
+const NEWEST_WITHIN: Duration = Duration::from_secs(1);
+
 /// The parts of a control node that operations share.
 pub(crate) struct Core {
     pub(crate) cluster: ClusterId,
@@ -83,9 +86,9 @@ impl Core {
         some_credential(call)?;
         let on = |state: &State| find(state, &Caller::identify(state, call, self.clock.wall())?);
         match on(&self.consensus.local()) {
-            Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::Unauthenticated | ErrorKind::Denied) => {
-                on(&self.newest().await?)
-            }
+            // Nothing is refused by a state that may be behind, but what is wrong in itself: a stranger to it may be known by now, and one
+            // that it knows may be revoked, and must not learn what this node holds.
+            Err(error) if !matches!(error.kind, ErrorKind::InvalidArgument | ErrorKind::TooLarge) => on(&self.newest().await?),
             found => found,
         }
     }
@@ -101,6 +104,25 @@ impl Core {
         read(&state, &Caller::identify(&state, call, self.clock.wall())?)
     }
 
+    /// Identifies the caller for a look at what this node itself knows: on the newest state, and where there is none to be had soon, as
+    /// without a majority, on what this node last heard, as long as an edge would serve by it.
+    pub(crate) async fn identify_here(&self, call: &Call) -> Result<(Caller, State), PublicError> {
+        some_credential(call)?;
+        let newest = tokio::select! {
+            biased;
+            newest = self.newest() => newest.ok(),
+            () = self.clock.sleep(NEWEST_WITHIN) => None,
+        };
+        let state = newest.unwrap_or_else(|| self.consensus.local());
+        let offline = state.settings().map_err(error::damaged)?.and_then(|settings| settings.edge_offline_max_ms);
+        let age = self.clock.wall().since(state.last_time());
+        if offline.is_some_and(|offline| age.as_millis() > u128::from(offline)) {
+            let message = "this node has heard nothing of the cluster for longer than a credential may be believed: ask another";
+            return Err(PublicError::new(ErrorKind::Unavailable, message));
+        }
+        Ok((Caller::identify(&state, call, self.clock.wall())?, state))
+    }
+
     /// The newest state, or the refusal of a node that cannot know it.
     pub(crate) async fn newest(&self) -> Result<State, PublicError> {
         self.consensus.linearizable().await.map_err(error::not_read)
@@ -111,6 +133,8 @@ impl Core {
         let Some(sent) = &call.sent else { return Ok(None) };
         let recorded = self.find(call, |state, caller| state.request(caller.owner(), sent.id).map_err(error::damaged)).await?;
         let Some(recorded) = recorded else { return Ok(None) };
+        // This is an answer, and no command after it is judged by `apply`: the caller has to be one still.
+        self.read(call, |_, _| Ok(())).await?;
         if self.fingerprint_like(&recorded.fingerprint, sent)? != Some(recorded.fingerprint) {
             return Err(PublicError::new(
                 ErrorKind::RequestReused,

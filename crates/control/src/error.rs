@@ -62,8 +62,16 @@ pub(crate) fn not_sealed(error: &SealError) -> PublicError {
 
 /// A record of this node's own state that cannot be read: damage, which the log names and the caller does not see.
 pub(crate) fn damaged(error: state::ReadError) -> PublicError {
-    tracing::error!(key = ?error.key, cause = %error.source, "a record of the state cannot be read; replace this node from its peers");
-    PublicError::new(ErrorKind::Internal, "a record of this node's state is damaged; its log names the record")
+    match &error {
+        state::ReadError::Format { source, .. } => {
+            tracing::error!(%error, cause = %source, "a record of the state cannot be read; replace this node from its peers");
+            PublicError::new(ErrorKind::Internal, "a record of this node's state is damaged; its log names the record")
+        }
+        state::ReadError::Unreadable { source, .. } => {
+            tracing::warn!(%error, cause = %source, "a large value cannot be read now");
+            PublicError::new(ErrorKind::Unavailable, "a value cannot be read from this node's disk now; ask another node")
+        }
+    }
 }
 
 /// A reply of another kind than the command asks for: a defect, which the log names.

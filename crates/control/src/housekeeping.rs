@@ -1,4 +1,5 @@
-//! Work that a command left for later, a bounded step at a time: clearing what a deleted store or secret held.
+//! Work that a command left for later, a bounded step at a time: clearing what a deleted store or secret held. And what a node says of
+//! itself: which feature level it knows, when the registry knows it otherwise.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,7 +19,8 @@ pub(crate) async fn run(core: Arc<Core>) {
             () = cancelled.cancelled() => return,
             () = core.clock.sleep(EVERY) => {}
         }
-        // Only the leader proposes; a follower would be told to go there.
+        report_level(&core).await;
+        // Only the leader takes steps: two that do the same would only fill the log.
         if core.consensus.status().leader != Some(core.node) {
             continue;
         }
@@ -30,5 +32,16 @@ pub(crate) async fn run(core: Arc<Core>) {
                 break;
             }
         }
+    }
+}
+
+/// A build that was replaced, or a level that the operator holds, is reported once. A node that is not registered has nothing to say.
+async fn report_level(core: &Core) {
+    let record = core.consensus.local().node(core.node).ok().flatten();
+    let Some(record) = record.filter(|record| record.revoked.is_none() && record.feature_level != core.level_max) else { return };
+    let (node, feature_level) = (core.node, core.level_max);
+    let update = CommandBody::UpdateNode { node, address: record.address, feature_level };
+    if let Err(error) = core.propose(&own_call(core), Principal::Node { node }, update).await {
+        tracing::debug!(kind = error.kind.name(), reason = error.message, "the feature level was not reported; it is tried again");
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use runtime::{config::ControlConfig, telemetry::Metrics};
 use seams::{Clock, Disk, Entropy};
-use types::{NodeId, Position};
+use types::{FeatureLevel, NodeId, Position};
 
 /// Hears of positions at the moment something becomes of them, on the thread where it does: for measuring. Must return at once.
 pub trait Observer: Send + Sync + 'static {
@@ -29,6 +29,8 @@ pub struct ControlOptions {
     pub metrics: Metrics,
     /// Who measures; nobody in production.
     pub observer: Option<Arc<dyn Observer>>,
+    /// The feature level up to which this node goes along, at most the build's; none: as the environment says ([`runtime::feature_level_max`]).
+    pub level_max: Option<FeatureLevel>,
 }
 
 impl ControlOptions {
@@ -41,6 +43,7 @@ impl ControlOptions {
             disk: Arc::new(runtime::RealDisk),
             metrics,
             observer: None,
+            level_max: None,
         }
     }
 }

@@ -14,7 +14,7 @@ use wire::{
 
 use crate::{
     core::Core,
-    door::{self, Door, Opened},
+    door::{self, CatchUp, Door, Opened},
     enrol::EnrolService,
     peers::RaftService,
     services::{FeedService, Services},
@@ -63,6 +63,7 @@ pub(crate) async fn serve(
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(limits.streams_max)
         .max_connection_age(limits.connection_age_max)
+        .layer(CatchUp::new(core.clone()))
         .add_service(InterceptedService::new(v1::accounts_server::AccountsServer::new(services.clone()), door.clone()))
         .add_service(InterceptedService::new(v1::stores_server::StoresServer::new(services.clone()), door.clone()))
         .add_service(InterceptedService::new(secrets, door.clone()))

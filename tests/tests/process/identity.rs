@@ -173,7 +173,7 @@ async fn feed_is_for_registered_nodes_with_their_own_key() {
 async fn subscribe(channel: Channel, cluster: &Cluster, node: u64) -> Result<String, PublicError> {
     use wire::internal::subscribe_down::Message;
     let id: ClusterId = cluster.control_config().node.cluster.unwrap();
-    let hello = Hello { cluster: id.as_bytes().to_vec().into(), node, feature_level: 1, ..Default::default() };
+    let hello = Hello { cluster: id.as_bytes().to_vec().into(), node, feature_level: state::FEATURE_LEVEL_MAX.get(), ..Default::default() };
     let up = SubscribeUp { message: Some(subscribe_up::Message::Hello(hello)) };
     let answer = FeedClient::new(channel).subscribe(iter([up])).await.map_err(|status| PublicError::from_status(&status))?;
     let first = answer.into_inner().message().await.map_err(|status| PublicError::from_status(&status))?;

@@ -1,6 +1,6 @@
 //! `Accounts`.
 
-use state::{CommandBody, GrantScope, Operation, ReplyBody, State};
+use state::{CommandBody, CommandKind, GrantScope, Operation, ReplyBody, State};
 use tonic::{Request, Response, Status, async_trait};
 use types::AccountId;
 use wire::{
@@ -103,6 +103,10 @@ impl v1::accounts_server::Accounts for Services {
             let plan = |state: &State, caller: &Caller| {
                 let account = resolve::account(state, caller, target.as_ref())?;
                 caller.require(Operation::SetQuota, GrantScope::Account(account))?;
+                if state.feature_level().map_err(damaged)? >= CommandKind::EditQuota.level() {
+                    return Ok(CommandBody::EditQuota { account, stores, secrets, value_bytes });
+                }
+                // Before level 2 a quota is set as a whole: of two changes at the same moment the later one stands.
                 let mut quota = state.quota(account).map_err(damaged)?;
                 quota.stores = stores.unwrap_or(quota.stores);
                 quota.secrets = secrets.unwrap_or(quota.secrets);
@@ -110,7 +114,9 @@ impl v1::accounts_server::Accounts for Services {
                 Ok(CommandBody::SetQuota { account, quota: Some(quota) })
             };
             let (body, _) = write::plain(&core, &call, plan).await?;
-            let Some(CommandBody::SetQuota { account, .. }) = body else { return Ok(v1::SetQuotaReply { quota: None }) };
+            let Some(CommandBody::SetQuota { account, .. } | CommandBody::EditQuota { account, .. }) = body else {
+                return Ok(v1::SetQuotaReply { quota: None });
+            };
             Ok(v1::SetQuotaReply { quota: Some(quota(&core.consensus.local(), account)?) })
         })
         .await

@@ -3,7 +3,7 @@
 use std::{
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
 
@@ -17,16 +17,17 @@ use runtime::{
     config::ControlConfig,
     dev_pki::DevPki,
     telemetry::{Metrics, init_metrics},
-    tls::PeerCertificate,
+    tls::{ClientTls, Expect, PeerCertificate},
 };
 use seal::{FileRoot, NodeKeyPair, OperatorToken, RecoveryKey};
 use seams::{Clock, Disk};
 use state::{Command, CommandBody, NewNode, Origin, Principal, record::NodeRole};
 use store::{Drive, SledOptions};
+use tonic::transport::Channel;
 use types::{ClusterId, FeatureLevel, NodeId};
 use wire::v1;
 
-const CLUSTER: ClusterId = ClusterId::from_bytes([0xc3; 16]);
+pub(crate) const CLUSTER: ClusterId = ClusterId::from_bytes([0xc3; 16]);
 /// How long anything may take before a test gives up.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// The account that the tests work in.
@@ -44,18 +45,34 @@ pub(crate) struct Ground {
     pki: DevPki,
     /// Where each node listens, by its number.
     ports: Vec<SocketAddr>,
+    /// The feature level at which nodes that are started are held, as an older build would be.
+    level: Mutex<Option<FeatureLevel>>,
 }
 
 impl Ground {
     /// Founds a cluster at node 1 and registers as many nodes as asked for.
     pub(crate) async fn new(nodes: u64) -> Self {
+        Self::begun(nodes, None).await
+    }
+
+    /// As [`Ground::new`], by nodes that know a feature level only.
+    pub(crate) async fn held(nodes: u64, level: u32) -> Self {
+        Self::begun(nodes, Some(FeatureLevel::new(level))).await
+    }
+
+    /// At which level nodes are held that are started from now on.
+    pub(crate) fn hold(&self, level: Option<u32>) {
+        *self.level.lock().unwrap() = level.map(FeatureLevel::new);
+    }
+
+    async fn begun(nodes: u64, level: Option<FeatureLevel>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let pki = DevPki::ensure(&folder.path().join("pki"), CLUSTER, RealClock::new().wall()).unwrap();
         FileRoot::create(&RealDisk, &OsEntropy, &folder.path().join("root.key")).unwrap();
         // Held open together, so that the system gives different ones.
         let held: Vec<_> = (0..nodes).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let ports = held.iter().map(|listener| listener.local_addr().unwrap()).collect();
-        let ground = Self { folder, pki, ports };
+        let ground = Self { folder, pki, ports, level: Mutex::new(level) };
         for node in 1..=nodes {
             ground.prepare(node);
         }
@@ -107,6 +124,38 @@ impl Ground {
 
     /// What enrolment does: nodes 2 and up enter the registry. Node 1 must not run.
     async fn register(&self, nodes: u64) {
+        let new = |node: u64| {
+            let key = NodeKeyPair::from_file_bytes(&runtime::read_secret_file(&self.at(node, "node.key")).unwrap()).unwrap();
+            NewNode {
+                name: format!("control-{node}").parse().unwrap(),
+                role: NodeRole::Control,
+                envelope_key: key.public().encode(),
+                address: Some(self.ports[node as usize - 1].to_string()),
+                ..self.new_edge(node)
+            }
+        };
+        self.enter((2..=nodes).map(new).collect()).await;
+    }
+
+    /// Edges enter the registry. Node 1 must not run.
+    pub(crate) async fn register_edges(&self, edges: &[u64]) {
+        self.enter(edges.iter().map(|edge| self.new_edge(*edge)).collect()).await;
+    }
+
+    fn new_edge(&self, node: u64) -> NewNode {
+        NewNode {
+            id: NodeId::new(node),
+            name: format!("edge-{node}").parse().unwrap(),
+            role: NodeRole::Edge,
+            public_key: self.certificate(node).public_key,
+            envelope_key: NodeKeyPair::generate(&OsEntropy).unwrap().public().encode(),
+            labels: Default::default(),
+            address: None,
+            feature_level: FeatureLevel::new(1),
+        }
+    }
+
+    async fn enter(&self, nodes: Vec<NewNode>) {
         let data = self.at(1, "data");
         let clock: Arc<dyn Clock> = Arc::new(RealClock::new());
         let options = Options {
@@ -124,25 +173,14 @@ impl Ground {
             limits: Limits::default(),
         };
         let log = Consensus::start(options).await.unwrap();
-        for node in 2..=nodes {
-            let key = NodeKeyPair::from_file_bytes(&runtime::read_secret_file(&self.at(node, "node.key")).unwrap()).unwrap();
-            let new = NewNode {
-                id: NodeId::new(node),
-                name: format!("control-{node}").parse().unwrap(),
-                role: NodeRole::Control,
-                public_key: self.certificate(node).public_key,
-                envelope_key: key.public().encode(),
-                labels: Default::default(),
-                address: Some(self.ports[node as usize - 1].to_string()),
-                feature_level: FeatureLevel::new(1),
-            };
+        for node in nodes {
             let command = Command {
                 level: FeatureLevel::new(1),
                 principal: Principal::Operator { token: OperatorToken::parse(&self.token()).unwrap().hash() },
                 stamp: clock.wall(),
                 request: None,
                 origin: Origin::default(),
-                body: CommandBody::RegisterNode { node: new },
+                body: CommandBody::RegisterNode { node },
             };
             log.propose(command).await.unwrap();
         }
@@ -165,11 +203,28 @@ impl Ground {
 
     /// Starts a node: its port is open on return.
     pub(crate) async fn start(&self, node: u64) -> Node {
+        self.try_start(node).await.unwrap()
+    }
+
+    /// The same, or why it did not start, with all causes.
+    pub(crate) async fn try_start(&self, node: u64) -> Result<Node, String> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let options = ControlOptions::new(self.config(node), metrics());
+        let level_max = *self.level.lock().unwrap();
+        let options = ControlOptions { level_max, ..ControlOptions::new(self.config(node), metrics()) };
         let handle = runtime.handle().clone();
-        let control = tokio::task::spawn_blocking(move || handle.block_on(Control::start(options))).await.unwrap().unwrap();
-        Node { control, runtime: Some(runtime) }
+        let control = tokio::task::spawn_blocking(move || handle.block_on(Control::start(options))).await.unwrap();
+        let text = |error: control::ControlError| {
+            let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
+            causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+        };
+        let control = match control {
+            Ok(control) => control,
+            Err(error) => {
+                runtime.shutdown_background();
+                return Err(text(error));
+            }
+        };
+        Ok(Node { control, runtime: Some(runtime) })
     }
 
     /// Starts nodes 1 to 3, all of them voters on return.
@@ -202,6 +257,13 @@ impl Ground {
         let at = nodes.iter().map(|node| self.ports[*node as usize - 1].to_string());
         let config = Config::tls(at, Tls { ca_pem, ..Tls::default() });
         Client::new(config.token(Token::new(self.token()).unwrap()).timeout(PATIENCE)).unwrap()
+    }
+
+    /// A channel to `node` with the certificate of `edge`.
+    pub(crate) fn channel(&self, edge: u64, node: u64) -> Channel {
+        let expect = Expect::Node { cluster: CLUSTER, node: NodeId::new(node) };
+        let tls = ClientTls::load(&self.pki.node(NodeId::new(edge)).unwrap(), expect).unwrap();
+        tls.channel(&self.ports[node as usize - 1].into())
     }
 
     pub(crate) fn data(&self, node: u64) -> PathBuf {
@@ -263,8 +325,12 @@ pub(crate) fn create(name: &str) -> v1::CreateSecretsRequest {
 
 /// Whether a secret is there.
 pub(crate) async fn holds(operator: &Client, name: &str) -> bool {
-    let secret = Some(v1::SecretRef { account: ACCOUNT.into(), store: "default".into(), secret: name.into() });
-    operator.show_secret(v1::ShowSecretRequest { secret }).await.is_ok()
+    operator.show_secret(show(name)).await.is_ok()
+}
+
+/// Asks for a secret of the store `default`.
+pub(crate) fn show(name: &str) -> v1::ShowSecretRequest {
+    v1::ShowSecretRequest { secret: Some(v1::SecretRef { account: ACCOUNT.into(), store: "default".into(), secret: name.into() }) }
 }
 
 /// Removes a folder and all in it.

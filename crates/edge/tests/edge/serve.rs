@@ -160,7 +160,15 @@ async fn edge_is_ready_when_synced_fresh_and_unlocked_and_shows_it() {
     let status = StatusClient::new(unix(&edge)).show(v1::ShowStatusRequest {}).await.unwrap().into_inner();
     assert_eq!((status.position, status.unlocked, status.connected), (Some(position.into()), true, true));
     assert_eq!((status.problems.len(), status.node_name.as_str()), (0, "edge-1"));
+    // A credential that is refused before the state is asked counts too, and the error has a label that the caller can quote.
+    let mut stranger = get(&plane, "API_KEY", None, None);
+    stranger.metadata_mut().insert("authorization", "Bearer cbc_nonsense".parse().unwrap());
+    let refused = LookupClient::new(unix(&edge)).get(stranger).await.unwrap_err();
+    let refused = PublicError::from_status(&refused);
+    assert_eq!(refused.kind, ErrorKind::Unauthenticated);
+    assert!(refused.request_id.starts_with("edge-1-"), "{refused:?}");
     let metrics = until(&edge, "/metrics", "cinnabar_edge_serving{node=\"edge-1\"} 1").await;
+    assert!(metrics.contains("cinnabar_lookups_total{node=\"edge-1\",outcome=\"unauthenticated\"}"), "{metrics}");
     assert!(!metrics.contains("GREETING") && metrics.contains("cinnabar_lookups_total"), "{metrics}");
     edge.shutdown(PATIENCE).await.unwrap();
 }
