@@ -1,6 +1,7 @@
 //! Whole processes: the real binary on real sockets and disks, in temporary folders, driven as its users drive it.
 //!
-//! [`Cluster`] prepares a folder with `cinnabar dev --prepare` and runs a control node and edges from it, each a [`Server`] that
+//! [`Fleet`] grows a cluster as an operator does: founded by a command, joined by token, its nodes reached through cables that can be cut
+//! ([`Net`]), with clients that remember what they saw ([`Writers`], [`Readers`]). [`Cluster`] prepares a folder with `cinnabar dev --prepare` and runs a control node and edges from it, each a [`Server`] that
 //! can be killed, stopped and started again. [`Cli`] runs operator commands as a shell does; [`Operator`] and [`Reader`] are the
 //! typed clients. [`raw`] speaks HTTP/2 by hand, for what no well-behaved client sends.
 //!
@@ -13,6 +14,7 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::print_stderr,
+    clippy::print_stdout,
     reason = "this is a test: it fails where it stands, and says so"
 )]
 
@@ -20,15 +22,21 @@ mod binary;
 mod clients;
 mod cluster;
 mod command;
+mod fleet;
+mod net;
 mod port;
 pub mod raw;
 mod server;
 mod wait;
+mod witness;
 
 pub use binary::binary;
 pub use clients::{CONSUMER, Operator, Reader, STORE, consumer_ref};
 pub use cluster::Cluster;
 pub use command::{Cli, Run};
+pub use fleet::{Extra, Fleet, Role};
+pub use net::Net;
 pub use port::Ports;
 pub use server::{Server, http};
 pub use wait::{PATIENCE, until};
+pub use witness::{Readers, Writers, Written};

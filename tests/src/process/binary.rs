@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-/// The binary of the profile that this test was built with: `target/PROFILE/cinnabar`, beside the test's own folder; or the one that
+/// The binary of the profile that this test was built with: `target/PROFILE/cinnabar`, where this program's own build is; or the one that
 /// `CINNABAR_BINARY` names, to test a build as it is shipped.
 ///
 /// # Panics
@@ -12,7 +12,9 @@ pub fn binary() -> PathBuf {
         return named.into();
     }
     let own = std::env::current_exe().expect("the system knows this test's executable");
-    let profile = own.parent().and_then(|deps| deps.parent()).expect("a test lies in target/PROFILE/deps");
+    // A test lies in target/PROFILE/deps, another program in target/PROFILE.
+    let folder = own.parent().expect("an executable lies in a folder");
+    let profile = if folder.ends_with("deps") { folder.parent().expect("the profile's folder") } else { folder };
     let binary = profile.join("cinnabar");
     assert!(binary.is_file(), "{} is missing: build it with `cargo build -p cinnabar`, then run the test again", binary.display());
     binary

@@ -13,6 +13,7 @@ use super::{server::command, until};
 pub struct Cli {
     folder: PathBuf,
     config: PathBuf,
+    shown: bool,
 }
 
 /// How a command ended, and what it printed.
@@ -40,7 +41,14 @@ impl Run {
 impl Cli {
     /// Commands that use `config` as the context file and keep their output below `folder`.
     pub fn new(folder: &Path, config: &Path) -> Self {
-        Self { folder: folder.to_owned(), config: config.to_owned() }
+        Self { folder: folder.to_owned(), config: config.to_owned(), shown: false }
+    }
+
+    /// Prints each command that must end in a certain way, and what it said, as a terminal would show it.
+    #[must_use]
+    pub fn shown(mut self, shown: bool) -> Self {
+        self.shown = shown;
+        self
     }
 
     /// Runs a command that must succeed.
@@ -57,8 +65,16 @@ impl Cli {
     /// When it ends otherwise.
     pub async fn expect(&self, code: i32, arguments: &[&str]) -> Run {
         let run = self.pipe(b"", arguments).await;
+        if self.shown {
+            println!("$ cinnabar {}\n{}{}", arguments.join(" "), run.stderr, run.stdout);
+        }
         assert_eq!(run.code, code, "cinnabar {}: {run:?}", arguments.join(" "));
         run
+    }
+
+    /// Runs a command that may fail, and shows nothing of it.
+    pub async fn quiet(&self, arguments: &[&str]) -> Run {
+        self.pipe(b"", arguments).await
     }
 
     /// Runs a command with `stdin` piped into it.

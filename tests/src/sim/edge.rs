@@ -8,11 +8,11 @@ use std::sync::{
 use consensus::Drive;
 use feed::{
     Anchor, CheckpointSeen, Core, CoreOptions, CoreParts, Follower, FollowerOptions, FollowerParts, FollowerStatus, Inline, NoKeys,
-    Publish, Tables,
+    OpenTable, Publish, Tables,
 };
 use seams::{Entropy, Table, TableError, sim::SimEntropy};
 use state::Root;
-use store::MemTable;
+use store::{MemTable, table::Visit};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use types::NodeId;
@@ -41,13 +41,18 @@ pub struct EdgeSizes {
 struct EdgeTable(Arc<Mutex<MemTable>>);
 
 impl Tables for EdgeTable {
-    fn open(&mut self) -> Result<Box<dyn Table>, TableError> {
-        Ok(Box::new(lock(&self.0).clone()))
+    fn open(&mut self, visit: &mut Visit<'_>) -> Result<OpenTable, TableError> {
+        let table = lock(&self.0).clone();
+        match table.scan(visit) {
+            Ok(()) => Ok(OpenTable { table: Box::new(table), damage: None }),
+            Err(damage) => Ok(OpenTable { table: self.reset()?, damage: Some(damage) }),
+        }
     }
 
     fn reset(&mut self) -> Result<Box<dyn Table>, TableError> {
-        *lock(&self.0) = MemTable::default();
-        self.open()
+        let table = MemTable::default();
+        *lock(&self.0) = table.clone();
+        Ok(Box::new(table))
     }
 }
 
@@ -144,6 +149,8 @@ impl Edge {
         let clock = Arc::new(SimClock::new(self.skew.clone()));
         let mut options = CoreOptions::new(CLUSTER, self.anchor, "edge");
         options.drive = Drive::Inline;
+        // So small that the values of a run are large ones.
+        options.inline_bytes_max = 32;
         (options.segment_bytes, options.snapshot_every_bytes) = (self.sizes.segment_bytes, self.sizes.snapshot_every_bytes);
         let parts = CoreParts {
             clock: clock.clone(),

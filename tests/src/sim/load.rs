@@ -21,7 +21,7 @@ use state::{
     Command, CommandBody, InitCluster, NewDek, NewNode, NewSecret, Origin, Principal, RefusalKind, Reply, ReplyBody, RequestKey,
     SealedInput, Stage,
     limits::Quota,
-    record::{MemberKey, NodeRole, SettingsRecord, SignerSetRecord, WrappedDek},
+    record::{AuthorityRecord, MemberKey, NodeRole, SettingsRecord, SignerSetRecord, WrappedDek},
 };
 use types::{
     AccountId, Comment, DekId, FeatureLevel, KekEpoch, KeyDomain, NodeId, RequestId, Scope, SecretId, StoreId, TokenId, UnixMillis,
@@ -99,6 +99,8 @@ impl Client {
             public_key: vec![id.get() as u8; 32],
             envelope_key: vec![id.get() as u8; 32],
             labels: BTreeMap::new(),
+            address: None,
+            feature_level: state::FEATURE_LEVEL_MAX,
         };
         let settings = SettingsRecord { quota: Quota { secrets: 100_000, ..Quota::default() }, ..SettingsRecord::defaults(CLUSTER) };
         let init = InitCluster {
@@ -113,6 +115,8 @@ impl Client {
             commitment: [0xcc; 32],
             envelopes: Vec::new(),
             nodes: std::iter::once(node(VOTER, NodeRole::Control)).chain(edges.iter().map(|id| node(*id, NodeRole::Edge))).collect(),
+            authority: AuthorityRecord { certificate: vec![0xca; 8], envelopes: Vec::new() },
+            recovery: None,
         };
         self.insist(CommandBody::InitCluster(Box::new(init))).await;
         self.insist(CommandBody::CreateAccount { account: ACCOUNT, name: "acme".parse().expect("a name") }).await;

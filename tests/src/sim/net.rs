@@ -66,7 +66,7 @@ impl Told for SubscribeDown {
             Some(Down::SnapshotChunk(chunk)) => format!("chunk {} with {} buckets", chunk.index, chunk.proof.len() / 2),
             Some(Down::SnapshotEnd(_)) => "snapshot ends".to_owned(),
             Some(Down::Refused(refused)) => format!("refused: {}", refused.message),
-            Some(Down::Envelopes(_) | Down::AckWanted(_)) => "more".to_owned(),
+            Some(Down::Envelopes(_) | Down::AckWanted(_) | Down::Generation(_)) => "more".to_owned(),
             None => "nothing".to_owned(),
         }
     }

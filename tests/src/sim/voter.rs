@@ -5,7 +5,9 @@ use std::{
     time::Duration,
 };
 
-use consensus::{Applied, AuditLog, AuditOptions, Bootstrap, Consensus, Drive, Limits, MemTables, Options, ProposeError, Timing, Unconnected};
+use consensus::{
+    Applied, AuditLog, AuditOptions, Bootstrap, Consensus, Drive, Limits, MemTables, Options, ProposeError, Timing, Unconnected,
+};
 use feed::{
     Acks, AcksOptions, Inline, NoHandover, Publisher, PublisherOptions, PublisherParts, Session, SigningKey, WindowLimits, serve_subscriber,
 };
