@@ -243,7 +243,12 @@ async fn shutdown_cuts_waiting_calls_and_streams_within_its_deadline() {
     let mut watched = health.server_streaming(Request::new(()), watch, codec).await.unwrap().into_inner();
     watched.message().await.unwrap().expect("a first state");
 
-    let hello = internal::Hello { cluster: CLUSTER.as_bytes().to_vec().into(), node: EDGE.get(), feature_level: state::FEATURE_LEVEL_MAX.get(), ..Default::default() };
+    let hello = internal::Hello {
+        cluster: CLUSTER.as_bytes().to_vec().into(),
+        node: EDGE.get(),
+        feature_level: state::FEATURE_LEVEL_MAX.get(),
+        ..Default::default()
+    };
     let up = internal::SubscribeUp { message: Some(internal::subscribe_up::Message::Hello(hello)) };
     let mut feed = internal::feed_client::FeedClient::new(node.channel(Some(&ground.pki.node(EDGE).unwrap())));
     let messages = tokio_stream::once(up).chain(tokio_stream::pending());
