@@ -89,14 +89,21 @@ impl<R: Runtime> Voter<R> {
     /// Has a change made, here or at the leader. Each change may be asked for again, so it is, until the deadline.
     pub(crate) async fn change_anywhere(self: &Arc<Self>, change: Change) -> Result<NodeId, ChangeError> {
         let deadline = R::Instant::now() + self.timing.deadline;
-        let (mut backoff, mut unknown) = (Backoff::new(), false);
+        let (mut backoff, mut unknown, mut attempts) = (Backoff::new(), false, 0);
         loop {
             self.running().map_err(|reason| ChangeError::Unavailable { reason: format!("this node has stopped: {reason}") })?;
             let left = deadline - R::Instant::now();
-            let answer = match self.leader_elsewhere() {
+            let mut answer = match self.leader_elsewhere().or_else(|| self.somebody(attempts)) {
                 Some((leader, address)) => self.ask_for_change(leader, &address, &change, left).await,
                 None => self.change_tracked(change.clone(), left).await,
             };
+            // A leader that this node does not hear of, such as one that looks for it at an old address.
+            if let Answered::NotLeader(Some((leader, address))) = &answer
+                && *leader != self.node.get()
+            {
+                answer = self.ask_for_change(NodeId::new(*leader), address, &change, deadline - R::Instant::now()).await;
+            }
+            attempts += 1;
             let reason = match answer {
                 Answered::Done(node) => return Ok(NodeId::new(node)),
                 // What was asked for before and lost may have been done.
@@ -116,6 +123,14 @@ impl<R: Runtime> Voter<R> {
             }
             backoff.wait::<R>().await;
         }
+    }
+
+    /// A member to ask while no leader is known, another one each time; this node itself first.
+    fn somebody(&self, attempts: usize) -> Option<(NodeId, String)> {
+        let members = self.members();
+        let others = members.voters.into_iter().filter(|(node, _)| *node != self.node);
+        let turns: Vec<_> = std::iter::once(None).chain(others.map(Some)).collect();
+        turns.into_iter().cycle().nth(attempts % MEMBERS_MAX).flatten().filter(|_| !self.leads())
     }
 
     fn is_done(&self, change: &Change) -> bool {

@@ -275,3 +275,20 @@ fn overview_says_how_far_members_are_at_any_node() {
         }
     });
 }
+
+#[test]
+fn member_that_moved_gets_another_address_and_keeps_its_vote() {
+    simulate(78, async {
+        let cluster = Cluster::start(78, 0).await;
+        assert!(cluster.write(0).await);
+        cluster.agree().await;
+        for (index, voter) in cluster.voters.iter().enumerate() {
+            let node = cluster.nodes()[index];
+            // Each tells of itself.
+            voter.add_learner(node, format!("elsewhere-{node}")).await.unwrap();
+            until("it is known", || voter.membership().address(node) == Some(&format!("elsewhere-{node}"))).await;
+            assert_eq!(voters(&voter.membership()), [1, 2, 3]);
+            assert!(cluster.write(index as u64 + 1).await);
+        }
+    });
+}
