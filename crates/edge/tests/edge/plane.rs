@@ -27,16 +27,17 @@ use runtime::{
 use seal::{ConsumerToken, DekWrap, Kek, KekName, KeyRing, MintedDek, ValueContext, commitment};
 use seams::{Clock, Entropy, Link, LinkClosed, RecvHalf, SendHalf};
 use state::{
-    Command, CommandBody, InitCluster, NewDek, NewEpoch, NewNode, NewSecret, Origin, Principal, Recipient, SealedInput, Stage, State,
-    record::{AuthorityRecord, EnvelopeRecord, MemberKey, NodeRole, SettingsRecord, WrappedDek},
+    Beginning, Command, CommandBody, InitCluster, NewDek, NewEpoch, NewNode, NewSecret, Origin, Principal, REVISIONS_SPARED, Recipient,
+    SealedInput, Stage, State, begin_generation,
+    record::{AuthorityRecord, EnvelopeRecord, MemberKey, NodeRole, RecoveryRecord, SettingsRecord, WrappedDek},
 };
 use tokio::{net::TcpListener, runtime::Handle, sync::mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming, transport::Channel};
 use types::{
-    AccountId, ClusterId, Comment, ConsumerRef, FeatureLevel, KekEpoch, KeyDomain, LogIndex, NodeId, Position, SecretId, SecretName,
-    StoreId, TokenId, ValueId,
+    AccountId, ClusterId, Comment, ConsumerRef, FeatureLevel, KekEpoch, KeyDomain, LogIndex, NodeId, Position, Revision, SecretId,
+    SecretName, StoreId, TokenId, ValueId,
 };
 use wire::internal::{
     self as proto, SubscribeDown, SubscribeUp,
@@ -77,6 +78,7 @@ pub(crate) struct Plane {
     tls: ServerTls,
     address: SocketAddr,
     server: Option<TokioSpawn>,
+    envelope: Vec<u8>,
     secrets: BTreeMap<String, SecretId>,
     pub(crate) token: ConsumerToken,
 }
@@ -134,14 +136,9 @@ impl Plane {
                 node(EDGE, "edge-1", NodeRole::Edge, node_key.public().encode()),
             ],
             authority: AuthorityRecord { certificate: vec![1], envelopes: Vec::new() },
-            recovery: None,
+            recovery: Some(RecoveryRecord { signing_key: recovery_key().public(), envelope_key: vec![7; 1218] }),
         };
-        let parts = PublisherParts {
-            clock: clock.clone(),
-            offload: Arc::new(Inline),
-            handover: Arc::new(Envelopes(envelope)),
-            acks: Acks::new(AcksOptions::default(), clock.clone()),
-        };
+        let parts = publisher_parts(&clock, &envelope);
         let publisher = Publisher::new(PublisherOptions::new(CLUSTER, CONTROL), signing, parts, &State::empty());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -159,6 +156,7 @@ impl Plane {
             tls,
             address,
             server: None,
+            envelope,
             secrets: BTreeMap::new(),
             token,
         };
@@ -259,6 +257,29 @@ impl Plane {
         self.commit(CommandBody::RevokeNode { node: EDGE, epochs, signer_set: None });
     }
 
+    /// The state now, as a snapshot for people has it.
+    pub(crate) fn copy(&self) -> State {
+        self.state.clone()
+    }
+
+    /// Goes on from a copy in the next generation, with another signing key; `recovery` signs that it may. Nothing is served yet.
+    pub(crate) fn recover(&mut self, copy: &State, recovery: &SigningKey) -> Position {
+        let signing = SigningKey::generate(&OsEntropy);
+        let beginning = Beginning {
+            time: self.clock.wall(),
+            above: Revision::new(copy.position().revision.get() + REVISIONS_SPARED),
+            signers: vec![MemberKey { node: CONTROL, key: signing.public() }],
+            threshold: 1,
+            ..Beginning::default()
+        };
+        let begun = begin_generation(copy, &beginning, |bytes| recovery.sign_bytes(bytes)).unwrap();
+        self.state = begun.state;
+        self.index = self.state.applied_index().get();
+        let parts = publisher_parts(&self.clock, &self.envelope);
+        self.publisher = Publisher::new(PublisherOptions::new(CLUSTER, CONTROL), signing, parts, &self.state);
+        self.state.position()
+    }
+
     pub(crate) async fn serve(&mut self) {
         let listener = TcpListener::bind(self.address).await.unwrap();
         let tasks = TokioSpawn::new(Handle::current(), CancellationToken::new());
@@ -307,6 +328,20 @@ impl Plane {
 
     pub(crate) async fn edge_with(&self, peer: Vec<PeerRule>) -> Edge {
         Edge::start(EdgeOptions::new(self.config(peer), metrics())).await.unwrap()
+    }
+}
+
+/// The offline recovery key.
+pub(crate) fn recovery_key() -> SigningKey {
+    SigningKey::generate(&seams::sim::SimEntropy::new(11))
+}
+
+fn publisher_parts(clock: &Arc<dyn Clock>, envelope: &[u8]) -> PublisherParts {
+    PublisherParts {
+        clock: clock.clone(),
+        offload: Arc::new(Inline),
+        handover: Arc::new(Envelopes(envelope.to_vec())),
+        acks: Acks::new(AcksOptions::default(), clock.clone()),
     }
 }
 

@@ -15,9 +15,10 @@ use seams::{
     sim::{SimDisk, SimEntropy},
 };
 use store::Drive;
-use wire::internal::{SnapshotEnd, subscribe_down::Message};
+use types::{Generation, NodeId, Position, Revision};
+use wire::internal::{GenerationBegun, SnapshotEnd, SubscribeDown, subscribe_down::Message};
 
-use crate::harness::{CLUSTER, Edge, Plane, anchor, at, batch, checkpoint, down, root_of, take};
+use crate::harness::{CLUSTER, Edge, Plane, anchor, at, batch, checkpoint, down, recovery_key, root_of, take};
 
 /// A disk that makes so many syncs and then nothing more.
 #[derive(Clone)]
@@ -113,6 +114,14 @@ fn open(edge: &Edge, disk: Fading) -> Core {
     Core::open(options, parts).unwrap()
 }
 
+fn snapshot(plane: &Plane) -> Vec<SubscribeDown> {
+    let cut = Cut::new(plane.propagated().clone(), plane.seal().encode(), None, 2000);
+    let mut messages = vec![down(Message::SnapshotBegin(cut.begin(0)))];
+    messages.extend((0..cut.chunks()).map(|index| down(Message::SnapshotChunk(cut.chunk(index).unwrap()))));
+    messages.push(down(Message::SnapshotEnd(SnapshotEnd {})));
+    messages
+}
+
 #[test]
 fn power_lost_at_any_step_of_a_snapshots_installation_leaves_an_edge_that_serves_alone() {
     let mut plane = Plane::new();
@@ -120,10 +129,7 @@ fn power_lost_at_any_step_of_a_snapshots_installation_leaves_an_edge_that_serves
     let before = plane.seal();
     let known = plane.sets.clone();
     plane.write(20);
-    let cut = Cut::new(plane.propagated().clone(), plane.seal().encode(), None, 2000);
-    let mut messages = vec![down(Message::SnapshotBegin(cut.begin(0)))];
-    messages.extend((0..cut.chunks()).map(|index| down(Message::SnapshotChunk(cut.chunk(index).unwrap()))));
-    messages.push(down(Message::SnapshotEnd(SnapshotEnd {})));
+    let messages = snapshot(&plane);
     let mut installed = false;
     for syncs in 0..60 {
         let edge = Edge::new(&plane.clock);
@@ -141,4 +147,35 @@ fn power_lost_at_any_step_of_a_snapshots_installation_leaves_an_edge_that_serves
         assert_eq!(edge.seen.root().map(|root| root_of(&root)), Some((served, plane.history[revision].state_root())));
     }
     assert!(installed, "the steps went on to the end");
+}
+
+#[test]
+fn power_lost_at_any_step_of_a_new_generation_leaves_one_or_the_other_and_never_goes_back() {
+    let mut plane = Plane::new();
+    plane.name_recovery_key(&recovery_key());
+    plane.write(20);
+    let (before, known) = (plane.seal(), plane.sets.clone());
+    let signed = plane.recover(12, 60, NodeId::new(2), &recovery_key());
+    let new = Position::new(Generation::new(2), Revision::new(62));
+    let begun = down(Message::Generation(GenerationBegun { signed_encoded: signed.encode() }));
+    let messages: Vec<_> = [begun].into_iter().chain(snapshot(&plane)).collect();
+    let mut installed = 0;
+    for syncs in 0..60 {
+        let edge = Edge::new(&plane.clock);
+        let disk = Fading { disk: edge.disk.clone(), left: Arc::new(AtomicU64::new(u64::MAX)) };
+        let mut core = open(&edge, disk.clone());
+        take(&mut core, batch(&known, Some(&before)));
+        disk.left.store(syncs, Ordering::Relaxed);
+        let taken = core.handle(messages.clone()).is_ok();
+        installed += u32::from(taken);
+        edge.crash(core, &SimEntropy::new(syncs));
+        let mut core = edge.open();
+        let served = core.published().unwrap_or_else(|| panic!("dark after {syncs} syncs"));
+        assert!(served == new || (served == at(22) && !taken), "{served} after {syncs} syncs");
+        if served != new {
+            core.handle(messages.clone()).unwrap();
+        }
+        assert_eq!(edge.seen.position(), Some(new), "after {syncs} syncs");
+    }
+    assert!((1..60).contains(&installed), "the steps went on to the end: {installed}");
 }
