@@ -88,3 +88,28 @@ fn voter_on_real_files_keeps_its_state_whatever_befalls_its_table() {
         }
     }
 }
+
+#[test]
+fn voter_seeded_with_a_state_from_elsewhere_goes_on_from_it_alone() {
+    let (before, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let voter = start(before.path()).await;
+        voter.propose(init(&[1])).await.unwrap();
+        voter.propose(create_account(1)).await.unwrap();
+        let state = voter.local();
+        voter.shutdown().await;
+        let seed = || crate::seed(Arc::new(RealDisk), folder.path(), NodeId::new(1), "127.0.0.1:0", &state);
+        seed().unwrap();
+        assert_eq!(seed().unwrap_err().kind(), std::io::ErrorKind::AlreadyExists);
+        for account in 2..=3 {
+            let voter = start(folder.path()).await;
+            assert!(voter.local().applied_index() >= state.applied_index());
+            for there in 1..account {
+                assert!(voter.local().account(account_id(there)).unwrap().is_some(), "account {there}");
+            }
+            voter.propose(create_account(account)).await.unwrap();
+            voter.shutdown().await;
+        }
+    });
+}
