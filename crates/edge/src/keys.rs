@@ -306,7 +306,7 @@ impl KeyReceiver for EdgeKeys {
 /// The epochs of all domains, in the order of their keys.
 fn epochs(state: &Propagated) -> Result<Vec<KekEpochRecord>, FormatError> {
     let prefix = Prefix::keyspace(Keyspace::KekEpoch);
-    state.scan(&prefix).map(|(_, bytes)| KekEpochRecord::decode(bytes)).collect()
+    state.scan(&prefix).filter_map(|(_, content)| content.inline()).map(|bytes| KekEpochRecord::decode(bytes)).collect()
 }
 
 /// `DOMAIN-EPOCH.envelope`; a domain may hold hyphens, an epoch does not.

@@ -442,6 +442,7 @@ impl Core {
         } else {
             self.table.sweep();
         }
+        metrics::gauge!("cinnabar_feed_values_waiting_bytes").set(self.values.memory_bytes() as f64);
         Ok(())
     }
 

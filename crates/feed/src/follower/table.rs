@@ -1,25 +1,44 @@
 //! The table behind a follower: the newest copy of what is held, written after it is shown.
 //!
-//! Records lie under a one and their key; the head of the chain and the seal lie under a zero, and are written in the batch of the
-//! records they account for. A rewrite of many batches takes the head away first and puts it back last, so a
-//! table without a head is one that was not finished.
+//! ```text
+//! key                          value
+//! 0                            head of the chain and seal, in the batch of the records they account for
+//! 1, a record's key            0 and the record's bytes; or 1, the record's hash (32 bytes) and its length (4, little-endian)
+//! 2, a record's hash           the bytes of a large value: see `values.rs`
+//! ```
+//!
+//! Values go before the records that name them, and are removed after them. A rewrite of many batches takes the head away first and puts it
+//! back last, so a table without a head is one that was not finished.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use seams::{Table, TableBatch, TableError};
-use state::{BUCKETS, ChainHead, ChangeSet, Key, Propagated, Signed};
+use state::{BUCKETS, ChainHead, ChangeSet, Content, Key, Loading, Propagated, Signed, record_hash};
 use store::{Drive, WriteBehind, WriteBehindOptions};
-use types::Position;
+use types::Hash;
 
-use super::{Tables, core::Held};
+use super::{
+    Tables,
+    core::Held,
+    values::{VALUE, Values},
+};
 use crate::{Fault, block::block_on, head};
 
 const HEAD_KEY: &[u8] = &[0];
 const RECORD: u8 = 1;
 
+/// Begins what the table holds of a record whose bytes follow.
+const INLINE: u8 = 0;
+/// Begins what it holds of one whose bytes lie under their hash.
+const LARGE: u8 = 1;
+const LARGE_BYTES: usize = 37;
+
 /// About how many bytes one batch of a rewrite holds.
 const REWRITE_BYTES: usize = 4 << 20;
+
+/// So many bytes of values are handed over before they become more, where no batch of records follows soon.
+const RELIEVE_BYTES: usize = 4 << 20;
 
 /// What was found in a table.
 pub(super) enum Found {
@@ -28,45 +47,102 @@ pub(super) enum Found {
     /// Records without a head: a rewrite was not finished.
     Unfinished,
     /// A copy; whether it is whole and true, its seal tells.
-    Copy { head: ChainHead, seal: Bytes, records: Vec<(Key, Bytes)> },
+    Copy { state: Propagated, seal: Bytes },
 }
 
-/// Reads a whole table.
-pub(super) fn load(table: &dyn Table) -> Result<Found, TableError> {
-    let mut found = None;
-    let mut records = Vec::new();
-    let damaged = |detail: String| TableError::Damaged { operation: "load", detail };
-    table.scan(&mut |key, value| {
+/// Reads a whole table, record by record.
+pub(super) struct Load<'a> {
+    values: &'a Arc<Values>,
+    head: Option<(ChainHead, Bytes)>,
+    loading: Loading,
+    records: u64,
+    /// Large values that were named, and not seen yet.
+    named: BTreeMap<Hash, (Key, u32)>,
+    unnamed: Vec<Hash>,
+}
+
+impl<'a> Load<'a> {
+    /// Of a table whose large values are to be those of `values`, into a state like `empty`.
+    pub(super) fn new(values: &'a Arc<Values>, empty: &Propagated) -> Self {
+        Self { values, head: None, loading: empty.emptied().load(), records: 0, named: BTreeMap::new(), unnamed: Vec::new() }
+    }
+
+    /// Takes the next record; they come by rising key, so values come after the records that name them.
+    pub(super) fn visit(&mut self, key: &[u8], value: &[u8]) -> Result<(), TableError> {
         match key.split_first() {
             Some((0, [])) => {
                 let decoded = head::decode("table head", Bytes::copy_from_slice(value));
-                found = Some(decoded.map_err(|fault| damaged(fault.to_string()))?);
+                self.head = Some(decoded.map_err(|fault| damaged(fault.to_string()))?);
             }
             Some((&RECORD, key)) => {
-                records.push((Key::from_bytes(key), Bytes::copy_from_slice(value)));
+                self.records += 1;
+                let key = Key::from_bytes(key);
+                let content = self.content(&key, value)?;
+                self.loading.put(key, content);
+            }
+            Some((&VALUE, leaf)) => {
+                let leaf = leaf.try_into().map(Hash::from_bytes).map_err(|_| damaged("a value under no hash".into()))?;
+                match self.named.remove(&leaf) {
+                    Some((key, len)) if value.len() == len as usize && record_hash(&key, value) == leaf => {}
+                    Some(_) => return Err(damaged("a large value is not what was written".into())),
+                    None => self.unnamed.push(leaf),
+                }
             }
             _ => return Err(damaged("a key that no table has".into())),
         }
         Ok(())
-    })?;
-    Ok(match found {
-        Some((head, seal)) => Found::Copy { head, seal, records },
-        None if records.is_empty() => Found::Empty,
-        None => Found::Unfinished,
-    })
+    }
+
+    fn content(&mut self, key: &Key, value: &[u8]) -> Result<Content, TableError> {
+        let unknown = || damaged("a record of an unknown kind".into());
+        match value.split_first() {
+            Some((&INLINE, bytes)) => Ok(Content::Inline(Bytes::copy_from_slice(bytes))),
+            Some((&LARGE, rest)) => {
+                let (leaf, len) = rest.split_first_chunk::<32>().ok_or_else(unknown)?;
+                let (leaf, len) = (Hash::from_bytes(*leaf), u32::from_le_bytes(len.try_into().map_err(|_| unknown())?));
+                self.named.insert(leaf, (key.clone(), len));
+                Ok(Content::Large(self.values.adopt(leaf, len)))
+            }
+            _ => Err(unknown()),
+        }
+    }
+
+    /// What was found, when all was read.
+    pub(super) fn end(self) -> Result<Found, TableError> {
+        if !self.named.is_empty() {
+            return Err(damaged(format!("{} large values are missing", self.named.len())));
+        }
+        self.unnamed.into_iter().for_each(|leaf| self.values.unnamed(leaf));
+        Ok(match self.head {
+            Some((head, seal)) => Found::Copy { state: self.loading.finish(head), seal },
+            None if self.records == 0 => Found::Empty,
+            None => Found::Unfinished,
+        })
+    }
+}
+
+fn damaged(detail: String) -> TableError {
+    TableError::Damaged { operation: "load", detail }
 }
 
 /// The table and its writer; none after it failed and could not be replaced.
 pub(super) struct TableBehind {
     behind: Option<WriteBehind>,
+    values: Arc<Values>,
     drive: Drive,
+    /// The number of the last batch.
+    number: u64,
+    /// Whether large values went with a table that failed: they are found again by a start, in snapshot file and log.
+    lost: bool,
 }
 
 impl TableBehind {
     /// Takes over a table that was opened, or none.
-    pub(super) fn new(table: Option<Box<dyn Table>>, drive: Drive) -> Self {
-        let mut behind = Self { behind: None, drive };
+    pub(super) fn new(table: Option<Box<dyn Table>>, values: Arc<Values>, drive: Drive) -> Self {
+        let mut behind = Self { behind: None, values, drive, number: 0, lost: false };
+        let reader = table.as_ref().map(|table| table.reader());
         behind.start(table);
+        behind.values.attach(reader.filter(|_| behind.behind.is_some()));
         behind
     }
 
@@ -74,12 +150,40 @@ impl TableBehind {
     pub(super) fn push(&mut self, sets: &[Arc<ChangeSet>], held: &Held, tables: &mut dyn Tables) {
         let mut batch = TableBatch::default();
         for change in sets.iter().flat_map(|set| &set.changes) {
-            batch.writes.push((record_key(&change.key), change.value.as_ref().map(|value| value.to_vec())));
+            // As it is held now, whatever a set in between said.
+            match held.state.get(&change.key) {
+                Some(content) => batch.put(record_key(&change.key), encode_content(content)),
+                None => batch.delete(record_key(&change.key)),
+            }
         }
         put_head(&mut batch, held);
-        if !self.hand_over(held.state.position(), batch) {
+        if !(self.put_values() && self.hand_over(batch) && self.remove_values()) {
             self.rebuild(held, tables);
         }
+    }
+
+    /// Hands over large values when they have become many, so that no more of them are in memory than the writer's queue holds. Records
+    /// that name them follow later, or never do.
+    pub(super) fn relieve(&mut self) {
+        if self.values.fresh_bytes() >= RELIEVE_BYTES {
+            // A failure shows when records follow.
+            self.put_values();
+        }
+    }
+
+    /// Removes large values that the last readers have let go of. No records may be on their way that name them no more.
+    pub(super) fn sweep(&mut self) {
+        self.remove_values();
+    }
+
+    /// Whether there is none, because none could be opened.
+    pub(super) const fn is_gone(&self) -> bool {
+        self.behind.is_none()
+    }
+
+    /// Whether large values that are named went with a table.
+    pub(super) const fn has_lost(&self) -> bool {
+        self.lost
     }
 
     /// Makes the table that holds `before` hold `held`.
@@ -90,29 +194,35 @@ impl TableBehind {
     }
 
     /// Sets the table aside and fills a new one.
-    pub(super) fn rebuild(&mut self, held: &Held, tables: &mut dyn Tables) {
+    fn rebuild(&mut self, held: &Held, tables: &mut dyn Tables) {
         if self.behind.is_none() {
             // It failed before, and so did its replacement; the next start tries again.
             return;
         }
-        self.close();
-        tracing::error!(position = %held.state.position(), "the table failed: it is set aside and filled anew from memory");
+        tracing::error!(position = %held.state.position(), "the table failed: it is set aside and filled anew");
         metrics::counter!("cinnabar_feed_table_rebuilds_total").increment(1);
-        match tables.reset() {
-            Ok(table) => {
-                self.start(Some(table));
-                if !self.rewrite(&Propagated::empty(), held) {
-                    self.close();
-                }
-            }
-            Err(error) => {
-                tracing::error!(error = &error as &dyn std::error::Error, "no table can be opened: running on log and snapshot files")
-            }
+        self.lost = !self.reset(tables);
+        if !self.lost && !self.rewrite(&held.state.emptied(), held) {
+            self.close();
         }
+    }
+
+    /// Sets the table aside and takes an empty one, or none. False when large values that are named lay there alone.
+    pub(super) fn reset(&mut self, tables: &mut dyn Tables) -> bool {
+        self.close();
+        let table = tables.reset().inspect_err(|error| {
+            tracing::error!(error = error as &dyn std::error::Error, "no table can be opened: running on log and snapshot files");
+        });
+        let table = table.ok();
+        let reader = table.as_ref().map(|table| table.reader());
+        self.start(table);
+        self.values.begin_anew(reader.filter(|_| self.behind.is_some()))
     }
 
     /// Writes what waits and drops the table.
     pub(super) fn close(&mut self) {
+        // Before the table goes: readers of roots that outlive it are told so, and do not take it for damaged.
+        self.values.attach(None);
         if let Some(behind) = self.behind.take()
             && let Err(error) = behind.close()
         {
@@ -125,11 +235,39 @@ impl TableBehind {
             let started = WriteBehind::start(table, WriteBehindOptions::default(), self.drive);
             started.inspect_err(|error| tracing::error!(error = error as &dyn std::error::Error, "the table's writer cannot start")).ok()
         });
+        if let Some(behind) = &self.behind {
+            let values = Arc::downgrade(&self.values);
+            behind.on_written(move |number| {
+                if let Some(values) = values.upgrade() {
+                    values.written(number);
+                }
+            });
+        }
     }
 
-    fn hand_over(&self, position: Position, batch: TableBatch) -> bool {
+    /// Hands over what is fresh among large values. Without a table they stay in memory.
+    fn put_values(&mut self) -> bool {
+        while self.behind.is_some()
+            && let Some(batch) = self.values.take_fresh(self.number + 1)
+        {
+            if !self.hand_over(batch) {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn remove_values(&mut self) -> bool {
+        match self.values.take_unnamed() {
+            Some(batch) => self.hand_over(batch),
+            None => true,
+        }
+    }
+
+    fn hand_over(&mut self, batch: TableBatch) -> bool {
+        self.number += 1;
         let Some(behind) = &self.behind else { return true };
-        match block_on(behind.push(position.revision.get(), batch)) {
+        match block_on(behind.push(self.number, batch)) {
             Ok(()) => true,
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "the table refused a batch");
@@ -139,9 +277,11 @@ impl TableBehind {
     }
 
     /// Writes the difference of two states, bucket by bucket.
-    fn rewrite(&self, before: &Propagated, held: &Held) -> bool {
+    fn rewrite(&mut self, before: &Propagated, held: &Held) -> bool {
+        if !self.put_values() {
+            return false;
+        }
         let (old, new) = (before.bucket_hashes(), held.state.bucket_hashes());
-        // Marks must not go down, and only the last batch has the position.
         let mut batch = TableBatch::default();
         batch.delete(HEAD_KEY);
         let mut bytes = 0;
@@ -150,20 +290,28 @@ impl TableBehind {
             for (key, _) in gone {
                 batch.delete(record_key(key));
             }
-            let come = held.state.bucket_records(bucket..bucket + 1).filter(|(key, value)| before.get(key) != Some(*value));
-            for (key, value) in come {
+            let come = held.state.bucket_records(bucket..bucket + 1).filter(|(key, content)| before.get(key) != Some(*content));
+            for (key, content) in come {
+                let value = encode_content(content);
                 bytes += key.as_bytes().len() + value.len();
-                batch.put(record_key(key), value.to_vec());
+                batch.put(record_key(key), value);
             }
             if bytes > REWRITE_BYTES {
                 bytes = 0;
-                if !self.hand_over(before.position(), std::mem::take(&mut batch)) {
+                if !self.hand_over(std::mem::take(&mut batch)) {
                     return false;
                 }
             }
         }
         put_head(&mut batch, held);
-        self.hand_over(held.state.position(), batch)
+        self.hand_over(batch) && self.remove_values()
+    }
+}
+
+impl Drop for TableBehind {
+    fn drop(&mut self) {
+        // As in `close`; the writer's thread writes what waits, and drops the table.
+        self.values.attach(None);
     }
 }
 
@@ -172,6 +320,25 @@ fn record_key(key: &Key) -> Vec<u8> {
     bytes.push(RECORD);
     bytes.extend_from_slice(key.as_bytes());
     bytes
+}
+
+/// What the table holds under a record's key.
+fn encode_content(content: &Content) -> Vec<u8> {
+    match content {
+        Content::Inline(bytes) => {
+            let mut value = Vec::with_capacity(1 + bytes.len());
+            value.push(INLINE);
+            value.extend_from_slice(bytes);
+            value
+        }
+        Content::Large(large) => {
+            let mut value = Vec::with_capacity(LARGE_BYTES);
+            value.push(LARGE);
+            value.extend_from_slice(large.leaf().as_bytes());
+            value.extend_from_slice(&large.len().to_le_bytes());
+            value
+        }
+    }
 }
 
 fn put_head(batch: &mut TableBatch, held: &Held) {

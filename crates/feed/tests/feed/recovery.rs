@@ -121,8 +121,9 @@ fn restart_with_the_seal_in_the_table_forged_falls_back() {
     forged.accept(&plane.next_set(vec![crate::harness::put(1, "forged")])).unwrap();
     let seal = crate::harness::other_key().sign(forged.seal_statement(crate::harness::CLUSTER), crate::harness::CONTROL, 1);
     edge.table.tamper(|records| {
-        for (key, value) in forged.records() {
-            records.insert([&[1], key.as_bytes()].concat(), value.to_vec());
+        for (key, content) in forged.records() {
+            let inline = [&[0], &content.bytes(key).unwrap()[..]].concat();
+            records.insert([&[1], key.as_bytes()].concat(), inline);
         }
         let head = records.get_mut(&[0][..]).unwrap();
         head.truncate(57);

@@ -331,7 +331,7 @@ fn snapshot_too_large_is_refused_at_its_beginning_or_at_the_first_chunk_too_many
     let cut = cut(&plane);
     let mut core = edge.open_bounded(store::Drive::Inline, 1500);
     assert_eq!(fault_of(core.handle(vec![begin(cut.begin(0))])), "index_full");
-    take(&mut core, begin(SnapshotBegin { records_bytes: 10, ..cut.begin(0) }));
+    take(&mut core, begin(SnapshotBegin { memory_bytes: 10, ..cut.begin(0) }));
     assert_eq!(fault_of(core.handle(vec![chunk(cut.chunk(0).unwrap())])), "index_full", "it announced less than it sends");
     assert_eq!(core.resume(), None);
 }

@@ -109,7 +109,9 @@ async fn large_value_that_is_missing_or_changed_is_unavailable_and_never_another
     let (disk, value) = on_disk(&mut world);
     let caller = certified("worker/web");
     let kept = disk.0.lock().unwrap().values.clone();
-    let cases: [(fn(&mut Bytes) -> bool, usize); 3] = [
+    // What the disk does to a value, whether it keeps it, and how often it is told that it is damaged.
+    type Change = fn(&mut Bytes) -> bool;
+    let cases: [(Change, usize); 3] = [
         (|_| false, 0),
         (
             |bytes| {
