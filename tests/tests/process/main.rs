@@ -10,4 +10,6 @@ mod consumers;
 mod durable;
 mod first_minutes;
 mod identity;
+mod joining;
 mod life;
+mod restore;

@@ -1,0 +1,241 @@
+//! A cluster as an operator makes one: founded by `cluster init`, joined by token, its certificates renewed while it runs.
+
+use std::{fs, net::SocketAddr, path::PathBuf};
+
+use client::{Client, Config};
+use runtime::{
+    config::HostPort,
+    tls::{ClientTls, Expect, PeerCertificate},
+};
+use tempfile::TempDir;
+use tests::process::{Cli, Ports, Reader, Run, Server, until};
+use types::UnixMillis;
+use wire::v1::{CreateJoinTokenRequest, NodeRole, nodes_client::NodesClient};
+
+/// The account of the tests.
+const ACCOUNT: &str = "acme";
+
+/// One control node and what an operator has.
+struct Ground {
+    folder: TempDir,
+    ports: Ports,
+    cli: Cli,
+    control: SocketAddr,
+    health: SocketAddr,
+    extra: &'static str,
+}
+
+impl Ground {
+    /// Nothing runs yet. `extra`: further lines of the control node's configuration.
+    fn new(extra: &'static str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("cli")).unwrap();
+        let cli = Cli::new(&folder.path().join("cli"), &folder.path().join("cli/contexts.toml"));
+        let mut ports = Ports::default();
+        let (control, health) = (ports.claim(), ports.claim());
+        let ground = Self { folder, ports, cli, control, health, extra };
+        let data = ground.at("control-1");
+        fs::write(
+            ground.at("control.toml"),
+            format!(
+                "[node]\nname = \"control-1\"\ndata_dir = {data:?}\n[listen]\ngrpc = \"{control}\"\nhealth = \"{health}\"\n[log]\nformat = \"pretty\"\n{extra}\n",
+                extra = ground.extra
+            ),
+        )
+        .unwrap();
+        ground
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.at(name).display().to_string()
+    }
+
+    async fn init(&self) -> Run {
+        self.cli
+            .quiet(&["cluster", "init", "--config", &self.text("control.toml"), "--recovery-key-file", &self.text("recovery.key")])
+            .await
+    }
+
+    async fn start_control(&self) -> Server {
+        self.start("control", "control", self.health).await
+    }
+
+    async fn start(&self, name: &str, role: &str, health: SocketAddr) -> Server {
+        let mut server = self.launch(name, role, health);
+        until(&format!("{name} to be ready"), async || match (server.health("/readyz"), server.exited()) {
+            (_, Some(ended)) => panic!("{name} ended with {ended}:\n{}", server.log()),
+            (Ok((200, _)), None) => Ok(()),
+            (other, None) => Err(format!("{other:?}")),
+        })
+        .await;
+        server
+    }
+
+    fn launch(&self, name: &str, role: &str, health: SocketAddr) -> Server {
+        let config = self.text(&format!("{name}.toml"));
+        Server::start(name, &[role, "--config", &config], &[], &self.at(&format!("{name}.log")), Some(health))
+    }
+
+    /// A join token's file, as `node token` would fill it.
+    async fn token(&self, name: &str, uses: u32) -> PathBuf {
+        let contexts = cli::Contexts::load(&self.at("cli/contexts.toml")).unwrap();
+        let context = &contexts.contexts["default"];
+        fs::write(self.at("cli/ca.pem"), &context.ca).unwrap();
+        let tls = ClientTls::without_certificate(&self.at("cli/ca.pem"), Expect::Host { cluster: None }).unwrap();
+        let channel = tls.channel(&HostPort::from(self.control));
+        let wanted = CreateJoinTokenRequest { role: NodeRole::Edge.into(), uses, ..Default::default() };
+        let mut request = tonic::Request::new(wanted);
+        request.metadata_mut().insert("authorization", format!("Bearer {}", context.token).parse().unwrap());
+        let token = NodesClient::new(channel).create_join_token(request).await.unwrap().into_inner().token;
+        let file = self.at(&format!("{name}.token"));
+        runtime::write_secret_file(&file, token.as_bytes()).unwrap();
+        file
+    }
+
+    /// Writes an edge's configuration; its health port.
+    fn edge(&mut self, name: &str, account: &str, join: &str) -> SocketAddr {
+        let (grpc, health, uid) = (self.ports.claim(), self.ports.claim(), rustix::process::getuid().as_raw());
+        let (data, socket, control) = (self.at(name), self.socket(name), self.control);
+        let text = format!(
+            "[node]\nname = \"{name}\"\ndata_dir = {data:?}\n[control]\nendpoints = [\"{control}\"]\nreconnect_max = \"500ms\"\n[listen]\ngrpc = \"{grpc}\"\nhealth = \"{health}\"\nunix = {{ path = {socket:?}, mode = \"0600\" }}\n[log]\nformat = \"pretty\"\n[[peer]]\nuid = {uid}\naccount = \"{account}\"\nconsumers = [\"*\"]\n{join}\n"
+        );
+        fs::write(self.at(&format!("{name}.toml")), text).unwrap();
+        health
+    }
+
+    fn socket(&self, name: &str) -> PathBuf {
+        self.at(&format!("{name}.sock"))
+    }
+
+    fn certificate(&self, name: &str) -> PeerCertificate {
+        PeerCertificate::read_pem(&self.at(name).join("identity/node.pem")).unwrap()
+    }
+
+    /// One secret, bound to `worker/web`; the account's id.
+    async fn account(&self) -> String {
+        self.cli.ok(&["account", "create", ACCOUNT]).await;
+        let shown = self.cli.ok(&["--format", "json", "account", "show", ACCOUNT]).await.json();
+        self.cli.ok(&["-a", ACCOUNT, "store", "create", "default"]).await;
+        self.cli.ok(&["-a", ACCOUNT, "consumer", "create", "worker/web"]).await;
+        shown["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Writes a value, waits until it is live everywhere, and reads it at an edge.
+    async fn written_is_read(&self, account: &str, edge: &str, name: &str, value: &str) {
+        let secret = format!("default/{name}");
+        let written = self.cli.pipe(value.as_bytes(), &["-a", ACCOUNT, "secret", "create", &secret, "--scope", "workers"]).await;
+        assert_eq!(written.code, 0, "{written:?}");
+        self.cli.ok(&["-a", ACCOUNT, "bind", "worker/web", &format!("{name}={secret}"), "--wait"]).await;
+        let reader = Reader::new(Client::new(Config::unix(self.socket(edge))).unwrap(), account);
+        assert_eq!(reader.get(name).await.unwrap().value, value.as_bytes());
+    }
+}
+
+fn join_section(token: &std::path::Path) -> String {
+    format!("[join]\ntoken_file = {token:?}")
+}
+
+#[tokio::test]
+async fn cluster_founded_by_init_takes_an_edge_in_by_token_which_stays_without_it() {
+    let mut ground = Ground::new("");
+    let init = ground.init().await;
+    assert_eq!(init.code, 0, "{init:?}");
+    assert!(init.stdout.contains("cinnabar control --config"), "{init:?}");
+    assert!(!init.stdout.contains("cbr_") && !init.stderr.contains("cbr_"), "the recovery key is in its file alone");
+    let recovery = runtime::read_secret_file(&ground.at("recovery.key")).unwrap();
+    assert!(seal::RecoveryKey::parse(std::str::from_utf8(&recovery).unwrap().trim()).is_ok());
+    let again = ground.init().await;
+    assert!(again.code == 2 && again.stderr.contains("is not empty"), "{again:?}");
+
+    let control = ground.start_control().await;
+    assert!(!ground.at("control-1/founding").exists(), "the CA's key lies sealed in the log now");
+    let account = ground.account().await;
+    let token = ground.token("edge-1", 1).await;
+    let health = ground.edge("edge-1", &account, &join_section(&token));
+    let edge = ground.start("edge-1", "edge", health).await;
+    ground.written_is_read(&account, "edge-1", "FIRST", "one").await;
+
+    // Used up: another node is refused, and says what to do.
+    let other = ground.edge("edge-2", &account, &join_section(&token));
+    let mut refused = ground.launch("edge-2", "edge", other);
+    assert_eq!(refused.ended().await.code(), Some(1));
+    assert!(refused.log().contains("the join token is not valid") && refused.log().contains("node token"), "{}", refused.log());
+
+    // The token was needed once.
+    fs::remove_file(&token).unwrap();
+    assert!(edge.stop().await.success());
+    assert!(control.stop().await.success());
+    let _control = ground.start_control().await;
+    let _edge = ground.start("edge-1", "edge", health).await;
+    ground.written_is_read(&account, "edge-1", "SECOND", "two").await;
+}
+
+#[tokio::test]
+async fn edge_that_cannot_join_says_why() {
+    let mut ground = Ground::new("");
+    assert_eq!(ground.init().await.code, 0);
+    let _control = ground.start_control().await;
+    let account = "5ca1ab1e5ca1ab1e5ca1ab1e5ca1ab1e";
+
+    let health = ground.edge("without", account, "");
+    let mut edge = ground.launch("without", "edge", health);
+    assert_eq!(edge.ended().await.code(), Some(1));
+    assert!(edge.log().contains("no certificate yet") && edge.log().contains("cinnabar node token --role edge"), "{}", edge.log());
+
+    // A token of another cluster: the CA that is shown is not the one that it carries.
+    let elsewhere = Ground::new("");
+    assert_eq!(elsewhere.init().await.code, 0);
+    let _other = elsewhere.start_control().await;
+    let token = elsewhere.token("edge", 1).await;
+    let health = ground.edge("foreign", account, &join_section(&token));
+    let mut edge = ground.launch("foreign", "edge", health);
+    assert_eq!(edge.ended().await.code(), Some(1));
+    assert!(edge.log().contains("no CA with the join token's fingerprint"), "{}", edge.log());
+    assert!(!ground.at("foreign/identity/node.pem").exists());
+
+    // A typing mistake.
+    let mistyped = ground.at("mistyped.token");
+    runtime::write_secret_file(&mistyped, b"cbj_nonsense").unwrap();
+    let health = ground.edge("mistyped", account, &join_section(&mistyped));
+    let mut edge = ground.launch("mistyped", "edge", health);
+    assert_eq!(edge.ended().await.code(), Some(1));
+    assert!(edge.log().contains("mistyped.token is damaged") && !edge.log().contains("nonsense"), "{}", edge.log());
+}
+
+#[tokio::test]
+async fn certificates_are_renewed_under_open_doors_and_after_all_have_expired() {
+    let mut ground = Ground::new("[certificates]\nlifetime = \"3s\"");
+    assert_eq!(ground.init().await.code, 0);
+    let control = ground.start_control().await;
+    let account = ground.account().await;
+    let token = ground.token("edge-1", 1).await;
+    let health = ground.edge("edge-1", &account, &join_section(&token));
+    let edge = ground.start("edge-1", "edge", health).await;
+    ground.written_is_read(&account, "edge-1", "FIRST", "one").await;
+    for node in ["control-1", "edge-1"] {
+        let first = ground.certificate(node).not_after;
+        until(&format!("{node} to renew twice"), async || {
+            let now = ground.certificate(node).not_after;
+            if now.since(first) >= std::time::Duration::from_secs(3) { Ok(()) } else { Err(format!("{now:?}")) }
+        })
+        .await;
+    }
+    ground.written_is_read(&account, "edge-1", "SECOND", "two").await;
+
+    // Everything sleeps until nothing is good any more.
+    assert!(edge.stop().await.success());
+    assert!(control.stop().await.success());
+    let ends = ["control-1", "edge-1"].map(|node| ground.certificate(node).not_after);
+    until("every certificate to have expired", async || {
+        let now = seams::Clock::wall(&runtime::RealClock::new());
+        if ends.iter().all(|end| *end < now) { Ok(()) } else { Err(format!("{:?}", ends.map(UnixMillis::get))) }
+    })
+    .await;
+    let _control = ground.start_control().await;
+    let _edge = ground.start("edge-1", "edge", health).await;
+    ground.written_is_read(&account, "edge-1", "THIRD", "three").await;
+}
