@@ -118,7 +118,7 @@ impl Edge {
         let renewal = renewal(&config, users, Arc::clone(&clock), Arc::clone(&entropy));
         tasks.spawn("renew", Box::pin(renewal.run(tasks.token().child_token())));
         let following = Following {
-            core: core_options(&config, cluster, anchor, data.join("feed")),
+            core: CoreOptions { level_max, ..core_options(&config, cluster, anchor, data.join("feed")) },
             options: FollowerOptions { level: level_max, ..follower_options(&config, cluster, node) },
             clock,
             entropy,

@@ -219,8 +219,9 @@ impl Acks {
         }
     }
 
-    /// The lowest node that counts, passes `counts`, and does not hold `position` durably.
-    fn first_behind(&self, position: Position, counts: impl Fn(NodeId) -> bool) -> Option<NodeId> {
+    /// The lowest node that counts, passes `counts`, and does not hold `position` durably. Looks at rows until it has found one: cheap
+    /// for a position that few hold yet.
+    pub fn first_behind(&self, position: Position, counts: impl Fn(NodeId) -> bool) -> Option<NodeId> {
         let now = self.now();
         let inner = self.lock();
         let mut behind = inner.rows.iter().filter(|(_, row)| self.active(row, now) && row.durable() < Some(position));

@@ -186,7 +186,7 @@ fn same_history(publisher: &Publisher, greeting: &Greeting) -> Result<(), ServeE
 }
 
 /// The cluster's feature level; zero before it was begun.
-fn level_in_force(state: &Propagated) -> FeatureLevel {
+pub(crate) fn level_in_force(state: &Propagated) -> FeatureLevel {
     state.settings().ok().flatten().map(|settings| settings.feature_level).unwrap_or_default()
 }
 

@@ -47,7 +47,7 @@ use wire::internal::{
 pub(crate) const CLUSTER: ClusterId = ClusterId::from_bytes([0xc1; 16]);
 pub(crate) const ACCOUNT: AccountId = AccountId::from_bytes([0xa1; 16]);
 const STORE: StoreId = StoreId::from_bytes([0x51; 16]);
-const CONTROL: NodeId = NodeId::new(1);
+pub(crate) const CONTROL: NodeId = NodeId::new(1);
 const EDGE: NodeId = NodeId::new(101);
 const OPERATOR: [u8; 32] = [0x0e; 32];
 

@@ -7,9 +7,12 @@ use std::{
     },
 };
 
+use edge::{Edge, EdgeOptions};
 use plane::{Plane, options};
 use runtime::RealDisk;
 use seams::{Disk, DiskFile, OpenMode};
+use state::CommandBody;
+use types::FeatureLevel;
 use wire::ErrorKind;
 
 use crate::{
@@ -123,6 +126,34 @@ async fn edge_that_is_revoked_serves_nothing_more_and_again_after_a_restart() {
     let edge = plane.edge().await;
     until_status(&edge, |status| !status.serving).await;
     assert_eq!(read(&edge, get(&plane, "API_KEY", None, None)).await, Err(ErrorKind::Unavailable));
+    edge.shutdown(PATIENCE).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn edge_that_knows_less_than_the_level_in_force_serves_what_it_has_and_goes_on_once_it_is_updated() {
+    let mut plane = Plane::start().await;
+    let held = EdgeOptions { level_max: Some(FeatureLevel::new(1)), ..options(plane.config(Vec::new())) };
+    let edge = Edge::start(held).await.unwrap();
+    plane.write("GREETING", "hello");
+    let position = plane.bind("API_KEY", "GREETING");
+    plane.tick();
+    read(&edge, get(&plane, "API_KEY", Some(position), None)).await.unwrap();
+
+    let level = FeatureLevel::new(2);
+    plane.commit(CommandBody::UpdateNode { node: plane::CONTROL, address: None, feature_level: level });
+    plane.commit(CommandBody::RaiseFeatureLevel { to: level });
+    let later = plane.write("GREETING", "later");
+    let told =
+        |status: &edge::EdgeStatus| status.problems.iter().any(|problem| problem.contains("feature level 2, the node knows 1: upgrade it"));
+    until_status(&edge, told).await;
+    let found = read(&edge, get(&plane, "API_KEY", None, None)).await.unwrap();
+    assert_eq!(found.value, b"hello", "the last good state");
+    assert!(found.position.map(types::Position::from) < Some(later));
+    edge.shutdown(PATIENCE).await.unwrap();
+
+    let edge = plane.edge().await;
+    plane.tick();
+    assert_eq!(read(&edge, get(&plane, "API_KEY", Some(later), None)).await.unwrap().value, b"later");
     edge.shutdown(PATIENCE).await.unwrap();
 }
 

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use seams::{Clock, Disk, TableError};
 use state::{ChangeSet, CheckpointStatement, Propagated, Root, SealStatement, Signed};
 use store::{Drive, LogReader, LogWriter, SnapshotFolder};
-use types::{ClusterId, Hash, Position, UnixMillis};
+use types::{ClusterId, FeatureLevel, Hash, Position, UnixMillis};
 use wire::internal::{self as proto, RefusedKind, SubscribeDown, subscribe_down::Message};
 
 use super::{
@@ -35,7 +35,7 @@ use super::{
 use crate::{
     Anchor, Fault, FeedError, SnapshotBuilder,
     block::block_on,
-    serve::is_cluster,
+    serve::{is_cluster, level_in_force},
     sign::{Trust, generation_of},
     window::MARK_EVERY_REVISIONS,
 };
@@ -69,6 +69,8 @@ pub struct CoreOptions {
     pub unsealed_bytes_max: usize,
     /// Most bytes of records in memory ([`state::Propagated::bytes`]). A batch or snapshot that would hold more is refused.
     pub index_bytes_max: u64,
+    /// The feature level up to which this node goes along, at most the build's. A batch or snapshot of a higher one is refused.
+    pub level_max: FeatureLevel,
     /// Sealed values of more bytes than this lie in the table, not in memory.
     pub inline_bytes_max: usize,
     /// A mark is remembered at each multiple of this revision: as the control nodes keep theirs ([`WindowLimits`](crate::WindowLimits)).
@@ -87,6 +89,7 @@ impl CoreOptions {
             snapshot_every_bytes: 64 << 20,
             unsealed_bytes_max: 64 << 20,
             index_bytes_max: u64::MAX,
+            level_max: state::FEATURE_LEVEL_MAX,
             inline_bytes_max: state::LARGE_VALUE_BYTES,
             mark_every: MARK_EVERY_REVISIONS,
         }
@@ -364,8 +367,14 @@ impl Core {
         Ok(())
     }
 
-    /// Refuses a state that is larger than memory allows, unless it is smaller than the one before: a delete always passes.
+    /// Refuses a state of a feature level that this node does not go along with, and one that is larger than memory allows, unless it
+    /// is smaller than the one before: a delete always passes.
     fn fits(&self, before: &Propagated, after: &Propagated) -> Result<(), Fault> {
+        let (level, known) = (level_in_force(after), self.options.level_max);
+        if level > known {
+            let detail = format!("it is of feature level {level}, this node knows up to {known}: update this node");
+            return Err(Fault::BadChangeSet { at: after.position(), detail });
+        }
         // Without a table, large values stay in memory too.
         let large = if self.table.is_gone() { self.values.memory_bytes() } else { 0 };
         let (got, max) = (after.bytes() + large, self.options.index_bytes_max);
