@@ -1,8 +1,8 @@
 //! Saving a snapshot: a stream of a file's bytes.
 
-use std::time::Duration;
+use std::{error::Error, time::Duration};
 
-use tonic::Streaming;
+use tonic::{Status, Streaming};
 use wire::{ErrorKind, PublicError, v1, v1::snapshots_client::SnapshotsClient};
 
 use crate::{Client, ClientError, client::failure, connect::Route, error::public};
@@ -22,6 +22,15 @@ impl Client {
         let (stream, route) = opened.await?;
         Ok(SavedParts { stream, route, ended: false })
     }
+}
+
+/// What ended a stream: the server's word, or the connection, which whoever saves may try again.
+fn cut_off(status: &Status) -> PublicError {
+    let error = public(status);
+    if status.source().is_none() {
+        return error;
+    }
+    PublicError::new(ErrorKind::Unavailable, format!("the snapshot was cut off before its end: {}", error.message))
 }
 
 /// The parts of a snapshot as they come.
@@ -45,7 +54,7 @@ impl SavedParts {
             || PublicError::new(ErrorKind::DeadlineExceeded, format!("no part of the snapshot within {} s", PART_WITHIN.as_secs()));
         let cut = || PublicError::new(ErrorKind::Unavailable, "the snapshot was cut off before its end");
         let next = tokio::time::timeout(PART_WITHIN, self.stream.message()).await.map_err(|_| failed(silent()))?;
-        let part = next.map_err(|status| failed(public(&status)))?.and_then(|reply| reply.part).ok_or_else(|| failed(cut()))?;
+        let part = next.map_err(|status| failed(cut_off(&status)))?.and_then(|reply| reply.part).ok_or_else(|| failed(cut()))?;
         self.ended = matches!(part, v1::save_snapshot_reply::Part::End(_));
         Ok(Some(part))
     }

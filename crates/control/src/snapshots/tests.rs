@@ -3,11 +3,14 @@
 use std::{
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    sync::Arc,
 };
 
 use feed::SigningKey;
+use runtime::PendingFile;
 use seal::NodeKeyPair;
-use seams::sim::SimEntropy;
+use seams::sim::{DiskFaults, SimDisk, SimEntropy};
 use sha2::{Digest, Sha256};
 use state::State;
 use types::{NodeId, UnixMillis};
@@ -170,4 +173,23 @@ fn draft_before_the_cluster_or_without_a_signer_is_refused() {
     let identity = Identity { node: NodeId::new(1), now: UnixMillis::new(1) };
     assert!(matches!(Draft::of(State::empty(), identity, &entropy, &|_| None), Err(ArchiveError::Empty)));
     assert!(matches!(Draft::of(World::new(0).state, identity, &entropy, &|_| None), Err(ArchiveError::NoSigner)));
+}
+
+#[test]
+fn archive_on_a_full_disk_leaves_the_one_before_and_no_half() {
+    let world = World::new(50);
+    let (disk, path) = (Arc::new(SimDisk::new()), Path::new("backups/a.cbsnap"));
+    let write = || {
+        let mut file = PendingFile::create_on(disk.clone(), path).map_err(ArchiveError::io("create"))?;
+        world.draft(&world.signing, 1).write(&mut |bytes| file.write(&bytes).map_err(ArchiveError::io("write")))?;
+        file.finish().map_err(ArchiveError::io("finish"))
+    };
+    write().unwrap();
+    let whole = disk.read(path).unwrap();
+    check(&whole[..]).unwrap();
+    disk.set_faults(DiskFaults { capacity: Some(whole.len() as u64 * 3 / 2), ..DiskFaults::default() });
+    assert!(matches!(write(), Err(ArchiveError::Io { operation: "write", .. })));
+    assert_eq!(disk.files(), [path]);
+    disk.crash(&SimEntropy::new(1));
+    assert_eq!(disk.read(path).unwrap(), whole);
 }

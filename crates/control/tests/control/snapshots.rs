@@ -105,3 +105,27 @@ async fn snapshots_by_schedule_are_whole_and_kept_to_their_number() {
         assert!(name.ends_with(&format!("-{}.cbsnap", header.position)), "{name}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn snapshot_cut_off_by_a_stopping_node_is_an_error_and_no_end() {
+    let ground = Ground::new();
+    let node = ground.start().await;
+    let client = node.operator();
+    with_store(&client).await;
+    // More than the connection's windows take.
+    for batch in 0..2 {
+        let items = (0..50).map(|number| item(&format!("S-{batch}-{number}"), vec![b'v'; 60_000])).collect();
+        client.create_secrets(create(items)).await.unwrap();
+    }
+    let mut parts = client.save_snapshot().await.unwrap();
+    parts.next().await.unwrap();
+    node.stop().await;
+    let refusal = loop {
+        match parts.next().await {
+            Ok(Some(Part::Data(_))) => {}
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(refusal.kind(), ErrorKind::Unavailable, "{}", refusal.error);
+}

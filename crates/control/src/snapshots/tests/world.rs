@@ -122,9 +122,7 @@ impl World {
 
     /// The archive, signed by a key as of a version of the signer set.
     pub(super) fn archive_signed(&self, key: &SigningKey, set: u32) -> Vec<u8> {
-        let identity = Identity { node: NODE, now: UnixMillis::new(1_763_826_300_000) };
-        let draft =
-            Draft::of(self.state.clone(), identity, &SimEntropy::new(5), &|statement| Some(key.sign(statement, NODE, set))).unwrap();
+        let draft = self.draft(key, set);
         let about = draft.bytes_about();
         let mut bytes = Vec::new();
         let length = draft.write(&mut |part| {
@@ -134,5 +132,10 @@ impl World {
         assert_eq!(length.unwrap(), bytes.len() as u64);
         assert!(about.abs_diff(bytes.len() as u64) < 1000, "{about} is about {}", bytes.len());
         bytes
+    }
+
+    pub(super) fn draft(&self, key: &SigningKey, set: u32) -> Draft {
+        let identity = Identity { node: NODE, now: UnixMillis::new(1_763_826_300_000) };
+        Draft::of(self.state.clone(), identity, &SimEntropy::new(5), &|statement| Some(key.sign(statement, NODE, set))).unwrap()
     }
 }
