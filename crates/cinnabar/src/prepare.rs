@@ -96,7 +96,6 @@ pub(crate) fn prepare(folder: &Path, edges: u16, ports: Ports) -> Result<Prepare
     control.keys.root = root;
     control.keys.signing = signing;
     control.keys.node = keys.join("control-1.node.key");
-    control.cluster.operator_token = operator_token.clone();
     node_key(&control.keys.node, &entropy)?;
     founding(&pki, cluster, &control.node.data_dir, &operator_token, &keys.join("recovery.key"))?;
     if !control_file.exists() {

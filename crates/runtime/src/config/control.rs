@@ -170,8 +170,6 @@ pub struct ControlKeys {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NewCluster {
-    /// Where the first operator's token is written, with mode 0600, when the cluster is founded.
-    pub operator_token: PathBuf,
     /// How long an edge serves without hearing from the control plane, or `never` for no limit.
     pub edge_offline_max: Never,
     /// How long it serves what is marked fail-closed.
@@ -292,7 +290,7 @@ impl Default for ControlKeys {
 
 impl Default for NewCluster {
     fn default() -> Self {
-        Self { operator_token: "/etc/cinnabar/keys/operator.token".into(), edge_offline_max: EDGE_OFFLINE_MAX, lease: LEASE }
+        Self { edge_offline_max: EDGE_OFFLINE_MAX, lease: LEASE }
     }
 }
 
