@@ -202,6 +202,15 @@ impl Core {
         counted.map(|row| row.durable).min().flatten()
     }
 
+    /// The same, for a question about one change. Right after a write nearly every edge is behind it, and the first of them is answer
+    /// enough: what a write costs does not grow with the number of edges.
+    pub(crate) fn live_since(&self, state: &State, changed: Position) -> Option<Position> {
+        match self.publisher.acks().first_behind(changed, |node| counts(state, node)) {
+            Some(_) => None,
+            None => self.live_everywhere(state),
+        }
+    }
+
     /// The names of edges that do not hold `position` yet.
     pub(crate) fn behind(&self, position: Position, most: usize) -> Vec<String> {
         let state = self.consensus.local();

@@ -58,11 +58,19 @@ pub(crate) fn secret(
     })
 }
 
+/// A secret as it stands now.
+pub(crate) fn present(core: &Core, state: &State, id: SecretId, record: &SecretRecord) -> Result<v1::Secret, PublicError> {
+    secret(core, state, id, record, core.live_since(state, core.recent.changed_at(id)), Position::default())
+}
+
 /// A secret as it stands after a write. One that is gone by now was written all the same, and is shown as deleted.
 pub(crate) fn written(core: &Core, store: StoreId, id: SecretId, written: Position) -> Result<v1::Secret, PublicError> {
     let state = core.consensus.local();
     match state.secret_even_deleting(store, id).map_err(damaged)? {
-        Some(record) => secret(core, &state, id, &record, core.live_everywhere(&state), written),
+        Some(record) => {
+            let live = core.live_since(&state, core.recent.changed_at(id).max(written));
+            secret(core, &state, id, &record, live, written)
+        }
         None => Ok(v1::Secret {
             id: id.to_string(),
             store_id: store.to_string(),

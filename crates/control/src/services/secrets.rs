@@ -101,7 +101,7 @@ impl v1::secrets_server::Secrets for Services {
             let target: SecretTarget = parsed("secret", message.secret)?;
             core.read(&call, |state, caller| {
                 let secret = resolve::secret(state, caller, &target)?;
-                show::secret(&core, state, secret.id, &secret.record, core.live_everywhere(state), Position::default())
+                show::present(&core, state, secret.id, &secret.record)
             })
             .await
         })

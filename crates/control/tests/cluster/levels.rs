@@ -1,14 +1,22 @@
 //! A cluster of mixed builds: nodes are updated one by one under load, the level rises at the end, and who then knows too little stays out.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use client::Client;
+use runtime::RealClock;
+use seams::Clock;
 use wire::{ErrorKind, v1};
 
 use crate::harness::{Ground, create, holds, with_store};
+
+/// Between two writes, so that the account's quota lasts for the whole update.
+const BETWEEN: Duration = Duration::from_millis(20);
 
 fn raise() -> v1::RaiseLevelRequest {
     v1::RaiseLevelRequest { to: Some(2), request_id: String::new() }
@@ -21,7 +29,7 @@ async fn levels(operator: &Client) -> v1::ShowLevelReply {
 /// Waits until so many nodes have reported that they know level 2.
 async fn known_by(operator: &Client, nodes: usize) {
     while levels(operator).await.nodes.iter().filter(|node| node.feature_level == 2).count() != nodes {
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        tokio::task::yield_now().await;
     }
 }
 
@@ -37,7 +45,7 @@ async fn load(operator: Client, end: Arc<AtomicBool>) -> Vec<String> {
             Ok(_) => acknowledged.push(name),
             Err(error) => assert!(error.kind().retryable(), "{error}"),
         }
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        RealClock::new().sleep(BETWEEN).await;
     }
     acknowledged
 }

@@ -1,8 +1,6 @@
 //! Feature levels: a cluster begins at the highest that its founder knows, a node held at an older one is as an older build, and a
 //! level rises when all know it. And what level 2 brought.
 
-use std::time::Duration;
-
 use client::Client;
 use control::{Control, ControlOptions};
 use runtime::config::ControlConfig;
@@ -28,7 +26,7 @@ async fn reported(client: &Client, level: u32) -> v1::ShowLevelReply {
         if shown.nodes.iter().all(|node| node.feature_level >= level) {
             return shown;
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        tokio::task::yield_now().await;
     }
 }
 
