@@ -42,7 +42,8 @@ pub struct Found {
     pub(crate) secret: SecretId,
 }
 
-/// Reads of large values at a time; the next one waits. Each holds a value twice, sealed and open.
+/// Large values read at a time; the next one waits. Each is held twice, sealed and open; a batch takes a place for each of its values, or
+/// all, and the others wait for it.
 const DISK_READS_MAX: usize = 64;
 
 /// Whether a lookup may wait for a disk.
@@ -91,12 +92,11 @@ impl Lookup {
     /// # Errors
     /// As of [`Lookup::get`].
     pub async fn fetch(self: &Arc<Self>, caller: &Caller, wanted: &WantedTarget, freshness: FreshnessTarget) -> Result<Found, LookupError> {
-        let view = self.serving.root_view();
-        if let Some(outcome) = self.at_once(view.as_deref(), caller, wanted, freshness) {
+        if let Some(outcome) = self.get_at_once(caller, wanted, freshness) {
             return outcome;
         }
         let (caller, wanted) = (caller.clone(), wanted.clone());
-        self.from_disk(move |lookup| lookup.count(lookup.look(view.as_deref(), &caller, &wanted, freshness))).await?
+        self.from_disk(1, move |lookup| lookup.get(&caller, &wanted, freshness)).await?
     }
 
     /// One lookup in the root of this moment; none if its value lies on the disk, and nothing was counted.
@@ -123,23 +123,28 @@ impl Lookup {
         wanted: &[WantedTarget],
         freshness: FreshnessTarget,
     ) -> Vec<Result<Found, LookupError>> {
-        let view = self.serving.root_view();
-        let mut outcomes = Vec::with_capacity(wanted.len());
         let mut on_disk = Vec::new();
-        for wanted in wanted {
-            let outcome = self.at_once(view.as_deref(), caller, wanted, freshness);
-            if outcome.is_none() {
-                on_disk.push(wanted.clone());
-            }
-            outcomes.push(outcome);
-        }
+        let (outcomes, view) = {
+            let view = self.serving.view();
+            let one = |wanted: &WantedTarget| {
+                let outcome = self.at_once(view.as_deref(), caller, wanted, freshness);
+                if outcome.is_none() {
+                    on_disk.push(wanted.clone());
+                }
+                outcome
+            };
+            let outcomes: Vec<_> = wanted.iter().map(one).collect();
+            // Kept for what is read from the disk: all see one root.
+            let view = view.as_ref().filter(|_| !on_disk.is_empty()).cloned();
+            (outcomes, view)
+        };
         let count = on_disk.len();
         let read = if count == 0 {
             Ok(Vec::new())
         } else {
             let caller = caller.clone();
             let one = move |lookup: &Self, wanted: &WantedTarget| lookup.count(lookup.look(view.as_deref(), &caller, wanted, freshness));
-            self.from_disk(move |lookup| on_disk.iter().map(|wanted| one(lookup, wanted)).collect::<Vec<_>>()).await
+            self.from_disk(count, move |lookup| on_disk.iter().map(|wanted| one(lookup, wanted)).collect::<Vec<_>>()).await
         };
         let mut read = read.unwrap_or_else(|error| vec![(); count].into_iter().map(|()| Err(error.clone())).collect()).into_iter();
         outcomes.into_iter().filter_map(|outcome| outcome.or_else(|| read.next())).collect()
@@ -222,9 +227,14 @@ impl Lookup {
         Some(self.count(outcome))
     }
 
-    /// Runs work that may wait for a disk on a thread that may block. A caller who is gone by then costs the work, nothing else.
-    async fn from_disk<T: Send + 'static>(self: &Arc<Self>, work: impl FnOnce(&Self) -> T + Send + 'static) -> Result<T, LookupError> {
-        let place = Arc::clone(&self.disk_reads).acquire_owned().await.map_err(|_| LookupError::Stopping)?;
+    /// Reads so many values on a thread that may block. A caller who is gone by then costs the work, nothing else.
+    async fn from_disk<T: Send + 'static>(
+        self: &Arc<Self>,
+        values: usize,
+        work: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> Result<T, LookupError> {
+        let places = u32::try_from(values.min(DISK_READS_MAX)).unwrap_or(1);
+        let place = Arc::clone(&self.disk_reads).acquire_many_owned(places).await.map_err(|_| LookupError::Stopping)?;
         let lookup = Arc::clone(self);
         let reading = tokio::task::spawn_blocking(move || {
             let outcome = work(&lookup);

@@ -192,11 +192,6 @@ impl Serving {
         self.position.subscribe()
     }
 
-    /// The root of this moment, to be kept across waits.
-    pub(crate) fn root_view(&self) -> Option<Arc<View>> {
-        self.view.load_full()
-    }
-
     /// The root of this moment.
     pub(crate) fn view(&self) -> Guard<Option<Arc<View>>> {
         self.view.load()

@@ -280,7 +280,7 @@ fn large_values_of_a_snapshot_that_was_given_up_leave_the_table() {
     let (plane, edge, core) = scene(0);
     drop((plane, core));
     let mut plane = Plane::new();
-    for number in 0..200 {
+    for number in 0..100 {
         plane.commit(vec![put(number, bytes_of(number, 0, LARGE))]);
     }
     let mut core = edge.open();
@@ -290,21 +290,25 @@ fn large_values_of_a_snapshot_that_was_given_up_leave_the_table() {
     for index in 0..cut.chunks() - 1 {
         take(&mut core, down(Message::SnapshotChunk(cut.chunk(index).unwrap())));
     }
-    assert!(edge.table.large() > 100, "they are handed over as they come");
+    assert!(edge.table.large() > 50, "they are handed over as they come");
     // The same again, another way: nothing is lost for what is named again, and nothing stays for what is not.
     follow(&plane, &mut core);
     edge.seen.forget();
     tick(&plane, &mut core);
     assert_serves(&plane, &edge);
-    assert_eq!(edge.table.large(), 199);
+    assert_eq!(edge.table.large(), 99);
 }
 
-/// One seed: writes, deletes, snapshots, crashes of all kinds, and damage to the table now and then.
+/// One seed: writes, deletes, snapshots, crashes of all kinds, and damage to the table now and then. In every other one the table is
+/// left behind at any batch, among them those between the values and the records that name them.
 fn run(seed: u64) {
     let entropy = SimEntropy::new(seed);
     let pick = |below: u64| entropy.number() % below;
     let (mut plane, mut edge, core) = scene(2);
     edge.snapshot_every_bytes = 400 << 10;
+    if seed % 2 == 1 {
+        edge.table.lag();
+    }
     let mut core = Some(core);
     for turn in 1..60 {
         match pick(10) {

@@ -92,6 +92,8 @@ struct TestTableInner {
     pub resets: usize,
     /// From now on nothing is written.
     fails: bool,
+    /// Flushed or not, a crash may lose any number of the newest batches.
+    lags: bool,
 }
 
 impl TestTable {
@@ -115,6 +117,11 @@ impl TestTable {
         change(&mut inner.now);
         inner.durable = inner.now.clone();
         inner.between.clear();
+    }
+
+    /// From now on a crash may lose what was flushed, back to any batch since the crash before: a table far behind the log.
+    pub fn lag(&self) {
+        self.0.lock().unwrap().lags = true;
     }
 
     /// From now on writes fail, until it is set aside.
@@ -175,8 +182,10 @@ impl Table for TestTable {
 
     fn flush(&mut self) -> Result<(), TableError> {
         let mut inner = self.0.lock().unwrap();
-        inner.durable = inner.now.clone();
-        inner.between.clear();
+        if !inner.lags {
+            inner.durable = inner.now.clone();
+            inner.between.clear();
+        }
         Ok(())
     }
 
