@@ -9,7 +9,7 @@ use std::{error::Error, fs, io, path::PathBuf};
 include!("src/carriers.rs");
 
 const PROTO: &str = "../../proto";
-const FILES: [&str; 19] = [
+const FILES: [&str; 20] = [
     "cinnabar/v1/error.proto",
     "cinnabar/v1/common.proto",
     "cinnabar/v1/accounts.proto",
@@ -21,6 +21,7 @@ const FILES: [&str; 19] = [
     "cinnabar/v1/lookup.proto",
     "cinnabar/v1/status.proto",
     "cinnabar/v1/nodes.proto",
+    "cinnabar/v1/tokens.proto",
     "cinnabar/v1/snapshots.proto",
     "cinnabar/v1/fleet.proto",
     "cinnabar/v1/cluster.proto",

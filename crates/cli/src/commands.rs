@@ -8,10 +8,12 @@ mod contexts;
 mod fleet;
 mod levels;
 mod lookups;
+mod nodes;
 mod secrets;
 mod snapshots;
 mod status;
 mod stores;
+mod tokens;
 
 use std::time::Duration;
 
@@ -52,6 +54,8 @@ pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
         Command::Unbind { consumer, binding, store, wait } => bindings::unbind(&session, &consumer, binding.or(store), wait).await,
         Command::Binding(command) => bindings::run(&session, command).await,
         Command::Consumer(command) => consumers::run(&session, command).await,
+        Command::Node(command) => nodes::run(&session, command).await,
+        Command::Token(command) => tokens::run(&session, command).await,
         Command::Snapshot(SnapshotCommand::Save { file, force }) => snapshots::save(&session, &file, force).await,
         Command::Get(arguments) => lookups::get(&session, arguments).await,
         Command::Watch(arguments) => lookups::watch(&session, arguments).await,

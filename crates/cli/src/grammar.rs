@@ -3,6 +3,7 @@
 mod bench;
 mod cluster;
 mod level;
+mod nodes;
 mod snapshot;
 
 use std::{path::PathBuf, time::Duration};
@@ -12,6 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use bench::{BenchCommand, BenchCommon, BenchLookup, BenchPropagate, BenchWrite};
 pub use cluster::{ClusterCommand, ClusterInit};
 pub use level::{LevelArgs, LevelCommand};
+pub use nodes::{JoinTokenCommand, NodeCommand, NodeKind, TokenCommand};
 pub use snapshot::{SnapshotCommand, SnapshotRestore, SnapshotVerify};
 
 /// Secrets for every server: a replicated control plane, and a full encrypted copy at every edge.
@@ -140,6 +142,12 @@ pub enum Command {
     /// Who reads: workers, containers, gateways
     #[command(subcommand)]
     Consumer(ConsumerCommand),
+    /// Nodes of the cluster: who is in, how others get in, and how one is shut out
+    #[command(subcommand)]
+    Node(NodeCommand),
+    /// Tokens of people and pipelines
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Save, verify and restore the whole state
     #[command(subcommand)]
     Snapshot(SnapshotCommand),

@@ -22,8 +22,9 @@ pub use context::{Context, ContextError, Contexts, EdgeContext};
 pub use failure::Failure;
 pub use grammar::{
     AccountCommand, BenchCommand, BenchCommon, BenchLookup, BenchPropagate, BenchWrite, BindingCommand, Cli, ClusterCommand, ClusterInit,
-    Command, ConfigCommand, ConsumerCommand, ConsumerTokenCommand, ContextCommand, DevArgs, Format, Global, LevelArgs, LevelCommand,
-    LookupArgs, QuotaCommand, SecretCommand, ServerArgs, SnapshotCommand, SnapshotRestore, SnapshotVerify, StoreCommand,
+    Command, ConfigCommand, ConsumerCommand, ConsumerTokenCommand, ContextCommand, DevArgs, Format, Global, JoinTokenCommand, LevelArgs,
+    LevelCommand, LookupArgs, NodeCommand, NodeKind, QuotaCommand, SecretCommand, ServerArgs, SnapshotCommand, SnapshotRestore,
+    SnapshotVerify, StoreCommand, TokenCommand,
 };
 pub use keyboard::Keyboard;
 pub use output::Output;

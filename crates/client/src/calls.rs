@@ -81,6 +81,28 @@ calls! {
         /// Rolls back, promotes, reverts, or drops a candidate.
         change move_pointer = move_pointer(MovePointerRequest) -> MovePointerReply;
     }
+    "nodes" nodes_client::NodesClient {
+        /// Lists the nodes of the registry, revoked ones included, a page at a time.
+        read list_nodes = list(ListNodesRequest) -> ListNodesReply;
+        /// Makes a join token. Shown once: sent again under its own request id, the reply names it without the token.
+        once create_join_token = create_join_token(CreateJoinTokenRequest) -> JoinTokenReply;
+        /// Lists join tokens and what became of them, a page at a time.
+        read list_join_tokens = list_join_tokens(ListJoinTokensRequest) -> ListJoinTokensReply;
+        /// Voids a join token.
+        change revoke_join_token = revoke_join_token(RevokeJoinTokenRequest) -> RevokeJoinTokenReply;
+        /// Shuts a node out for good.
+        change revoke_node = revoke(RevokeNodeRequest) -> RevokeNodeReply;
+        /// Lists the secrets of which a node could open values, a page at a time.
+        read node_exposure = exposure(ExposureRequest) -> ExposureReply;
+    }
+    "tokens" tokens_client::TokensClient {
+        /// Makes an operator's token. Shown once, as a join token.
+        once create_token = create(CreateTokenRequest) -> TokenReply;
+        /// Lists operators' tokens, a page at a time.
+        read list_tokens = list(ListTokensRequest) -> ListTokensReply;
+        /// Voids an operator's token.
+        change revoke_token = revoke(RevokeTokenRequest) -> RevokeTokenReply;
+    }
     "consumers" consumers_client::ConsumersClient {
         /// Creates a consumer.
         change create_consumer = create(CreateConsumerRequest) -> CreateConsumerReply;

@@ -125,7 +125,7 @@ changes! { false:
     CreateAccountRequest SetQuotaRequest CreateStoreRequest DeleteStoreRequest EditSecretRequest RaiseLevelRequest
     DeleteSecretsRequest DuplicateSecretRequest MovePointerRequest CreateConsumerRequest DeleteConsumerRequest CreateConsumerTokenRequest
     RollConsumerTokenRequest RevokeConsumerTokenRequest BindRequest UnbindRequest CreateJoinTokenRequest RevokeJoinTokenRequest
-    RevokeNodeRequest
+    RevokeNodeRequest CreateTokenRequest RevokeTokenRequest
 }
 
 /// Runs a read in the caller's own time: it ends when the caller hangs up, or when the time for a request is over.

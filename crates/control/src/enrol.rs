@@ -69,7 +69,8 @@ impl Enrol for EnrolService {
         let from = request.extensions().get::<Peer>().and_then(Peer::address).map(|address| address.ip());
         read(core, "enrol.join", request, async |core, call, message| {
             let _place = core.enrolment.visitors.enter(from, core.clock.monotonic())?;
-            join::join(&core, &call, message).await
+            // Boxed: what is made for a node on the way is large.
+            Box::pin(join::join(&core, &call, message)).await
         })
         .await
     }

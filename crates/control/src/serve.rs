@@ -75,6 +75,7 @@ pub(crate) async fn serve(
         .add_service(InterceptedService::new(v1::fleet_server::FleetServer::new(services.clone()), door.clone()))
         .add_service(InterceptedService::new(v1::cluster_server::ClusterServer::new(services.clone()), door.clone()))
         .add_service(InterceptedService::new(v1::nodes_server::NodesServer::new(services.clone()), door.clone()))
+        .add_service(InterceptedService::new(v1::tokens_server::TokensServer::new(services.clone()), door.clone()))
         .add_service(InterceptedService::new(v1::status_server::StatusServer::new(services), door.clone()))
         // The feed has a door of its own: edges, by the key in the registry. So have control nodes.
         .add_service(InterceptedService::new(feed, Opened(core.clone())))

@@ -13,6 +13,7 @@ mod secrets;
 mod snapshots;
 mod status;
 mod stores;
+mod tokens;
 
 use std::sync::Arc;
 

@@ -1,9 +1,10 @@
 /// Messages that carry a plaintext or a token, by full name. Read by the build script and by tests.
-pub(crate) const CARRIERS: [&str; 6] = [
+pub(crate) const CARRIERS: [&str; 7] = [
     "cinnabar.v1.NewSecret",
     "cinnabar.v1.SetValueRequest",
     "cinnabar.v1.ConsumerTokenReply",
     "cinnabar.v1.Found",
     "cinnabar.v1.JoinTokenReply",
+    "cinnabar.v1.TokenReply",
     "cinnabar.internal.v1.JoinRequest",
 ];

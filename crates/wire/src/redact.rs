@@ -69,6 +69,17 @@ impl fmt::Debug for v1::JoinTokenReply {
     }
 }
 
+impl fmt::Debug for v1::TokenReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { token_id, token, expires_ms } = self;
+        f.debug_struct("TokenReply")
+            .field("token_id", token_id)
+            .field("token", &Length(token.len()))
+            .field("expires_ms", expires_ms)
+            .finish()
+    }
+}
+
 impl fmt::Debug for internal::JoinRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { token, certificate_request, name, envelope_key, feature_level, signing_key, address, software } = self;
@@ -112,6 +123,7 @@ mod tests {
         assert!(!shows(&v1::SetValueRequest { value: value(), ..Default::default() }));
         assert!(!shows(&v1::ConsumerTokenReply { token: MARK.into(), ..Default::default() }));
         assert!(!shows(&v1::JoinTokenReply { token: MARK.into(), ..Default::default() }));
+        assert!(!shows(&v1::TokenReply { token: MARK.into(), ..Default::default() }));
         let found = v1::Found { value: value(), ..Default::default() };
         assert!(!shows(&found));
         let outcome = v1::Outcome { outcome: Some(v1::outcome::Outcome::Found(found)) };

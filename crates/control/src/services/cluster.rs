@@ -12,7 +12,6 @@ use wire::{ErrorKind, PublicError, v1};
 use super::Services;
 use crate::{
     call::{Call, read},
-    caller::Caller,
     core::Core,
     error::{damaged, not_read},
 };
@@ -89,8 +88,7 @@ impl v1::cluster_server::Cluster for Services {
     async fn members(&self, request: Request<v1::ClusterMembersRequest>) -> Result<Response<v1::ClusterMembersReply>, Status> {
         read(&self.0, "cluster.members", request, async |core, call, _| {
             // The node's own view: it is asked most of all when there is no majority.
-            let state = core.consensus.local();
-            let caller = Caller::identify(&state, &call, core.clock.wall())?;
+            let (caller, state) = core.identify_here(&call).await?;
             caller.require(Operation::ManageMembership, GrantScope::Cluster)?;
             let (members, leader) = (core.consensus.membership(), core.consensus.status().leader);
             let rows = ids(&members).map(|node| row(&state, &members, leader, node)).collect();
@@ -101,8 +99,7 @@ impl v1::cluster_server::Cluster for Services {
 
     async fn status(&self, request: Request<v1::ClusterStatusRequest>) -> Result<Response<v1::ClusterStatusReply>, Status> {
         read(&self.0, "cluster.status", request, async |core, call, _| {
-            let state = core.consensus.local();
-            let caller = Caller::identify(&state, &call, core.clock.wall())?;
+            let (caller, state) = core.identify_here(&call).await?;
             caller.require(Operation::ManageMembership, GrantScope::Cluster)?;
             let overview = core.consensus.overview().await.map_err(|error: ReadError| not_read(error))?;
             let members = core.consensus.membership();

@@ -10,7 +10,7 @@ use types::{NodeId, Position, UnixMillis};
 use wire::{PublicError, parse::PageTarget, v1};
 
 use super::{Services, after, next, status::seen};
-use crate::{call::read, caller::Caller, core::Core, error::damaged};
+use crate::{call::read, core::Core, error::damaged};
 
 /// What an operator calls the node that leads.
 const LEADER: &str = "leader";
@@ -22,8 +22,8 @@ impl v1::fleet_server::Fleet for Services {
             let page = PageTarget::from(message.page);
             let after = after(&page)?;
             // The node's own view, so that it can be asked also without a majority: that is when it is needed most.
-            let state = core.consensus.local();
-            Caller::identify(&state, &call, core.clock.wall())?.require(Operation::ReadMetadata, GrantScope::Cluster)?;
+            let (caller, state) = core.identify_here(&call).await?;
+            caller.require(Operation::ReadMetadata, GrantScope::Cluster)?;
             let leader = core.consensus.status().leader;
             let found = state.nodes(after.as_ref(), page.size).map_err(damaged)?;
             let there = found.items.iter().filter(|(_, record)| record.revoked.is_none());

@@ -8,12 +8,7 @@ use types::{LogIndex, NodeId, UnixMillis};
 use wire::{PublicError, v1};
 
 use super::Services;
-use crate::{
-    call::read,
-    caller::{Caller, Who},
-    core::Core,
-    error::damaged,
-};
+use crate::{call::read, caller::Who, core::Core, error::damaged};
 
 /// Edges and relays that a status names at the most; `Fleet` lists all of them.
 const EDGES_SHOWN_MAX: usize = 10_000;
@@ -57,8 +52,7 @@ impl v1::status_server::Status for Services {
     async fn show(&self, request: Request<v1::ShowStatusRequest>) -> Result<Response<v1::NodeStatus>, Status> {
         read(&self.0, "status.show", request, async |core, call, _| {
             // The node's own view, so that it can be asked also without a majority.
-            let state = core.consensus.local();
-            let caller = Caller::identify(&state, &call, core.clock.wall())?;
+            let (caller, state) = core.identify_here(&call).await?;
             let edges = if caller.may(Operation::ReadMetadata, GrantScope::Cluster) { edges(&core)? } else { Vec::new() };
             let raft = core.consensus.status();
             let leader = raft.leader.and_then(|leader| state.node(leader).ok().flatten()).map(|record| record.name.to_string());

@@ -90,6 +90,8 @@ impl Ground {
         config.node.data_dir = self.data();
         config.node.cluster = Some(CLUSTER);
         config.listen.grpc = "127.0.0.1:0".parse().unwrap();
+        // The same at each start, as an address is that others go by.
+        config.listen.advertise = Some("control-1.example:7400".parse().unwrap());
         config.listen.health = "127.0.0.1:0".parse().unwrap();
         config.tls = self.pki.node(CONTROL).unwrap();
         config.keys.root = self.at("root.key");

@@ -1,0 +1,95 @@
+//! `node` and `token`: who may be part of the cluster, and who may command it.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Subcommand, ValueEnum};
+
+/// What a node is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum NodeKind {
+    /// Takes writes and feeds edges.
+    Control,
+    /// Holds keys and serves lookups.
+    Edge,
+    /// Feeds others and holds no key.
+    Relay,
+}
+
+/// `node`
+#[derive(Debug, Subcommand)]
+pub enum NodeCommand {
+    /// All nodes, revoked ones included
+    List,
+    /// Tokens by which new nodes join
+    #[command(subcommand)]
+    Token(JoinTokenCommand),
+    /// Shut a node out for good: its streams are cut, and all keys that it could open are replaced
+    Revoke {
+        /// Its name or number
+        node: String,
+        /// Don't ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// The secrets of which a node can open values, or could before it was revoked
+    Exposure {
+        /// Its name or number
+        node: String,
+    },
+}
+
+/// `node token`
+#[derive(Debug, Subcommand)]
+pub enum JoinTokenCommand {
+    /// Make a token by which a new node joins; shown once
+    Create {
+        /// What the node will be
+        #[arg(value_enum)]
+        role: NodeKind,
+        /// The name that the node gets, whatever it asks for
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+        /// A label that nodes get; may be repeated
+        #[arg(long, value_name = "KEY=VALUE")]
+        label: Vec<String>,
+        /// How many nodes may join by it
+        #[arg(long, default_value_t = 1, value_name = "N")]
+        uses: u32,
+        /// For how long it is good; at most 30 days
+        #[arg(long, default_value = "1h", value_name = "D", value_parser = humantime::parse_duration)]
+        expires_in: Duration,
+        /// Write the token into this new file, mode 0600, and do not show it
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Join tokens, and what became of them
+    List,
+    /// Void a join token; nodes that joined by it stay
+    Revoke {
+        /// Its id
+        token: String,
+    },
+}
+
+/// `token`
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Make a token for a person or a pipeline; shown once
+    Create {
+        /// Who holds it, for the audit log
+        name: String,
+        /// A role, of the whole cluster or within ACCOUNT or ACCOUNT/STORE; may be repeated. Roles: super-administrator, admin, deployer, reporter
+        #[arg(long = "grant", required = true, value_name = "ROLE[@ACCOUNT[/STORE]]")]
+        grants: Vec<String>,
+        /// For how long it is good; else for ever
+        #[arg(long, value_name = "D", value_parser = humantime::parse_duration)]
+        expires_in: Option<Duration>,
+    },
+    /// Tokens, without the tokens
+    List,
+    /// Void a token; every control node refuses it from then on
+    Revoke {
+        /// Its id
+        token: String,
+    },
+}
