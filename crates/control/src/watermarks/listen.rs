@@ -22,6 +22,8 @@ pub(crate) async fn listen(exchange: Arc<Exchange>, calls: Arc<dyn PeerCalls>, e
     let mut listening: BTreeMap<NodeId, CancellationToken> = BTreeMap::new();
     let mut streams: FuturesUnordered<BoxFuture<'static, NodeId>> = FuturesUnordered::new();
     loop {
+        // The own one too is renewed while the node runs.
+        exchange.standings.certificate(exchange.node, (exchange.own)().certificate_ends);
         let others = calls.others();
         for node in others.iter().filter(|node| **node != exchange.node) {
             listening.entry(*node).or_insert_with(|| {

@@ -21,7 +21,10 @@ use runtime::{
 };
 use seal::{FileRoot, NodeKeyPair, OperatorToken, RecoveryKey};
 use seams::{Clock, Disk};
-use state::{Command, CommandBody, NewNode, Origin, Principal, record::NodeRole};
+use state::{
+    Command, CommandBody, NewNode, NewSignerSet, Origin, Principal,
+    record::{MemberKey, NodeRole, SignerSetRecord},
+};
 use store::{Drive, SledOptions};
 use tonic::transport::Channel;
 use types::{ClusterId, FeatureLevel, NodeId};
@@ -156,6 +159,22 @@ impl Ground {
     }
 
     async fn enter(&self, nodes: Vec<NewNode>) {
+        self.command(nodes.into_iter().map(|node| CommandBody::RegisterNode { node }).collect()).await;
+    }
+
+    /// What enrolment of control nodes also does: all of them sign the feed. Node 1 must not run.
+    pub(crate) async fn let_all_sign(&self) {
+        let key = |node: u64| SigningKey::from_file_bytes(&runtime::read_secret_file(&self.at(node, "signing.key")).unwrap()).unwrap();
+        let members = (1..=self.ports.len() as u64).map(|node| MemberKey { node: NodeId::new(node), key: key(node).public() });
+        let mut set = SignerSetRecord { version: 2, threshold: 1, keys: members.collect(), signatures: Vec::new() };
+        let signature = feed::sign_signer_set(&key(1), NodeId::new(1), CLUSTER, &set);
+        set.signatures.push(signature);
+        let SignerSetRecord { version, threshold, keys, signatures } = set;
+        self.command(vec![CommandBody::SetSignerSet { set: NewSignerSet { version, threshold, keys, signatures } }]).await;
+    }
+
+    /// Commands of the first operator, straight into node 1's log.
+    async fn command(&self, bodies: Vec<CommandBody>) {
         let data = self.at(1, "data");
         let clock: Arc<dyn Clock> = Arc::new(RealClock::new());
         let options = Options {
@@ -173,14 +192,14 @@ impl Ground {
             limits: Limits::default(),
         };
         let log = Consensus::start(options).await.unwrap();
-        for node in nodes {
+        for body in bodies {
             let command = Command {
                 level: FeatureLevel::new(1),
                 principal: Principal::Operator { token: OperatorToken::parse(&self.token()).unwrap().hash() },
                 stamp: clock.wall(),
                 request: None,
                 origin: Origin::default(),
-                body: CommandBody::RegisterNode { node },
+                body,
             };
             log.propose(command).await.unwrap();
         }
@@ -283,7 +302,9 @@ impl Node {
     }
 
     pub(crate) async fn stop(self) {
+        let t = std::time::Instant::now(); //DBG
         assert!(self.control.shutdown(PATIENCE).await, "everything ends in time");
+        eprintln!("STOP {:?}", t.elapsed()); //DBG
     }
 
     /// Its tasks are dropped where they stand, its sockets closed: nothing is handed over, nobody is told.

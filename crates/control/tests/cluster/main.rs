@@ -3,5 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
 mod harness;
+mod levels;
 mod members;
+mod receipts;
 mod writes;

@@ -193,9 +193,12 @@ async fn locked_control_node_says_unavailable_to_lookups() {
     let (token, _) = furnished(&node.operator()).await;
     answered(&ground, &token).await;
     node.stop().await;
-    std::fs::remove_file(ground.at("root.key")).unwrap();
-    FileRoot::create(&runtime::RealDisk, &runtime::OsEntropy, &ground.at("root.key")).unwrap();
-    let node = ground.start_with(config(&ground)).await;
+    FileRoot::create(&runtime::RealDisk, &runtime::OsEntropy, &ground.at("other-root.key")).unwrap();
+    let other = seal::NodeKeyPair::generate(&runtime::OsEntropy).unwrap().to_file_bytes();
+    runtime::write_secret_file(&ground.at("other-node.key"), &other).unwrap();
+    let mut config = config(&ground);
+    (config.keys.root, config.keys.node) = (ground.at("other-root.key"), ground.at("other-node.key"));
+    let node = ground.start_with(config).await;
     let ended = until("it is neither too young nor too old to say", async || {
         let kind = read(unix(&ground), get("DB", Some(&token))).await.unwrap_err();
         (!matches!(kind, ErrorKind::NotSynced | ErrorKind::TooStale)).then_some(kind)
