@@ -82,7 +82,7 @@ fn token_file(configured: Option<&Path>, endpoints: &[HostPort], layout: &Layout
             ""
         };
         return Err(Failure::failed(format!(
-            "{no_certificate}: {first}make a join token with `cinnabar node token --role {role}`, put it into a file of mode 0600, and name that in join.token_file or {TOKEN_FILE_VARIABLE}"
+            "{no_certificate}: {first}make a join token with `cinnabar node token create {role}`, put it into a file of mode 0600, and name that in join.token_file or {TOKEN_FILE_VARIABLE}"
         )));
     };
     if endpoints.is_empty() {

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use enrol::Peers;
 use lookup::Serving;
 use runtime::tls::{Judge, PeerCertificate};
-use state::record::NodeRole;
-use types::ClusterId;
+use state::record::{NodeRecord, NodeRole};
+use types::{ClusterId, NodeId};
 
 /// Judges servers by the newest copy of the registry.
 pub(crate) struct Upstream {
@@ -47,7 +47,14 @@ impl Judge for Upstream {
             Some(Err(_)) => return Err(format!("this edge's record of node {node} cannot be read")),
             None => None,
         };
-        let known_key = match (&record, self.peers.of(node)) {
+        self.verdict(node, server, record.as_ref(), expired)
+    }
+}
+
+impl Upstream {
+    /// What the registry's record of a node of this cluster, or what was told of it, says of its certificate.
+    fn verdict(&self, node: NodeId, server: &PeerCertificate, record: Option<&NodeRecord>, expired: bool) -> Result<(), String> {
+        let known_key = match (record, self.peers.of(node)) {
             (Some(record), _) if record.role != NodeRole::Control => {
                 return Err(format!("the server is node {node}, which is no control node"));
             }
@@ -66,5 +73,93 @@ impl Judge for Upstream {
             }
             Some(_) | None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use enrol::Peer;
+    use runtime::tls::PeerIdentity;
+    use seal::KeyRing;
+    use seams::sim::ManualClock;
+    use types::{FeatureLevel, UnixMillis};
+
+    use super::*;
+
+    const CLUSTER: ClusterId = ClusterId::from_bytes([1; 16]);
+    const KEY: &[u8] = b"the registered key";
+
+    fn upstream(told: &[(u64, &[u8])], expired: bool) -> Upstream {
+        let serving = Arc::new(Serving::new(Arc::new(ManualClock::default()), Arc::new(KeyRing::with_cache(CLUSTER, 1))));
+        let peer = |(node, key): &(u64, &[u8])| Peer { node: NodeId::new(*node), address: "c:1".into(), public_key: key.to_vec() };
+        let peers = Peers(told.iter().map(peer).collect());
+        if expired { Upstream::renewal(CLUSTER, serving, peers) } else { Upstream::feed(CLUSTER, serving, peers) }
+    }
+
+    fn certificate(identity: PeerIdentity) -> PeerCertificate {
+        let at = UnixMillis::new(1);
+        PeerCertificate { identity, public_key: KEY.to_vec(), names: Vec::new(), not_before: at, not_after: at }
+    }
+
+    fn node(cluster: ClusterId, node: u64) -> PeerCertificate {
+        certificate(PeerIdentity::Node { cluster, node: NodeId::new(node) })
+    }
+
+    fn record(role: NodeRole, key: &[u8], revoked: bool) -> NodeRecord {
+        NodeRecord {
+            name: "n".parse().unwrap(),
+            role,
+            public_key: key.to_vec(),
+            envelope_key: Vec::new(),
+            labels: BTreeMap::new(),
+            created: UnixMillis::new(1),
+            revoked: revoked.then_some(UnixMillis::new(2)),
+            address: None,
+            feature_level: FeatureLevel::new(1),
+        }
+    }
+
+    #[test]
+    fn upstream_is_judged_by_the_registry_and_an_expired_one_only_renews() {
+        let judged = |record: Option<NodeRecord>, told: &[(u64, &[u8])], expired, renewing| {
+            upstream(told, renewing).verdict(NodeId::new(7), &node(CLUSTER, 7), record.as_ref(), expired)
+        };
+        let control = || Some(record(NodeRole::Control, KEY, false));
+        let cases = [
+            ("a control node", judged(control(), &[], false, false), ""),
+            ("an edge", judged(Some(record(NodeRole::Edge, KEY, false)), &[], false, false), "no control node"),
+            (
+                "an edge, told of as a control node",
+                judged(Some(record(NodeRole::Edge, KEY, false)), &[(7, KEY)], false, false),
+                "no control node",
+            ),
+            ("a revoked one", judged(Some(record(NodeRole::Control, KEY, true)), &[(7, KEY)], false, true), "revoked"),
+            ("another key", judged(Some(record(NodeRole::Control, b"other", false)), &[(7, KEY)], false, false), "not the one registered"),
+            ("expired, for the feed", judged(control(), &[], true, false), "has expired"),
+            ("expired, for renewing", judged(control(), &[], true, true), ""),
+            ("told of", judged(None, &[(7, KEY)], false, false), ""),
+            ("told of, expired, for renewing", judged(None, &[(7, KEY)], true, true), ""),
+            ("told of with another key", judged(None, &[(7, b"other")], false, true), "not the one registered"),
+            ("newer than the copy", judged(None, &[(8, KEY)], false, false), ""),
+            ("newer than the copy, expired", judged(None, &[], true, true), "does not know yet"),
+        ];
+        for (what, verdict, expected) in cases {
+            match verdict {
+                Ok(()) => assert_eq!(expected, "", "{what} was let through"),
+                Err(why) => assert!(!expected.is_empty() && why.contains(expected), "{what}: {why}"),
+            }
+        }
+    }
+
+    #[test]
+    fn upstream_of_another_cluster_or_without_a_node_is_refused() {
+        let judge = upstream(&[], false);
+        let other = judge.judge(&node(ClusterId::from_bytes([2; 16]), 7), false).unwrap_err();
+        assert!(other.contains("belongs to cluster 0202"), "{other}");
+        let consumer = types::ConsumerRef::parse(types::AccountId::from_bytes([9; 16]), "worker/web").unwrap();
+        let consumer = judge.judge(&certificate(PeerIdentity::Consumer { cluster: CLUSTER, consumer }), false).unwrap_err();
+        assert!(consumer.contains("a consumer's"), "{consumer}");
     }
 }
