@@ -23,8 +23,7 @@
 //!
 //! **Failure**: [`Fault`] is what a follower refuses (drop the stream, resync); [`FeedError`] is what stops an operation.
 //!
-//! **Left out**: relays, stages, subsets, threshold signatures over seals, generations after a recovery of the control plane. The
-//! formats carry what they need.
+//! **Left out**: relays, stages, subsets, threshold signatures over seals. The formats carry what they need.
 
 mod acks;
 mod block;

@@ -164,15 +164,16 @@ async fn greet(receiver: &mut dyn RecvHalf<SubscribeUp>, publisher: &Arc<Publish
             format!("the hello has {} marks of the chain, at most {MARKS_MAX} may be sent", hello.marks.len()),
         ));
     }
-    let marks =
-        marks_in(&hello.marks, held.map_or(Position::default(), |_| Position::new(Generation::new(u32::MAX), Revision::new(u64::MAX))));
+    let marks = marks_in(&hello.marks, Position::new(Generation::new(u32::MAX), Revision::new(u64::MAX)));
     Ok(Greeting { held, marks, shown: !hello.held_back, resume, level })
 }
 
 /// Refuses who passed another history than this node's, however long ago and whichever of both is ahead; and who follows a newer
 /// generation, by which this node was replaced.
 fn same_history(publisher: &Publisher, greeting: &Greeting) -> Result<(), ServeEnd> {
-    let (head, held) = (publisher.head(), greeting.held.map(|(position, _)| position));
+    let head = publisher.head();
+    // Also what has lost all that it held knows whom it followed.
+    let held = greeting.held.iter().chain(&greeting.marks).map(|(position, _)| *position).max();
     if let Some(held) = held.filter(|held| held.generation > head.generation) {
         metrics::counter!("cinnabar_feed_generations_refused_total").increment(1);
         tracing::error!(%held, %head, "an edge follows a newer generation: this control plane was replaced by a recovery and must be stopped");

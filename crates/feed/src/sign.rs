@@ -3,7 +3,8 @@
 //! Each control node has an Ed25519 key of its own, outside the hierarchy of encryption keys, so a locked node can sign. The
 //! signer set is a record of the chain: version, threshold, keys. The first set is pinned by its hash (it comes with the join
 //! token); each later one is signed by the threshold of the one before, so a set is trusted by its descent and not by where it was
-//! read.
+//! read ([`Trust`]). The first set of a new generation descends from none: the offline recovery key has signed a statement that
+//! names it.
 //!
 //! **Left out**: threshold signatures over seals and checkpoints; one signer of the set is believed for them.
 

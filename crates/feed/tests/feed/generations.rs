@@ -57,6 +57,22 @@ fn generation_is_taken_by_its_statement_and_stays_over_a_crash() {
 }
 
 #[test]
+fn generations_that_were_missed_are_taken_at_once() {
+    let (mut plane, edge, mut core) = scene();
+    let first = plane.recover(5, 40, NEW, &recovery_key());
+    plane.write(3);
+    let then = plane.recover(43, 60, NodeId::new(3), &recovery_key());
+    let third = Position::new(Generation::new(3), Revision::new(62));
+    assert_eq!((then.statement.restored, plane.position()), (second(43), third));
+    core.handle([begun(&first), begun(&then)].into_iter().chain(snapshot(&plane)).collect()).unwrap();
+    assert_eq!(edge.seen.position(), Some(third));
+    // The statement of the one in between is no news any more, and takes nobody back.
+    take(&mut core, begun(&first));
+    core.close().unwrap();
+    assert_eq!(edge.open().published(), Some(third));
+}
+
+#[test]
 fn generation_of_before_is_never_taken_again() {
     let (mut plane, edge, mut core) = scene();
     let mut old = Plane::new();

@@ -13,7 +13,7 @@ use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use types::{Hash, NodeId, Position, UnixMillis};
 use wire::internal::{
-    Ack, Envelope, FeedPosition, Hello, RefusedKind, SnapshotResume, SubscribeDown, SubscribeUp, subscribe_down::Message,
+    Ack, ChainMark, Envelope, FeedPosition, Hello, RefusedKind, SnapshotResume, SubscribeDown, SubscribeUp, subscribe_down::Message,
     subscribe_up::Message as Up,
 };
 
@@ -306,6 +306,13 @@ async fn subscription_that_cannot_be_served_is_refused_by_its_own_kind() {
         up
     };
     let other_generation = Position::new(types::Generation::new(4), types::Revision::new(3));
+    let marked = |held, position: Position, hash: Hash| {
+        let mut up = hello(held);
+        if let Some(Up::Hello(hello)) = &mut up.message {
+            hello.marks = vec![ChainMark { position: Some(out(position)), chain_hash: Bytes::copy_from_slice(hash.as_bytes()) }];
+        }
+        up
+    };
     let cases = [
         ("no hello first", ack(at(1), wrong), RefusedKind::Protocol),
         ("an empty message", SubscribeUp { message: None }, RefusedKind::Protocol),
@@ -318,6 +325,10 @@ async fn subscription_that_cannot_be_served_is_refused_by_its_own_kind() {
             change(|hello| (hello.position, hello.chain_hash) = (Some(out(at(1))), Bytes::from_static(b"x"))),
             RefusedKind::Protocol,
         ),
+        ("too many marks", change(|hello| hello.marks = vec![ChainMark::default(); 9]), RefusedKind::Protocol),
+        ("another history below, and nothing held", marked(None, at(4), wrong), RefusedKind::Fork),
+        ("another history below, and ahead", marked(Some((at(50), wrong)), at(4), wrong), RefusedKind::Fork),
+        ("a newer generation passed, and nothing held", marked(None, other_generation, wrong), RefusedKind::Generation),
         ("ahead", hello(Some((at(50), wrong))), RefusedKind::Behind),
         ("a fork at the tip", hello(Some((at(10), wrong))), RefusedKind::Fork),
         ("a fork below", hello(Some((at(4), wrong))), RefusedKind::Fork),
