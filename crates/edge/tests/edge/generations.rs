@@ -2,7 +2,7 @@ use seams::sim::SimEntropy;
 
 use crate::{
     plane::{Plane, recovery_key},
-    serve::{PATIENCE, get, read, until},
+    serve::{PATIENCE, get, read, until, until_status},
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -22,13 +22,7 @@ async fn edge_serves_on_until_a_recovered_control_plane_shows_the_statement_and_
     plane.serve().await;
     plane.tick();
     let refused = |problem: &String| problem.contains("not signed by the recovery key");
-    for _ in 0..2000 {
-        if edge.status().problems.iter().any(refused) {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
-    assert!(edge.status().problems.iter().any(refused), "{:?}", edge.status());
+    until_status(&edge, |status| status.problems.iter().any(refused)).await;
     let found = read(&edge, get(&plane, "API_KEY", None, None)).await.unwrap();
     assert_eq!((found.value.as_slice(), found.position), (&b"of today"[..], Some(position.into())), "what it has stays in service");
     plane.stop().await;
