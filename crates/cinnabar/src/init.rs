@@ -165,7 +165,7 @@ impl Plan<'_> {
         out.line(&format!("operator   context {:?}{}", self.name, if in_force { ", in force" } else { "" }))?;
         let context = if in_force { String::new() } else { format!("-c {} ", self.name) };
         out.line(&format!(
-            "\nNext:\n  cinnabar control --config {}\n  cinnabar {context}status\n  cinnabar {context}node token create edge      # then start the edge with [join]",
+            "\nNext:\n  cinnabar control --config {}\n  cinnabar {context}status\n  cinnabar {context}node token create edge --out edge-1.token   # then start the edge with [join]",
             self.arguments.config.display()
         ))?;
         Ok(())

@@ -1,16 +1,16 @@
 //! A cluster as an operator makes one: founded by `cluster init`, joined by token, its certificates renewed while it runs.
 
-use std::{fs, net::SocketAddr, path::PathBuf};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use client::{Client, Config};
-use runtime::{
-    config::HostPort,
-    tls::{ClientTls, Expect, PeerCertificate},
-};
+use runtime::tls::PeerCertificate;
 use tempfile::TempDir;
 use tests::process::{Cli, Ports, Reader, Run, Server, until};
 use types::UnixMillis;
-use wire::v1::{CreateJoinTokenRequest, NodeRole, nodes_client::NodesClient};
 
 /// The account of the tests.
 const ACCOUNT: &str = "acme";
@@ -80,20 +80,22 @@ impl Ground {
         Server::start(name, &[role, "--config", &config], &[], &self.at(&format!("{name}.log")), Some(health))
     }
 
-    /// A join token's file, as `node token` would fill it.
-    async fn token(&self, name: &str, uses: u32) -> PathBuf {
-        let contexts = cli::Contexts::load(&self.at("cli/contexts.toml")).unwrap();
-        let context = &contexts.contexts["default"];
-        fs::write(self.at("cli/ca.pem"), &context.ca).unwrap();
-        let tls = ClientTls::without_certificate(&self.at("cli/ca.pem"), Expect::Host { cluster: None }).unwrap();
-        let channel = tls.channel(&HostPort::from(self.control));
-        let wanted = CreateJoinTokenRequest { role: NodeRole::Edge.into(), uses, ..Default::default() };
-        let mut request = tonic::Request::new(wanted);
-        request.metadata_mut().insert("authorization", format!("Bearer {}", context.token).parse().unwrap());
-        let token = NodesClient::new(channel).create_join_token(request).await.unwrap().into_inner().token;
+    /// A join token's file.
+    async fn token(&self, role: &str, name: &str) -> PathBuf {
         let file = self.at(&format!("{name}.token"));
-        runtime::write_secret_file(&file, token.as_bytes()).unwrap();
+        self.cli.ok(&["node", "token", "create", role, "--out", &file.display().to_string()]).await;
         file
+    }
+
+    /// Writes the configuration of a control node that joins; its health port.
+    fn second_control(&mut self, name: &str, token: &Path) -> SocketAddr {
+        let (grpc, health) = (self.ports.claim(), self.ports.claim());
+        let (data, first, extra) = (self.at(name), self.control, self.extra);
+        let text = format!(
+            "[node]\nname = \"{name}\"\ndata_dir = {data:?}\n[listen]\ngrpc = \"{grpc}\"\nhealth = \"{health}\"\n[log]\nformat = \"pretty\"\n[join]\ntoken_file = {token:?}\nendpoints = [\"{first}\"]\n{extra}\n"
+        );
+        fs::write(self.at(&format!("{name}.toml")), text).unwrap();
+        health
     }
 
     /// Writes an edge's configuration; its health port.
@@ -135,7 +137,7 @@ impl Ground {
     }
 }
 
-fn join_section(token: &std::path::Path) -> String {
+fn join_section(token: &Path) -> String {
     format!("[join]\ntoken_file = {token:?}")
 }
 
@@ -154,7 +156,7 @@ async fn cluster_founded_by_init_takes_an_edge_in_by_token_which_stays_without_i
     let control = ground.start_control().await;
     assert!(!ground.at("control-1/founding").exists(), "the CA's key lies sealed in the log now");
     let account = ground.account().await;
-    let token = ground.token("edge-1", 1).await;
+    let token = ground.token("edge", "edge-1").await;
     let health = ground.edge("edge-1", &account, &join_section(&token));
     let edge = ground.start("edge-1", "edge", health).await;
     ground.written_is_read(&account, "edge-1", "FIRST", "one").await;
@@ -184,13 +186,13 @@ async fn edge_that_cannot_join_says_why() {
     let health = ground.edge("without", account, "");
     let mut edge = ground.launch("without", "edge", health);
     assert_eq!(edge.ended().await.code(), Some(1));
-    assert!(edge.log().contains("no certificate yet") && edge.log().contains("cinnabar node token --role edge"), "{}", edge.log());
+    assert!(edge.log().contains("no certificate yet") && edge.log().contains("cinnabar node token create edge"), "{}", edge.log());
 
     // A token of another cluster: the CA that is shown is not the one that it carries.
     let elsewhere = Ground::new("");
     assert_eq!(elsewhere.init().await.code, 0);
     let _other = elsewhere.start_control().await;
-    let token = elsewhere.token("edge", 1).await;
+    let token = elsewhere.token("edge", "edge").await;
     let health = ground.edge("foreign", account, &join_section(&token));
     let mut edge = ground.launch("foreign", "edge", health);
     assert_eq!(edge.ended().await.code(), Some(1));
@@ -212,11 +214,20 @@ async fn certificates_are_renewed_under_open_doors_and_after_all_have_expired() 
     assert_eq!(ground.init().await.code, 0);
     let control = ground.start_control().await;
     let account = ground.account().await;
-    let token = ground.token("edge-1", 1).await;
+    let token = ground.token("control", "control-2").await;
+    let second_health = ground.second_control("control-2", &token);
+    let second = ground.launch("control-2", "control", second_health);
+    until("control-2 to be added", async || {
+        let run = ground.cli.quiet(&["cluster", "add", "control-2"]).await;
+        if run.code == 0 { Ok(()) } else { Err(run.stderr) }
+    })
+    .await;
+    ground.cli.ok(&["cluster", "promote", "control-2"]).await;
+    let token = ground.token("edge", "edge-1").await;
     let health = ground.edge("edge-1", &account, &join_section(&token));
     let edge = ground.start("edge-1", "edge", health).await;
     ground.written_is_read(&account, "edge-1", "FIRST", "one").await;
-    for node in ["control-1", "edge-1"] {
+    for node in ["control-1", "control-2", "edge-1"] {
         let first = ground.certificate(node).not_after;
         until(&format!("{node} to renew twice"), async || {
             let now = ground.certificate(node).not_after;
@@ -228,13 +239,16 @@ async fn certificates_are_renewed_under_open_doors_and_after_all_have_expired() 
 
     // Everything sleeps until nothing is good any more.
     assert!(edge.stop().await.success());
-    assert!(control.stop().await.success());
-    let ends = ["control-1", "edge-1"].map(|node| ground.certificate(node).not_after);
+    second.kill();
+    control.kill();
+    let ends = ["control-1", "control-2", "edge-1"].map(|node| ground.certificate(node).not_after);
     until("every certificate to have expired", async || {
         let now = seams::Clock::wall(&runtime::RealClock::new());
         if ends.iter().all(|end| *end < now) { Ok(()) } else { Err(format!("{:?}", ends.map(UnixMillis::get))) }
     })
     .await;
+    // Neither can do without the other's vote.
+    let _second = ground.launch("control-2", "control", second_health);
     let _control = ground.start_control().await;
     let _edge = ground.start("edge-1", "edge", health).await;
     ground.written_is_read(&account, "edge-1", "THIRD", "three").await;
