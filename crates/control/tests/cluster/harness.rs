@@ -272,10 +272,15 @@ impl Ground {
 
     /// The first operator, at these nodes in turn.
     pub(crate) fn client(&self, nodes: &[u64]) -> Client {
+        self.client_with(nodes, self.token())
+    }
+
+    /// The holder of a token, at these nodes in turn.
+    pub(crate) fn client_with(&self, nodes: &[u64], token: String) -> Client {
         let ca_pem = std::fs::read_to_string(self.pki.ca()).unwrap();
         let at = nodes.iter().map(|node| self.ports[*node as usize - 1].to_string());
         let config = Config::tls(at, Tls { ca_pem, ..Tls::default() });
-        Client::new(config.token(Token::new(self.token()).unwrap()).timeout(PATIENCE)).unwrap()
+        Client::new(config.token(Token::new(token).unwrap()).timeout(PATIENCE)).unwrap()
     }
 
     /// A channel to `node` with the certificate of `edge`.
@@ -302,9 +307,7 @@ impl Node {
     }
 
     pub(crate) async fn stop(self) {
-        let t = std::time::Instant::now(); //DBG
         assert!(self.control.shutdown(PATIENCE).await, "everything ends in time");
-        eprintln!("STOP {:?}", t.elapsed()); //DBG
     }
 
     /// Its tasks are dropped where they stand, its sockets closed: nothing is handed over, nobody is told.

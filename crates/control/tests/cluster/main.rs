@@ -6,4 +6,5 @@ mod harness;
 mod levels;
 mod members;
 mod receipts;
+mod tokens;
 mod writes;
