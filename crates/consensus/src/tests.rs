@@ -1,5 +1,6 @@
 //! The crate's tests: openraft's own suite, one voter through crashes, and a cluster in one thread under a seed.
 
+mod audit;
 mod cluster;
 mod commands;
 mod files;

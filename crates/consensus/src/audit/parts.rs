@@ -54,6 +54,8 @@ struct Open {
     name: String,
     from: u64,
     begun: UnixMillis,
+    /// Log time of its last entry.
+    last: UnixMillis,
     writer: LogWriter,
     reader: LogReader,
     /// Bytes of its entries, as a segment log stores them, about.
@@ -142,7 +144,10 @@ impl Parts {
             tracing::warn!(file = %cut.file.display(), bytes = cut.bytes, "cut a torn write off the end of the audit log; replay makes its entries again");
         }
         let bytes = self.bytes_of(&name)?;
-        Ok(Open { name, from, begun, writer, reader, bytes })
+        let newest = reader.next_index().checked_sub(1).map(|at| reader.read(at..at + 1, 1)).transpose().map_err(unshared)?;
+        let newest = newest.unwrap_or_default().pop().map(|(_, stored)| self.decode(&name, &stored)).transpose()?;
+        let last = newest.map_or(begun, |entry| entry.time);
+        Ok(Open { name, from, begun, last, writer, reader, bytes })
     }
 
     pub(super) const fn next(&self) -> u64 {
@@ -159,7 +164,7 @@ impl Parts {
 
     /// Log time when something becomes too old: the oldest closed part, or the open one, which is closed then.
     pub(super) fn too_old_at(&self) -> Option<UnixMillis> {
-        let oldest = self.closed.front().map(|part| part.end).or(self.open.as_ref().map(|open| open.begun));
+        let oldest = self.closed.front().map(|part| part.end).or(self.open.as_ref().map(|open| open.last));
         Some(oldest?.plus(self.options.age_max?))
     }
 
@@ -168,16 +173,19 @@ impl Parts {
         while let Some(first) = entries.front() {
             let (sequence, time) = (first.sequence, first.time);
             let (mut records, mut bytes) = (Vec::new(), 0);
-            let mut expected = sequence;
+            let (mut expected, mut last) = (sequence, time);
             while bytes < APPEND_BYTES_MAX
                 && let Some(entry) = entries.pop_front_if(|entry| entry.sequence == expected)
             {
                 let record = entry.encode();
                 bytes += record.len() + RECORD_OVERHEAD as usize;
                 records.push(record);
-                expected += 1;
+                (expected, last) = (expected + 1, entry.time);
             }
             self.append(sequence, time, records, bytes as u64)?;
+            if let Some(open) = &mut self.open {
+                open.last = last;
+            }
         }
         Ok(())
     }
@@ -216,9 +224,10 @@ impl Parts {
     /// Removes the oldest parts until size and age are within bounds. The part that is written stays.
     pub(super) fn keep_bounds(&mut self, now: UnixMillis) -> Result<(), LogError> {
         let age_max = self.options.age_max;
-        if self.open.as_ref().is_some_and(|open| age_max.is_some_and(|age| open.begun.plus(age) <= now)) {
+        let idle = self.open.as_ref().map(|open| open.last).filter(|last| age_max.is_some_and(|age| last.plus(age) <= now));
+        if let Some(last) = idle {
             // Nothing has come for long, so nothing has closed it.
-            self.close_part(now)?;
+            self.close_part(last)?;
         }
         let over = |parts: &Self, oldest: &Closed| {
             parts.bytes() > parts.options.bytes_max || age_max.is_some_and(|age| oldest.end.plus(age) <= now)
@@ -263,13 +272,16 @@ impl Parts {
         let next = reader.next_index();
         let last = reader.read(next.saturating_sub(1)..next, 1).map_err(unshared)?.pop();
         let Some((at, stored)) = last else { return Ok(None) };
-        let damaged = |error: state::FormatError| LogError::Damaged {
-            file: self.options.folder.join(&part.name),
+        let entry = self.decode(&part.name, &stored)?;
+        Ok(Some(AuditCut { sequence: part.from + at, hash: AuditEntry::hash_of(&stored), index: entry.index, time: entry.time }))
+    }
+
+    fn decode(&self, part: &str, stored: &[u8]) -> Result<AuditEntry, LogError> {
+        AuditEntry::decode(stored).map_err(|error| LogError::Damaged {
+            file: self.options.folder.join(part),
             offset: 0,
             detail: error.to_string(),
-        };
-        let entry = AuditEntry::decode(&stored).map_err(damaged)?;
-        Ok(Some(AuditCut { sequence: part.from + at, hash: AuditEntry::hash_of(&stored), index: entry.index, time: entry.time }))
+        })
     }
 
     fn reader_of(&self, part: &Closed) -> Result<LogReader, LogError> {
