@@ -136,6 +136,10 @@ fn save_file(core: &Core, schedule: &Schedule, state: State) -> Result<(PathBuf,
     let draft = draft(core, state)?;
     let position = draft.header().position;
     disk.create_dir_all(&config.folder).map_err(failed("create", &config.folder))?;
+    for left in disk.list(&config.folder).map_err(failed("list", &config.folder))?.iter().filter(|name| is_left_over(name)) {
+        let left = config.folder.join(left);
+        disk.remove_file(&left).map_err(failed("remove", &left))?;
+    }
     let path = config.folder.join(name(draft.header().created, position));
     let mut file = PendingFile::create_on(disk.clone(), &path).map_err(failed("create", &path))?;
     draft.write(&mut |bytes| file.write(&bytes).map_err(ArchiveError::io("write")))?;
@@ -186,6 +190,11 @@ fn name(saved: UnixMillis, position: Position) -> String {
     format!("{PREFIX}{time}-{position}{SUFFIX}")
 }
 
+/// Whether a file is what an attempt left that a crash cut short. Names differ by the second, so nobody else would replace it.
+fn is_left_over(name: &str) -> bool {
+    name.strip_prefix('.').and_then(|name| name.strip_suffix(".part")).is_some_and(|name| parse(name).is_some())
+}
+
 fn parse(name: &str) -> Option<(UnixMillis, Position)> {
     let (time, position) = name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?.split_once('-')?;
     let part = |from, to| time.get(from..to);
@@ -207,6 +216,8 @@ mod tests {
         let text = name(saved, position);
         assert_eq!(text, "cinnabar-20251122T154500Z-2.42.cbsnap");
         assert_eq!(parse(&text), Some((UnixMillis::new(1_763_826_300_000), position)));
+        assert!(is_left_over(".cinnabar-20251122T154500Z-2.42.cbsnap.part"));
+        assert!(!is_left_over(&text) && !is_left_over(".notes.part"));
         for other in
             ["cinnabar-20251122T154500Z-2.42.cbsnap.part", "notes.cbsnap", "cinnabar--2.42.cbsnap", "cinnabar-20251322T154500Z-2.42.cbsnap"]
         {
