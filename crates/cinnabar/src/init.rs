@@ -118,7 +118,11 @@ impl Plan<'_> {
             authority_key: authority_key.to_vec(),
             recovery: RecoveryKeys { signing: public.signing, envelope: public.opening.encode() },
         };
-        founding.write(&config.node.data_dir)?;
+        if let Err(error) = founding.write(&config.node.data_dir) {
+            // A context whose cluster never was would stand in the way of the next attempt.
+            let _ = self.forget_context();
+            return Err(error.into());
+        }
         self.tell(out, (cluster, node), root_made, in_force)
     }
 
@@ -143,11 +147,20 @@ impl Plan<'_> {
             token: token.text().expose().to_owned(),
             account: self.account.clone(),
             edges: Vec::new(),
+            members: Vec::new(),
         };
         contexts.contexts.insert(self.name.to_owned(), context);
         let in_force = contexts.current.get_or_insert_with(|| self.name.to_owned()) == self.name;
         contexts.save(&path)?;
         Ok(in_force)
+    }
+
+    fn forget_context(&self) -> Result<()> {
+        let path = Contexts::path()?;
+        let mut contexts = Contexts::load(&path)?;
+        contexts.contexts.remove(self.name);
+        contexts.current.take_if(|current| current == self.name);
+        Ok(contexts.save(&path)?)
     }
 
     fn tell(&self, out: Output, (cluster, node): (ClusterId, NodeId), root_made: bool, in_force: bool) -> Result<()> {

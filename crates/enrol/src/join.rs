@@ -231,3 +231,101 @@ pub(crate) fn check_clock(clock: &dyn Clock, leaf: &PeerCertificate, endpoint: &
     );
     Err(EnrolError::Reply { endpoint: endpoint.to_string(), detail })
 }
+
+#[cfg(test)]
+mod tests {
+    use runtime::{
+        RealDisk,
+        config::TlsFiles,
+        tls::{Issuer, Leaf, Validity},
+    };
+    use seams::sim::{ManualClock, SimEntropy};
+    use state::record::MemberKey;
+    use types::UnixMillis;
+
+    use super::*;
+
+    const NOW: UnixMillis = UnixMillis::new(1_800_000_000_000);
+    const DAY: Duration = Duration::from_secs(86_400);
+    const CLUSTER: ClusterId = ClusterId::from_bytes([1; 16]);
+
+    /// What a control plane of this CA answers to this key.
+    fn reply(issuer: &Issuer, key: &NodeKey, cluster: ClusterId, certified: u64, at: UnixMillis) -> JoinReply {
+        let identity = PeerIdentity::Node { cluster, node: NodeId::new(certified) };
+        let leaf = Leaf { identity: &identity, public_key: &key.public_key(), names: &[], validity: Validity::lease(at, DAY) };
+        JoinReply {
+            node: 7,
+            cluster: cluster.as_bytes().to_vec().into(),
+            certificates: vec![issuer.issue(&leaf).unwrap().into(), issuer.certificate().to_vec().into()],
+            signer_set_encoded: signers(1).encode(),
+            control_nodes: vec![ControlNode { node: 1, name: "control-1".into(), public_key: b"k".to_vec().into(), address: "c:1".into() }],
+            name: "edge-1".into(),
+            role: EnrolledRole::Edge.into(),
+        }
+    }
+
+    fn signers(key: u8) -> SignerSetRecord {
+        SignerSetRecord { version: 1, threshold: 1, keys: vec![MemberKey { node: NodeId::new(1), key: [key; 32] }], signatures: Vec::new() }
+    }
+
+    #[test]
+    fn joining_keeps_only_what_fits_the_token_and_the_own_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join("identity").join(name);
+        let layout = Layout {
+            tls: TlsFiles { cert: at("node.pem"), key: at("node.key"), ca: at("ca.pem") },
+            envelope_key: at("envelope.key"),
+            signing_key: None,
+            signers: at("signers"),
+            peers: at("peers"),
+        };
+        let (clock, entropy) = (ManualClock::at(NOW), SimEntropy::new(1));
+        let (issuer, _) = Issuer::create("CA", Validity::lease(NOW, DAY)).unwrap();
+        let (stranger, _) = Issuer::create("another CA", Validity::lease(NOW, DAY)).unwrap();
+        let token = JoinToken::generate(&entropy, CLUSTER, issuer.fingerprint(), signers(1).hash(CLUSTER));
+        let (key, other) = (NodeKey::generate().unwrap(), NodeKey::generate().unwrap());
+        let (name, endpoint) = ("edge-1".parse().unwrap(), "control-1:7400".parse().unwrap());
+        let options = JoinOptions {
+            layout: &layout,
+            token: &token,
+            endpoints: &[],
+            role: NodeRole::Edge,
+            name: &name,
+            names: &[],
+            address: None,
+            signing_key: None,
+            clock: &clock,
+            entropy: &entropy,
+            disk: &RealDisk,
+        };
+        let good = reply(&issuer, &key, CLUSTER, 7, NOW);
+        let elsewhere = ClusterId::from_bytes([2; 16]);
+        let wrong = [
+            ("no certificate", JoinReply { certificates: Vec::new(), ..good.clone() }, "holds no certificate"),
+            ("another key", reply(&issuer, &other, CLUSTER, 7, NOW), "another node or key"),
+            ("another node", reply(&issuer, &key, CLUSTER, 8, NOW), "another node or key"),
+            ("another cluster", reply(&issuer, &key, elsewhere, 7, NOW), "another node or key"),
+            ("another CA", reply(&stranger, &key, CLUSTER, 7, NOW), "does not hold the CA of the token"),
+            (
+                "other signers",
+                JoinReply { signer_set_encoded: signers(2).encode(), ..good.clone() },
+                "not the one that the token pins",
+            ),
+            ("no signers", JoinReply { signer_set_encoded: Vec::new().into(), ..good.clone() }, "cannot be used"),
+            ("another role", JoinReply { role: EnrolledRole::Control.into(), ..good.clone() }, "makes node 7 a control node"),
+            ("a clock that is behind", reply(&issuer, &key, CLUSTER, 7, NOW.plus(DAY)), "clocks"),
+            ("a clock that is ahead", reply(&issuer, &key, CLUSTER, 7, UnixMillis::new(0)), "clocks"),
+        ];
+        for (what, reply, expected) in wrong {
+            let error = Came::check(&options, &key, &endpoint, &reply).err().unwrap_or_else(|| panic!("{what} was believed"));
+            assert!(error.to_string().contains(expected), "{what}: {error}");
+        }
+        let came = Came::check(&options, &key, &endpoint, &good).unwrap();
+        layout.make_folders(&RealDisk).unwrap();
+        assert!(!layout.is_enrolled());
+        came.keep(&layout).unwrap();
+        assert!(layout.is_enrolled());
+        assert_eq!(layout.certificate().unwrap().identity, PeerIdentity::Node { cluster: CLUSTER, node: NodeId::new(7) });
+        assert_eq!(Peers::read(&layout.peers).unwrap().of(NodeId::new(1)).unwrap().address, "c:1");
+    }
+}

@@ -167,6 +167,14 @@ async fn cluster_founded_by_init_takes_an_edge_in_by_token_which_stays_without_i
     assert_eq!(refused.ended().await.code(), Some(1));
     assert!(refused.log().contains("the join token is not valid") && refused.log().contains("node token"), "{}", refused.log());
 
+    // A crash before the certificate was written: the same key and token are answered again, and use nothing up.
+    let first = ground.certificate("edge-1");
+    assert!(edge.stop().await.success());
+    fs::remove_file(ground.at("edge-1/identity/node.pem")).unwrap();
+    let edge = ground.start("edge-1", "edge", health).await;
+    let again = ground.certificate("edge-1");
+    assert_eq!((again.identity, again.public_key), (first.identity, first.public_key));
+
     // The token was needed once.
     fs::remove_file(&token).unwrap();
     assert!(edge.stop().await.success());

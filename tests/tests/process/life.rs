@@ -103,7 +103,7 @@ const WRONG: &[(&str, &str, &str, &[&str])] = &[
     ("control", "[log]", "[log", &["control.toml:"]),
     ("control", "filter = \"warn\"", "filter = \"==\"", &["control.toml: log.filter:"]),
     ("edge-1", "mode = \"0600\"", "mode = \"rw\"", &["edge-1.toml:", "listen.unix.mode:"]),
-    ("edge-1", "nodes = [1]", "nodes = []", &["edge-1.toml: control.nodes:"]),
+    ("edge-1", "reconnect_min = \"100ms\"", "reconnect_min = \"1h\"", &["edge-1.toml: control.reconnect_max:"]),
     ("edge-1", "[[peer]]", "[[peers]]", &["edge-1.toml:", "peers"]),
 ];
 
