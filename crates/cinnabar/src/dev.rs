@@ -103,6 +103,7 @@ fn save_context(cluster: &Cluster) -> Result<(), Failure> {
         token: cluster.operator_token().map_err(failed)?.to_string(),
         account: Some(cluster.prepared().account.to_string()),
         edges,
+        members: Vec::new(),
     };
     contexts.contexts.insert(CONTEXT.into(), context);
     contexts.current.get_or_insert_with(|| CONTEXT.into());

@@ -102,12 +102,31 @@ impl Session {
         Ok(self.contexts()?.choose(self.global.context.as_deref())?.1.clone())
     }
 
-    /// A client of the context's control node.
+    /// Keeps in the context where the control nodes are, so that later commands reach the cluster when one of them is down. A context
+    /// file that cannot be written is no reason to fail a command that was carried out.
+    pub(crate) fn remember(&self, members: impl Iterator<Item = String>) {
+        let members: Vec<String> = members.filter(|address| !address.is_empty()).collect();
+        let save = || -> Result<(), Failure> {
+            let mut contexts = self.contexts()?;
+            let name = contexts.choose(self.global.context.as_deref())?.0.to_owned();
+            match contexts.contexts.get_mut(&name) {
+                Some(context) if context.members != members => context.members = members,
+                _ => return Ok(()),
+            }
+            Ok(contexts.save(&Contexts::path()?)?)
+        };
+        if let Err(error) = save() {
+            self.out.say(&format!("the context does not know the cluster's members: {error}"));
+        }
+    }
+
+    /// A client of the context's control nodes.
     pub(crate) fn control(&self) -> Result<Client, Failure> {
         let context = self.context()?;
+        let addresses = context.addresses();
         let tls = Tls { ca_pem: context.ca, ..Tls::default() };
         let token = Token::new(context.token).map_err(|error| Failure::usage(format!("the context's token: {error}")))?;
-        let config = Config::tls([context.control], tls).token(token).timeout(self.global.timeout);
+        let config = Config::tls(addresses, tls).token(token).timeout(self.global.timeout);
         Client::new(config).map_err(|error| Failure::usage(format!("cannot reach the control node: {error}")))
     }
 

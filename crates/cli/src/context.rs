@@ -72,6 +72,17 @@ pub struct Context {
     /// Edges that `get` and `watch` can ask, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub edges: Vec<EdgeContext>,
+    /// Where all control nodes are, as the cluster told last: asked when `control` does not answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<String>,
+}
+
+impl Context {
+    /// Every control node's address, the context's own first.
+    pub fn addresses(&self) -> Vec<String> {
+        let others = self.members.iter().filter(|address| **address != self.control);
+        std::iter::once(&self.control).chain(others).cloned().collect()
+    }
 }
 
 /// An edge that can be asked.

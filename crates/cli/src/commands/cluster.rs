@@ -70,18 +70,28 @@ const UNFINISHED: &str = "a change of voters is under way, or was interrupted; t
 
 pub(super) async fn run(session: &Session, command: ClusterCommand) -> Result<(), Failure> {
     match command {
-        ClusterCommand::Status => status(session).await,
-        ClusterCommand::Members => members(session).await,
-        ClusterCommand::Add { node, address } => add(session, node, address).await,
-        ClusterCommand::Promote { node } => promote(session, node).await,
-        ClusterCommand::Remove { node, force, yes } => remove(session, node, force, yes).await,
-        ClusterCommand::Transfer { node } => transfer(session, node).await,
-        ClusterCommand::Init(_) | ClusterCommand::Level(_) => Err(Failure::failed("this command is not one of the membership's")),
+        ClusterCommand::Status => return status(session).await,
+        ClusterCommand::Members => return members(session).await,
+        ClusterCommand::Transfer { node } => return transfer(session, node).await,
+        ClusterCommand::Add { node, address } => add(session, node, address).await?,
+        ClusterCommand::Promote { node } => promote(session, node).await?,
+        ClusterCommand::Remove { node, force, yes } => remove(session, node, force, yes).await?,
+        ClusterCommand::Init(_) | ClusterCommand::Level(_) => return Err(Failure::failed("this command is not one of the membership's")),
     }
+    // The members have changed. That they cannot be listed right now is no failure of the change.
+    if let Ok(reply) = session.control()?.cluster_members(v1::ClusterMembersRequest {}).await {
+        remember(session, &reply.members);
+    }
+    Ok(())
+}
+
+fn remember(session: &Session, members: &[v1::Member]) {
+    session.remember(members.iter().map(|member| member.address.clone()));
 }
 
 async fn members(session: &Session) -> Result<(), Failure> {
     let reply = session.control()?.cluster_members(v1::ClusterMembersRequest {}).await.map_err(failed)?;
+    remember(session, &reply.members);
     let members: Vec<Row> = reply.members.into_iter().map(Row::from).collect();
     if session.out.is_json() {
         return session.out.json(&Members { members, change_unfinished: reply.joint });
@@ -94,6 +104,7 @@ async fn members(session: &Session) -> Result<(), Failure> {
 
 async fn status(session: &Session) -> Result<(), Failure> {
     let reply = session.control()?.cluster_status(v1::ClusterStatusRequest {}).await.map_err(failed)?;
+    session.remember(reply.members.iter().filter_map(|row| row.member.as_ref()).map(|member| member.address.clone()));
     let row = |status: v1::MemberStatus| {
         let progress = status.progress.unwrap_or_default();
         StatusRow {

@@ -43,7 +43,7 @@ pub(super) fn run(session: &Session, command: ContextCommand) -> Result<(), Fail
             let token = value::read(None, false, "operator token")?;
             let token = std::str::from_utf8(&token).map_err(|_| Failure::usage("the token is not text"))?.trim().to_owned();
             let account = session.global.account.clone();
-            contexts.contexts.insert(name.clone(), Context { control, ca, token, account, edges: Vec::new() });
+            contexts.contexts.insert(name.clone(), Context { control, ca, token, account, edges: Vec::new(), members: Vec::new() });
             contexts.current.get_or_insert(name);
             Ok(contexts.save(&path)?)
         }
