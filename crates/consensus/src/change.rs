@@ -37,6 +37,8 @@ const REACHABLE_WITHIN: Duration = Duration::from_secs(3);
 const ANSWER_MARGIN: Duration = Duration::from_millis(500);
 /// How long a handover of leadership may take.
 const TRANSFER_WITHIN: Duration = Duration::from_secs(3);
+/// How long it may take at the end of a node: the others elect a leader in little more.
+const LAST_TRANSFER_WITHIN: Duration = Duration::from_secs(1);
 /// How often a learner that catches up is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -118,7 +120,7 @@ impl<R: Runtime> Voter<R> {
                 }
                 other @ (Answered::NotLeader(_) | Answered::NotDone(_)) => other.problem(),
             };
-            if R::Instant::now() + LOOK_EVERY * 4 >= deadline {
+            if R::Instant::now() + LOOK_EVERY * 4 >= deadline || self.gives_up() {
                 return Err(if unknown { ChangeError::Unknown { reason } } else { ChangeError::Unavailable { reason } });
             }
             backoff.wait::<R>().await;
@@ -332,7 +334,7 @@ impl<R: Runtime> Voter<R> {
         if !self.leads() || self.members().voters.len() < 2 {
             return;
         }
-        if let Ok(Err(stopped)) | Ok(Ok(stopped @ Answered::NotDone(_))) = R::timeout(TRANSFER_WITHIN, self.hand_over(None)).await {
+        if let Ok(Err(stopped)) | Ok(Ok(stopped @ Answered::NotDone(_))) = R::timeout(LAST_TRANSFER_WITHIN, self.hand_over(None)).await {
             tracing::info!(reason = stopped.problem(), "leadership was not handed over; the others elect a leader when this one is gone");
         }
     }
@@ -393,7 +395,7 @@ impl<R: Runtime> Voter<R> {
                 Ok(other) => other.problem(),
                 Err(reason) => reason,
             };
-            if R::Instant::now() + LOOK_EVERY * 4 >= deadline {
+            if R::Instant::now() + LOOK_EVERY * 4 >= deadline || self.gives_up() {
                 return Err(ReadError::Unavailable { reason });
             }
             backoff.wait::<R>().await;

@@ -167,7 +167,8 @@ impl Consensus {
         self.engine.change(Change::Transfer { to: to.map(NodeId::get) }).await
     }
 
-    /// If this node leads and another can, hands leadership over, within a second or two. Otherwise does nothing.
+    /// Before the node ends: if it leads and another can, hands leadership over, which takes a second at most. From here on
+    /// nothing waits for a leader any more: proposals and reads that find none are answered at once.
     pub async fn step_down(&self) {
         self.engine.step_down().await;
     }

@@ -57,6 +57,8 @@ pub(crate) struct Voter<R: Runtime> {
     pub(crate) core: Arc<Core>,
     pub(crate) server: Server<R>,
     pub(crate) transport: Arc<dyn PeerTransport>,
+    /// Whether what waits for a leader gives up instead.
+    pub(crate) closing: AtomicBool,
     /// Held by the change of the membership that is under way here.
     pub(crate) changing: tokio::sync::Mutex<()>,
     pub(crate) clock: Arc<dyn Clock>,
@@ -136,6 +138,7 @@ impl<R: Runtime> Engine for Arc<Voter<R>> {
     }
 
     fn step_down(&self) -> BoxFuture<'_, ()> {
+        self.closing.store(true, Ordering::Relaxed);
         Box::pin(self.hand_over_if_leading())
     }
 
@@ -272,6 +275,7 @@ impl<R: Runtime> Voter<R> {
     }
 
     async fn go_down(&self) {
+        self.closing.store(true, Ordering::Relaxed);
         self.hand_over_if_leading().await;
         let all = u32::try_from(self.limits.proposals_max).unwrap_or(u32::MAX);
         // Waiting for all permits queues before any later proposal, whose `try_acquire` then finds none.

@@ -93,6 +93,7 @@ pub(crate) async fn start<R: Runtime>(options: Options) -> Result<Arc<dyn Engine
         core,
         server,
         transport,
+        closing: AtomicBool::new(false),
         changing: tokio::sync::Mutex::new(()),
         clock,
         timing,

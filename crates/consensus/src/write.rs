@@ -8,7 +8,11 @@
 //! 1. A command is proposed again only if it is known not to have been taken, or if it has a request key, by which `apply` knows it.
 //! 2. Whoever is asked as the leader and is not says so; it passes nothing on, so that no call goes round in circles.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use openraft::{
@@ -81,6 +85,11 @@ pub(crate) enum Untracked {
 impl<R: Runtime> Voter<R> {
     pub(crate) fn running(&self) -> Result<(), StopReason> {
         self.core.stop.reason().map_or(Ok(()), Err)
+    }
+
+    /// Whether to stop waiting for a leader: this node is about to end.
+    pub(crate) fn gives_up(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
     }
 
     /// The leader, as far as this node knows.
@@ -190,7 +199,7 @@ impl<R: Runtime> Voter<R> {
             if let Some(reason) = self.no_member(self.timing.deadline.saturating_sub(left)) {
                 return Err(ProposeError::Unavailable { reason });
             }
-            if R::Instant::now() + RETRY_MAX >= deadline {
+            if R::Instant::now() + RETRY_MAX >= deadline || self.gives_up() {
                 let reason = format!("no leader with a majority within {:?} ({reason})", self.timing.deadline);
                 return Err(if lost { ProposeError::Unknown { reason } } else { ProposeError::Unavailable { reason } });
             }
@@ -281,7 +290,7 @@ impl<R: Runtime> Voter<R> {
                 Local::Judged(index, judged) => return Answered::Done((index, judged)),
                 Local::To(leader, address) => return Answered::NotLeader(Some((leader.get(), address))),
                 Local::Lost(reason) => return Answered::Unknown(reason),
-                Local::Wait if self.leads() && R::Instant::now() < deadline => backoff.wait::<R>().await,
+                Local::Wait if self.leads() && R::Instant::now() < deadline && !self.gives_up() => backoff.wait::<R>().await,
                 Local::Wait => return Answered::NotLeader(None),
             }
         }
@@ -307,7 +316,7 @@ impl<R: Runtime> Voter<R> {
             if let Some(reason) = self.no_member(self.timing.deadline.saturating_sub(left)) {
                 return Err(ReadError::Unavailable { reason });
             }
-            if R::Instant::now() + RETRY_MAX >= deadline {
+            if R::Instant::now() + RETRY_MAX >= deadline || self.gives_up() {
                 let reason = format!("no majority has confirmed a leader within {:?} ({reason})", self.timing.deadline);
                 return Err(ReadError::Unavailable { reason });
             }

@@ -80,6 +80,8 @@ pub(super) fn crash_again_and_again(seed: u64) {
                 drop(SimRuntime::spawn(async move {
                     for step in 0..20_u64 {
                         let number = round * 1000 + writer * 100 + step + 1;
+                        // Spread over the time in which the power may fail, also where nothing waits for the disk.
+                        SimRuntime::sleep(Duration::from_micros(number * 701 % 3_000)).await;
                         if let Ok(reply) = voter.propose(create_account_once(number)).await {
                             lock(&acknowledged).push((number, reply.position));
                         }
