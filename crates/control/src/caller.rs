@@ -34,6 +34,7 @@ impl Caller {
     pub(crate) fn identify(state: &State, call: &Call, now: UnixMillis) -> Result<Self, PublicError> {
         match &call.credential {
             Credential::None | Credential::Malformed => Err(Self::unknown()),
+            Credential::Expired => Err(Self::expired()),
             Credential::Token(hash) => {
                 let valid =
                     |record: &state::record::OperatorTokenRecord| record.expires.is_none_or(|expires| expires > now.max(state.last_time()));
@@ -49,6 +50,12 @@ impl Caller {
                 _ => Err(Self::unknown()),
             },
         }
+    }
+
+    /// The answer to a node whose certificate has ended.
+    pub(crate) fn expired() -> PublicError {
+        let message = "the certificate of this connection has expired: a running node renews it by itself, and its log says why it did not; compare the clocks, too";
+        PublicError::new(ErrorKind::Unauthenticated, message)
     }
 
     /// The answer to whoever cannot be identified.

@@ -13,6 +13,7 @@ mod join;
 mod own;
 mod renew;
 pub(crate) mod revoke;
+pub(crate) mod signers;
 mod visitors;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};

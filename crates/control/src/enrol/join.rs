@@ -3,8 +3,8 @@
 use runtime::config::HostPort;
 use seal::{JoinToken, NodePublicKey};
 use state::{
-    CommandBody, EnrolNode, NewNode, NewSignerSet, NodeEnvelope, Principal, ReplyBody, State,
-    record::{EnvelopeRecord, JoinTokenRecord, KekState, MemberKey, NodeRole, SignerSetRecord},
+    CommandBody, EnrolNode, NewNode, NodeEnvelope, Principal, ReplyBody, State,
+    record::{EnvelopeRecord, JoinTokenRecord, KekState, MemberKey, NodeRole},
 };
 use types::{FeatureLevel, NodeId, NodeName};
 use wire::{
@@ -14,7 +14,7 @@ use wire::{
 };
 use zeroize::Zeroize;
 
-use super::{authority, certificate_request, control_nodes, next_id};
+use super::{authority, certificate_request, control_nodes, next_id, signers};
 use crate::{
     call::Call,
     core::Core,
@@ -144,7 +144,7 @@ fn enrolment(core: &Core, state: &State, token: &JoinTokenRecord, visitor: &Visi
         (NodeRole::Control, Some(key)) => {
             let signing = visitor.signing_key.ok_or_else(|| missing("signing_key", "a control node signs the feed"))?;
             let address = visitor.address.as_ref().ok_or_else(|| missing("address", "others must reach a control node"))?;
-            let set = next_signers(core, state, |keys| keys.push(MemberKey { node: id, key: signing }))?;
+            let set = signers::next(core, state, |keys| keys.push(MemberKey { node: id, key: signing }))?;
             (Some(authority::shared(core, state, id, key)?), Some(set), Some(address.to_string()))
         }
         _ => (None, None, None),
@@ -193,22 +193,6 @@ fn envelopes(core: &Core, state: &State, node: NodeId, key: &NodePublicKey) -> R
         made.push(NodeEnvelope { domain: epoch.domain, epoch: epoch.n, envelope: EnvelopeRecord { bytes } });
     }
     Ok(made)
-}
-
-/// The signer set after the one in force, signed by this node. One signature is what sets ask for today.
-pub(crate) fn next_signers(core: &Core, state: &State, change: impl FnOnce(&mut Vec<MemberKey>)) -> Result<NewSignerSet, PublicError> {
-    let unavailable = |message: &str| PublicError::new(ErrorKind::Unavailable, message);
-    let set = state.signer_set().map_err(damaged)?.ok_or_else(|| unavailable("the cluster has no signer set yet"))?;
-    if set.threshold != 1 || set.key_of(core.node).is_none() {
-        return Err(unavailable("this control node may not sign the next signer set by itself: ask another"));
-    }
-    let version = set.version.checked_add(1).ok_or_else(|| unavailable("the signer sets are at the end of their numbers"))?;
-    let mut keys = set.keys;
-    change(&mut keys);
-    keys.sort_by_key(|member| member.node);
-    let mut next = SignerSetRecord { version, threshold: 1, keys, signatures: Vec::new() };
-    next.signatures = vec![core.publisher.sign_signer_set(&next)];
-    Ok(NewSignerSet { version, threshold: next.threshold, keys: next.keys, signatures: next.signatures })
 }
 
 fn reply(core: &Core, state: &State, node: NodeId, visitor: &Visitor) -> Result<JoinReply, PublicError> {

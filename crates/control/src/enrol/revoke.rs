@@ -8,7 +8,7 @@ use state::{
 use types::{Hash, KekEpoch, KeyDomain, NodeId};
 use wire::{ErrorKind, PublicError, parse::IdOrName};
 
-use super::join::next_signers;
+use super::signers;
 use crate::{
     call::Call,
     caller::Caller,
@@ -134,7 +134,7 @@ fn without(core: &Core, state: &State, node: NodeId) -> Result<Option<NewSignerS
     if !signs {
         return Ok(None);
     }
-    next_signers(core, state, |keys| keys.retain(|member| member.node != node)).map(Some)
+    signers::next(core, state, |keys| keys.retain(|member| member.node != node)).map(Some)
 }
 
 /// Whether a refusal may be for what changed meanwhile, and not for good.

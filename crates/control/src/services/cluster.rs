@@ -13,6 +13,7 @@ use super::Services;
 use crate::{
     call::{Call, read},
     core::Core,
+    enrol::signers,
     error::{damaged, not_read},
 };
 
@@ -141,6 +142,7 @@ impl v1::cluster_server::Cluster for Services {
                 .parse()
                 .map_err(|error: runtime::config::UnitError| PublicError::new(ErrorKind::InvalidArgument, error.to_string()))?;
             core.consensus.add_learner(node, address.to_string()).await.map_err(not_changed)?;
+            signers::come(&core, &call, node).await;
             tracing::info!(%node, %address, request = call.origin.request, "an operator added a member");
             Ok(changed(&core, node))
         })
@@ -161,6 +163,7 @@ impl v1::cluster_server::Cluster for Services {
         read(&self.0, "cluster.remove", request, async |core, call, message: v1::ClusterRemoveRequest| {
             let node = find(&allowed(&core, &call).await?, &message.node)?;
             core.consensus.remove(node, message.force).await.map_err(not_changed)?;
+            signers::leave(&core, &call, node).await;
             tracing::info!(%node, force = message.force, request = call.origin.request, "an operator removed a member");
             Ok(changed(&core, node))
         })

@@ -12,7 +12,7 @@ use wire::{
     internal::{SubscribeDown, SubscribeUp, feed_server::Feed},
 };
 
-use crate::{core::Core, feed_link::link};
+use crate::{caller::Caller, core::Core, feed_link::link};
 
 /// How long the first message of a subscriber may take.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
@@ -37,8 +37,16 @@ impl Feed for FeedService {
         let (Some(certificate), Some(node)) = (certificate, node) else {
             return Err(PublicError::new(ErrorKind::Unauthenticated, "the feed is for nodes: connect with a node's certificate").into());
         };
+        if certificate.is_expired(core.clock.wall()) {
+            return Err(Caller::expired().into());
+        }
         // Identity is the key in the registry; the certificate is a lease on it.
-        let record = core.consensus.local().node(node).map_err(|error| Status::from(crate::error::damaged(error)))?;
+        let read = |state: &state::State| state.node(node).map_err(|error| Status::from(crate::error::damaged(error)));
+        let record = match read(&core.consensus.local())? {
+            // It may have joined at another node a moment ago.
+            None => read(&core.newest().await?)?,
+            known => known,
+        };
         match record {
             None => return Err(denied("this node is not registered: register it, then it connects by itself")),
             Some(record) if record.revoked.is_some() => return Err(PublicError::new(ErrorKind::Revoked, "this node was revoked").into()),

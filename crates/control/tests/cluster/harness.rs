@@ -22,7 +22,7 @@ use runtime::{
 use seal::{FileRoot, NodeKeyPair, OperatorToken, RecoveryKey};
 use seams::{Clock, Disk};
 use state::{
-    Command, CommandBody, NewNode, NewSignerSet, Origin, Principal,
+    Command, CommandBody, NewNode, NewSignerSet, Origin, Principal, State,
     record::{MemberKey, NodeRole, SignerSetRecord},
 };
 use store::{Drive, SledOptions};
@@ -174,7 +174,7 @@ impl Ground {
     }
 
     /// Commands of the first operator, straight into node 1's log.
-    async fn command(&self, bodies: Vec<CommandBody>) {
+    async fn command(&self, bodies: Vec<CommandBody>) -> State {
         let data = self.at(1, "data");
         let clock: Arc<dyn Clock> = Arc::new(RealClock::new());
         let options = Options {
@@ -203,7 +203,14 @@ impl Ground {
             };
             log.propose(command).await.unwrap();
         }
+        let state = log.local();
         log.shutdown().await;
+        state
+    }
+
+    /// What node 1 holds. It must not run.
+    pub(crate) async fn state(&self) -> State {
+        self.command(Vec::new()).await
     }
 
     fn config(&self, node: u64) -> ControlConfig {

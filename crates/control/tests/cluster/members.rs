@@ -63,3 +63,35 @@ async fn leadership_is_handed_over_on_request_and_at_shutdown() {
         node.stop().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signers_are_the_members_and_a_revoked_one_stays_out() {
+    let ground = Ground::new(3).await;
+    ground.let_all_sign().await;
+    let nodes = ground.three().await;
+    let operator = ground.client(&[1, 2]);
+    let remove = || v1::ClusterRemoveRequest { node: "control-3".into(), force: false };
+    operator.cluster_remove(remove()).await.unwrap();
+    ground.grow(&operator, 3).await;
+    operator.cluster_remove(remove()).await.unwrap();
+    let member = operator.revoke_node(v1::RevokeNodeRequest { node: "control-2".into(), ..Default::default() }).await.unwrap_err();
+    assert!(member.kind() == ErrorKind::Precondition && member.error.message.contains("cluster remove control-2"), "{}", member.error);
+    operator.revoke_node(v1::RevokeNodeRequest { node: "control-3".into(), ..Default::default() }).await.unwrap();
+    let again = operator.cluster_add(v1::ClusterAddRequest { node: "control-3".into(), address: String::new() }).await.unwrap_err();
+    assert_eq!(again.kind(), ErrorKind::Precondition, "{}", again.error);
+    for node in nodes {
+        node.stop().await;
+    }
+    let state = ground.state().await;
+    let set = |version| -> Vec<u64> {
+        let set = state.signer_set_of(version).unwrap().unwrap();
+        set.keys.iter().map(|member| member.node.get()).collect()
+    };
+    // Taken out, added again, taken out for good; the revocation found nothing left to change.
+    assert_eq!([1, 2, 3, 4, 5].map(set), [vec![1], vec![1, 2, 3], vec![1, 2], vec![1, 2, 3], vec![1, 2]]);
+    assert_eq!(state.settings().unwrap().unwrap().signer_set, 5);
+    for version in 1..5 {
+        let set = |version| state.signer_set_of(version).unwrap().unwrap();
+        feed::verify_successor(crate::harness::CLUSTER, &set(version), &set(version + 1)).unwrap();
+    }
+}
