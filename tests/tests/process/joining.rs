@@ -7,10 +7,10 @@ use std::{
 };
 
 use client::{Client, Config};
-use runtime::tls::PeerCertificate;
+use runtime::{dev_pki::DevPki, tls::PeerCertificate};
 use tempfile::TempDir;
 use tests::process::{Cli, Ports, Reader, Run, Server, until};
-use types::UnixMillis;
+use types::{NodeId, UnixMillis};
 
 /// The account of the tests.
 const ACCOUNT: &str = "acme";
@@ -260,4 +260,26 @@ async fn certificates_are_renewed_under_open_doors_and_after_all_have_expired() 
     let _control = ground.start_control().await;
     let _edge = ground.start("edge-1", "edge", health).await;
     ground.written_is_read(&account, "edge-1", "THIRD", "three").await;
+}
+
+#[tokio::test]
+async fn dev_whose_certificates_have_all_expired_starts_again_with_the_same_keys() {
+    let ground = Ground::new("");
+    let data = ground.text("dev");
+    ground.cli.ok(&["dev", "--once", "--data", &data]).await;
+    let certificate = |node: u64| PeerCertificate::read_pem(&ground.at("dev/tls").join(format!("node-{node}.pem"))).unwrap();
+    let cluster = fs::read_to_string(ground.at("dev/cluster")).unwrap().trim().parse().unwrap();
+    let long_ago = DevPki::ensure(&ground.at("dev/tls"), cluster, UnixMillis::new(1_600_000_000_000)).unwrap();
+    let now = seams::Clock::wall(&runtime::RealClock::new());
+    let nodes = [1, 101, 102];
+    let keys = nodes.map(|node| certificate(node).public_key);
+    for node in nodes {
+        fs::remove_file(ground.at("dev/tls").join(format!("node-{node}.pem"))).unwrap();
+        long_ago.node(NodeId::new(node)).unwrap();
+        assert!(certificate(node).is_expired(now));
+    }
+    let again = ground.cli.ok(&["dev", "--once", "--data", &data]).await;
+    assert!(again.stdout.contains("live on 2/2 edges"), "{again:?}");
+    assert!(nodes.iter().all(|node| !certificate(*node).is_expired(now)));
+    assert_eq!(nodes.map(|node| certificate(node).public_key), keys);
 }
