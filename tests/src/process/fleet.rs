@@ -159,7 +159,7 @@ impl Fleet {
                 let uid = rustix::process::getuid().as_raw();
                 text += &format!("unix = {{ path = \"{}\", mode = \"0600\" }}\n", self.socket(name).display());
                 text += &format!("\n[control]\nendpoints = [{endpoints}]\nreconnect_max = \"500ms\"\n");
-                text += &format!("\n[[peer]]\nuid = {uid}\nconsumer = \"{ACCOUNT}/worker/*\"\n");
+                text += &format!("\n[[peer]]\nuid = {uid}\naccount = \"{ACCOUNT}\"\nconsumers = [\"worker/*\"]\n");
             }
         }
         if let Some(token) = token {
@@ -179,9 +179,9 @@ impl Fleet {
 
     /// A file with a fresh join token.
     pub async fn token(&self, name: &str, role: Role) -> PathBuf {
-        let run = self.cli.ok(&["node", "token", "--role", role.word(), "--name", name]).await;
         let file = self.folder.path().join(format!("{name}.token"));
-        runtime::write_secret_file(&file, run.stdout.as_bytes()).expect("the token can be kept");
+        let path = file.display().to_string();
+        self.cli.ok(&["node", "token", "create", role.word(), "--name", name, "--out", &path]).await;
         file
     }
 

@@ -96,6 +96,52 @@ async fn cluster_restored_from_yesterdays_snapshot_is_followed_by_its_running_ed
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn control_plane_of_before_that_comes_back_is_followed_by_no_edge_any_more() {
+    let mut fleet = Fleet::start(1, 1).await;
+    let operator = fleet.operator();
+    let position = operator.create_bound("KEPT", b"as it was saved").await;
+    operator.live(position).await;
+    let (file, recovery) = (text(&fleet.folder().join("a.cbsnap")), text(&fleet.recovery_key()));
+    fleet.cli.ok(&["snapshot", "save", &file]).await;
+    // Thought lost, and restored elsewhere.
+    fleet.kill("control-1");
+    let (data, before) = (fleet.data("control-1"), fleet.folder().join("before"));
+    fs::rename(&data, &before).unwrap();
+    let config = text(&fleet.config("control-1"));
+    fleet.cli.ok(&["snapshot", "restore", &file, "--config", &config, "--recovery-key-file", &recovery]).await;
+    fleet.start_node("control-1").await;
+    let new = fleet.operator().create_bound("NEW", b"of the new generation").await;
+    fleet.operator().live(new).await;
+
+    // It comes back at the same address, takes writes, and means well.
+    fleet.kill("control-1");
+    fs::rename(&data, fleet.folder().join("after")).unwrap();
+    fs::rename(&before, &data).unwrap();
+    fleet.start_node("control-1").await;
+    let (_, old) = fleet.operator().set("KEPT", b"of the old generation").await;
+    assert!(old < new);
+    let edge = fleet.reader("edge-1");
+    until("the edge to refuse the control node of before", async || {
+        let log = fs::read_to_string(fleet.logs().join("edge-1.log")).unwrap();
+        if log.contains("the server is node 1, which was revoked") { Ok(()) } else { Err(log) }
+    })
+    .await;
+    for (name, value) in [("KEPT", &b"as it was saved"[..]), ("NEW", b"of the new generation")] {
+        let found = edge.get(name).await.unwrap();
+        assert_eq!((&found.value[..], shown(&found).generation), (value, new.generation));
+    }
+
+    // Gone again, the edge goes on with the one it believes.
+    fleet.kill("control-1");
+    fs::rename(&data, &before).unwrap();
+    fs::rename(fleet.folder().join("after"), &data).unwrap();
+    fleet.start_node("control-1").await;
+    let next = fleet.operator().create_bound("NEXT", b"and on").await;
+    fleet.operator().live(next).await;
+    assert_eq!(edge.get_at("NEXT", next).await.unwrap().value, b"and on");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cluster_restored_apart_keeps_its_secrets_and_none_of_its_edges() {
     let mut fleet = Fleet::start(1, 1).await;
     let operator = fleet.operator();
