@@ -100,7 +100,7 @@ pub(super) fn run(global: &Global, arguments: &SnapshotRestore) -> Result<(), Fa
         "edges of before can't follow: enrol each anew by a join token of this cluster; contexts need the new CA certificate".to_owned()
     } else {
         format!(
-            "edges follow when {} is among their `control.endpoints`; contexts go on with their tokens at that address. Add control nodes by `node token` and `cluster add`",
+            "edges follow when {} is among their `control.endpoints`; contexts go on with their tokens at that address. Add control nodes by `cinnabar node token create control` and `cinnabar cluster add`",
             restored.address
         )
     });

@@ -193,3 +193,17 @@ fn archive_on_a_full_disk_leaves_the_one_before_and_no_half() {
     disk.crash(&SimEntropy::new(1));
     assert_eq!(disk.read(path).unwrap(), whole);
 }
+
+/// The bytes of format 1, as they were first written: they open for ever.
+#[test]
+fn archive_of_format_1_still_opens() {
+    let world = World::new(2);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/archive_1.cbsnap");
+    if std::env::var_os("UPDATE_GOLDENFILES").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, world.archive()).unwrap();
+    }
+    let bytes = std::fs::read(&path).unwrap();
+    let opened = open(&bytes[..], world.recovery.opening(), None).unwrap();
+    assert_eq!((opened.contents.secrets, opened.checked.header.position.to_string()), (2, "1.5".to_owned()));
+}
