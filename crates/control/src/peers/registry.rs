@@ -15,6 +15,9 @@ pub(crate) trait PeerBook: Send + Sync + 'static {
     /// # Errors
     /// Why not, for the log and for who is turned away.
     fn may_call(&self, certificate: &PeerCertificate) -> Result<NodeId, String>;
+
+    /// Where a member is reached now, if that is known better than by who calls it.
+    fn address(&self, node: NodeId) -> Option<String>;
 }
 
 /// By the newest applied state; where that does not know the node, by what this node was told when it joined.
@@ -52,6 +55,10 @@ impl PeerBook for Registry {
             (Some(_), _) | (None, Some(_)) => Err(format!("node {node} is registered with another key")),
             (None, None) => Err(format!("this node does not know node {node} yet")),
         }
+    }
+
+    fn address(&self, node: NodeId) -> Option<String> {
+        self.consensus.get()?.membership().address(node).map(str::to_owned)
     }
 }
 

@@ -124,3 +124,91 @@ impl Appends {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures::FutureExt;
+    use runtime::RealClock;
+
+    use super::*;
+
+    const TO: NodeId = NodeId::new(2);
+
+    fn request(number: u8) -> RaftRequest {
+        RaftRequest { body: vec![number].into(), ..Default::default() }
+    }
+
+    /// A stream to a peer that does with the requests what `peer` says.
+    fn stream_to(
+        requests: BoxStream<'static, RaftRequest>,
+        deadline: Duration,
+        peer: impl FnOnce(ReceiverStream<RaftRequest>) -> Answers + Send + 'static,
+    ) -> BoxStream<'static, Result<Bytes, PeerError>> {
+        let open: Opening = Box::new(move |sent| std::future::ready(Ok(peer(sent))).boxed());
+        Appends::new(TO, requests, open, Arc::new(RealClock::new()), deadline).into_stream()
+    }
+
+    fn echo(sent: ReceiverStream<RaftRequest>) -> Answers {
+        sent.map(|request| Ok(request.body)).boxed()
+    }
+
+    #[tokio::test]
+    async fn answers_come_in_order_and_the_stream_ends_with_the_requests() {
+        let requests = stream::iter((0..100).map(request)).boxed();
+        let answers: Vec<_> = stream_to(requests, Duration::from_secs(60), echo).map(|answer| answer.unwrap()[0]).collect().await;
+        assert_eq!(answers, (0..100).collect::<Vec<u8>>());
+    }
+
+    #[tokio::test]
+    async fn lost_answer_ends_the_stream_instead_of_holding_it_up() {
+        let requests = stream::iter((0..3).map(request)).chain(stream::pending()).boxed();
+        let first_only = |sent: ReceiverStream<RaftRequest>| {
+            echo(sent).enumerate().filter_map(async |(nth, answer)| (nth == 0).then_some(answer)).boxed()
+        };
+        let mut answers = stream_to(requests, Duration::from_millis(20), first_only);
+        assert_eq!(answers.next().await.unwrap().unwrap()[0], 0);
+        let error = answers.next().await.unwrap().unwrap_err();
+        assert!(matches!(&error, PeerError::Failed { reason, .. } if reason.contains("no answer")), "{error}");
+        assert!(answers.next().await.is_none(), "openraft begins a new one");
+    }
+
+    #[tokio::test]
+    async fn idle_stream_is_not_late() {
+        let (more, requests) = mpsc::channel(1);
+        let mut answers = stream_to(ReceiverStream::new(requests).boxed(), Duration::from_millis(5), echo);
+        more.send(request(1)).await.unwrap();
+        assert_eq!(answers.next().await.unwrap().unwrap()[0], 1);
+        let silence = tokio::time::timeout(Duration::from_millis(50), answers.next()).await;
+        assert!(silence.is_err(), "nothing is due: {silence:?}");
+        more.send(request(2)).await.unwrap();
+        assert_eq!(answers.next().await.unwrap().unwrap()[0], 2);
+    }
+
+    #[tokio::test]
+    async fn peer_that_ends_the_stream_early_is_an_error() {
+        let requests = || stream::iter((0..3).map(request)).chain(stream::pending()).boxed();
+        let taken = |sent: ReceiverStream<RaftRequest>| echo(sent).take(1).filter_map(async |_| None).boxed();
+        let mut answers = stream_to(requests(), Duration::from_secs(60), taken);
+        let error = answers.next().await.unwrap().unwrap_err();
+        assert!(matches!(error, PeerError::Failed { .. }), "{error}");
+        // With nothing under way it is no error: openraft begins a new one.
+        let mut answers = stream_to(requests(), Duration::from_secs(60), |sent| echo(sent).take(1).boxed());
+        assert!(answers.next().await.unwrap().is_ok());
+        assert!(answers.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn requests_under_way_are_bounded() {
+        let taken = Arc::new(AtomicUsize::new(0));
+        let counted = taken.clone();
+        let requests = stream::iter(0..100).map(request).inspect(move |_| {
+            counted.fetch_add(1, Ordering::Relaxed);
+        });
+        let requests = requests.boxed();
+        let mut answers = stream_to(requests, Duration::from_millis(20), |sent| stream::pending().chain(echo(sent)).boxed());
+        assert!(answers.next().await.unwrap().is_err());
+        assert_eq!(taken.load(Ordering::Relaxed), UNDER_WAY_MAX);
+    }
+}

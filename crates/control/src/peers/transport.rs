@@ -108,6 +108,9 @@ impl Transport {
 
     fn link(&self, to: NodeId, address: &str, lane: Lane) -> Result<Channel, PeerError> {
         let unusable = |error: &dyn Error| PeerError::Unreachable { to, reason: chain(error) };
+        // A task that began before the peer moved still has the old address.
+        let moved = self.0.book.address(to).filter(|known| !known.is_empty());
+        let address = moved.as_deref().unwrap_or(address);
         let mut peers = self.peers();
         let peer = match peers.entry(to) {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
