@@ -266,23 +266,23 @@ pub(crate) const fn in_keys(recipient: seal::Recipient) -> Recipient {
 
 /// Whom every epoch is sealed for: the control nodes and edges in good standing, control nodes first, then the recovery key.
 pub(crate) fn recipients(state: &State) -> Result<Vec<(seal::Recipient, NodePublicKey)>, PublicError> {
-    let unreadable = |error: SealError| {
-        tracing::error!(%error, "an envelope key in the registry cannot be read");
-        PublicError::new(ErrorKind::Internal, "an envelope key in the registry cannot be read; the log of this node says more")
+    // One whose key is none gets no epoch, and must not stand in the way of the others, least of all at a revocation.
+    let readable = |bytes: &[u8], of: seal::Recipient| {
+        NodePublicKey::decode(bytes)
+            .inspect_err(|error| tracing::error!(?of, %error, "an envelope key in the registry cannot be read"))
+            .ok()
     };
     let (mut control, mut others, mut after) = (Vec::new(), Vec::new(), None);
     loop {
         let page = state.nodes(after.as_ref(), state::limits::PAGE_MAX).map_err(damaged)?;
         for (node, record) in page.items.into_iter().filter(|(_, record)| record.revoked.is_none()) {
-            let (list, may_lack) = match record.role {
-                NodeRole::Control => (&mut control, true),
-                NodeRole::Edge => (&mut others, false),
+            let list = match record.role {
+                NodeRole::Control => &mut control,
+                NodeRole::Edge => &mut others,
                 NodeRole::Relay => continue,
             };
-            if record.envelope_key.is_empty() && may_lack {
-                continue;
-            }
-            list.push((seal::Recipient::Node(node), NodePublicKey::decode(&record.envelope_key).map_err(unreadable)?));
+            let recipient = seal::Recipient::Node(node);
+            list.extend(readable(&record.envelope_key, recipient).map(|key| (recipient, key)));
         }
         after = page.next;
         if after.is_none() {
@@ -291,7 +291,8 @@ pub(crate) fn recipients(state: &State) -> Result<Vec<(seal::Recipient, NodePubl
     }
     control.append(&mut others);
     if let Some(recovery) = state.recovery().map_err(damaged)? {
-        control.push((seal::Recipient::Recovery, NodePublicKey::decode(&recovery.envelope_key).map_err(unreadable)?));
+        let recipient = seal::Recipient::Recovery;
+        control.extend(readable(&recovery.envelope_key, recipient).map(|key| (recipient, key)));
     }
     Ok(control)
 }
