@@ -306,11 +306,7 @@ mod tests {
             ("another node", reply(&issuer, &key, CLUSTER, 8, NOW), "another node or key"),
             ("another cluster", reply(&issuer, &key, elsewhere, 7, NOW), "another node or key"),
             ("another CA", reply(&stranger, &key, CLUSTER, 7, NOW), "does not hold the CA of the token"),
-            (
-                "other signers",
-                JoinReply { signer_set_encoded: signers(2).encode(), ..good.clone() },
-                "not the one that the token pins",
-            ),
+            ("other signers", JoinReply { signer_set_encoded: signers(2).encode(), ..good.clone() }, "not the one that the token pins"),
             ("no signers", JoinReply { signer_set_encoded: Vec::new().into(), ..good.clone() }, "cannot be used"),
             ("another role", JoinReply { role: EnrolledRole::Control.into(), ..good.clone() }, "makes node 7 a control node"),
             ("a clock that is behind", reply(&issuer, &key, CLUSTER, 7, NOW.plus(DAY)), "clocks"),

@@ -4,7 +4,7 @@ use std::fs;
 
 use client::{Client, ClientError, Config, Retries};
 use prost::Message;
-use runtime::{OsEntropy, RealClock, config::TlsFiles, dev_pki::DevPki};
+use runtime::{OsEntropy, RealClock, config::TlsFiles, dev_pki::DevPki, tls::PeerCertificate};
 use seal::{ConsumerToken, OperatorToken};
 use seams::Clock;
 use tests::process::{Cluster, Operator, raw};
@@ -13,8 +13,8 @@ use tonic::transport::Channel;
 use types::{ClusterId, NodeId};
 use wire::{
     ErrorKind, PublicError,
-    internal::{Hello, SubscribeUp, feed_client::FeedClient, subscribe_up},
-    v1,
+    internal::{Hello, RenewRequest, SubscribeUp, enrol_client::EnrolClient, feed_client::FeedClient, subscribe_up},
+    v1::{self, status_client::StatusClient},
 };
 
 /// Paths of all calls of the proto files, of those services that `served` names.
@@ -167,6 +167,43 @@ async fn feed_is_for_registered_nodes_with_their_own_key() {
     assert_eq!(subscribe(channel, &cluster, 101).await, Ok("welcome".to_owned()));
     // And the real edge comes up after all of that.
     cluster.start_edge(1).await;
+}
+
+/// The same CA and keys, long ago: what it issues has expired.
+fn slept_pki(cluster: &Cluster) -> DevPki {
+    let folder = cluster.data().join("slept");
+    fs::create_dir(&folder).unwrap();
+    for name in ["ca.pem", "ca.key", "node-1.key", "node-101.key"] {
+        fs::copy(cluster.data().join("tls").join(name), folder.join(name)).unwrap();
+    }
+    let long_ago = types::UnixMillis::new(1_600_000_000_000);
+    DevPki::ensure(&folder, cluster.control_config().node.cluster.unwrap(), long_ago).unwrap()
+}
+
+#[tokio::test]
+async fn expired_certificate_of_a_node_gets_a_fresh_one_and_nothing_else() {
+    let mut cluster = Cluster::prepare(1);
+    cluster.start_control().await;
+    let (slept, now) = (slept_pki(&cluster), RealClock::new().wall());
+    for node in [1, 101] {
+        let files = slept.node(NodeId::new(node)).unwrap();
+        let own = PeerCertificate::read_pem(&files.cert).unwrap();
+        assert!(own.is_expired(now));
+        let channel = raw::connect(cluster.control_config().listen.grpc, &cluster.ca_pem(), Some(&files));
+        let fed = subscribe(channel.clone(), &cluster, node).await.unwrap_err();
+        let asked = StatusClient::new(channel.clone()).show(v1::ShowStatusRequest::default()).await.unwrap_err();
+        for refused in [fed, PublicError::from_status(&asked)] {
+            assert!(refused.kind == ErrorKind::Unauthenticated && refused.message.contains("expired"), "node {node}: {refused:?}");
+        }
+        let request = |key: enrol::NodeKey| RenewRequest { certificate_request: key.request(&[]).unwrap().into(), ..Default::default() };
+        let mut enrol = EnrolClient::new(channel);
+        let another = enrol.renew(request(enrol::NodeKey::generate().unwrap())).await.unwrap_err();
+        assert_eq!(PublicError::from_status(&another).kind, ErrorKind::Denied, "a certificate is for the registered key alone");
+        let renewed = enrol.renew(request(enrol::NodeKey::read(&files.key).unwrap())).await.unwrap().into_inner();
+        let fresh = PeerCertificate::read(&renewed.certificates[0]).unwrap();
+        assert!(!fresh.is_expired(now));
+        assert_eq!((fresh.identity, fresh.public_key), (own.identity, own.public_key));
+    }
 }
 
 /// Subscribes as a node that holds nothing; what the first message is.
