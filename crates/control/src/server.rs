@@ -205,6 +205,8 @@ impl Control {
             limits: Limits {
                 proposals_max: config.limits.proposals_queued_max,
                 snapshot_entries: config.limits.snapshot_entries,
+                // A node that was away for a little while needs no snapshot.
+                keep_entries: config.limits.snapshot_entries / 5,
                 segment_bytes: config.limits.log_segment_bytes.bytes(),
                 level_max,
                 ..Limits::default()

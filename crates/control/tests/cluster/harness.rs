@@ -3,7 +3,10 @@
 use std::{
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, OnceLock},
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -50,6 +53,8 @@ pub(crate) struct Ground {
     ports: Vec<SocketAddr>,
     /// The feature level at which nodes that are started are held, as an older build would be.
     level: Mutex<Option<FeatureLevel>>,
+    /// Log entries between two snapshot files.
+    snapshot_entries: AtomicU64,
 }
 
 impl Ground {
@@ -68,6 +73,17 @@ impl Ground {
         *self.level.lock().unwrap() = level.map(FeatureLevel::new);
     }
 
+    /// How often nodes that are started from now on write snapshot files.
+    pub(crate) fn snapshots_every(&self, entries: u64) {
+        self.snapshot_entries.store(entries, Ordering::Relaxed);
+    }
+
+    /// Gives a node that does not run another port. Returns where it was.
+    pub(crate) fn move_away(&mut self, node: u64) -> String {
+        let other = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        std::mem::replace(&mut self.ports[node as usize - 1], other).to_string()
+    }
+
     async fn begun(nodes: u64, level: Option<FeatureLevel>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let pki = DevPki::ensure(&folder.path().join("pki"), CLUSTER, RealClock::new().wall()).unwrap();
@@ -75,7 +91,7 @@ impl Ground {
         // Held open together, so that the system gives different ones.
         let held: Vec<_> = (0..nodes).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let ports = held.iter().map(|listener| listener.local_addr().unwrap()).collect();
-        let ground = Self { folder, pki, ports, level: Mutex::new(level) };
+        let ground = Self { folder, pki, ports, level: Mutex::new(level), snapshot_entries: AtomicU64::new(100_000) };
         for node in 1..=nodes {
             ground.prepare(node);
         }
@@ -221,6 +237,7 @@ impl Ground {
         config.listen.grpc = self.ports[node as usize - 1];
         config.listen.health = "127.0.0.1:0".parse().unwrap();
         config.tls = self.pki.node(NodeId::new(node)).unwrap();
+        config.limits.snapshot_entries = self.snapshot_entries.load(Ordering::Relaxed);
         config.keys.root = self.folder.path().join("root.key");
         config.keys.signing = self.at(node, "signing.key");
         config.keys.node = self.at(node, "node.key");
@@ -377,4 +394,9 @@ pub(crate) async fn until(what: &str, holds: impl Fn() -> bool) {
         }
     };
     tokio::time::timeout(PATIENCE, waited).await.unwrap_or_else(|_| panic!("never: {what}"));
+}
+
+/// Changes the comment of a secret of the store `default`.
+pub(crate) fn comment(name: &str, comment: &str) -> v1::EditSecretRequest {
+    v1::EditSecretRequest { secret: show(name).secret, comment: Some(comment.into()), ..Default::default() }
 }

@@ -1,8 +1,9 @@
 //! Members added, replaced and removed over the public API.
 
+use futures::StreamExt;
 use wire::{ErrorKind, v1};
 
-use crate::harness::{Ground, create, holds, leader, until, wipe, with_store};
+use crate::harness::{Ground, comment, create, holds, leader, until, wipe, with_store};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn node_that_was_not_added_says_so_and_serves_nobody() {
@@ -93,5 +94,49 @@ async fn signers_are_the_members_and_a_revoked_one_stays_out() {
     for version in 1..5 {
         let set = |version| state.signer_set_of(version).unwrap().unwrap();
         feed::verify_successor(crate::harness::CLUSTER, &set(version), &set(version + 1)).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn node_that_moved_is_found_again() {
+    let mut ground = Ground::new(3).await;
+    let mut nodes = ground.three().await;
+    with_store(&ground.client(&[1])).await;
+    nodes.remove(2).stop().await;
+    let before = ground.move_away(3);
+    let moved = ground.start(3).await;
+    moved.ready().await;
+    let there = ground.client(&[3]);
+    there.create_secrets(create("MOVED")).await.unwrap();
+    let known = there.cluster_members(v1::ClusterMembersRequest {}).await.unwrap();
+    let address = known.members.iter().find(|member| member.node_id == 3).map(|member| member.address.clone()).unwrap();
+    assert_ne!(address, before, "the members know where it is now");
+    for node in nodes.into_iter().chain([moved]) {
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn node_that_is_far_behind_gets_a_snapshot_and_follows_on() {
+    let ground = Ground::new(3).await;
+    ground.snapshots_every(100);
+    let mut nodes = ground.three().await;
+    let operator = ground.client(&[1, 2]);
+    with_store(&operator).await;
+    nodes.remove(2).stop().await;
+    operator.create_secrets(create("FIRST")).await.unwrap();
+    let edit = |nth: u32| operator.edit_secret(comment("FIRST", &format!("edit {nth}")));
+    let mut edits = futures::stream::iter((0..400).map(edit)).buffer_unordered(16);
+    while let Some(edited) = edits.next().await {
+        edited.unwrap();
+    }
+    operator.create_secrets(create("LAST")).await.unwrap();
+    let back = ground.start(3).await;
+    back.ready().await;
+    let there = ground.client(&[3]);
+    assert!(holds(&there, "LAST").await);
+    there.create_secrets(create("AFTER")).await.unwrap();
+    for node in nodes.into_iter().chain([back]) {
+        node.stop().await;
     }
 }
