@@ -41,7 +41,7 @@ pub(crate) async fn start<R: Runtime>(options: Options) -> Result<Arc<dyn Engine
     let (log_folder, log_disk) = (folder.join("log"), disk.clone());
     let log_text = log_folder.display().to_string();
     let log_failed = |error: std::io::Error| StartError::Log { folder: log_text.clone(), source: error.into() };
-    let log_options = LogOptions { segment_bytes: limits.segment_bytes, ..LogOptions::new(log_folder) };
+    let log_options = LogOptions { name: "raft", segment_bytes: limits.segment_bytes, ..LogOptions::new(log_folder) };
     let opened = offload.run(move || LogWriter::open(log_disk, log_options, drive).map_err(std::io::Error::other));
     let (writer, reader) = opened.await.map_err(log_failed)?;
     if let Some(cut) = writer.cut() {

@@ -93,6 +93,7 @@ impl DiskFile for RealFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        metrics::counter!("cinnabar_disk_syncs_total").increment(1);
         self.0.sync_data()
     }
 }

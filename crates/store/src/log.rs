@@ -168,6 +168,8 @@ pub enum Drive {
 pub struct LogOptions {
     /// The folder; created if missing. It belongs to this log alone.
     pub folder: PathBuf,
+    /// What metrics call it: the label `log`.
+    pub name: &'static str,
     /// The size of a segment file, 4 KiB to 2 GiB; a larger block gets a larger segment.
     pub segment_bytes: u64,
     /// How many bytes of recent durable entries stay in memory.
@@ -183,6 +185,7 @@ impl LogOptions {
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self {
             folder: folder.into(),
+            name: "other",
             segment_bytes: 32 << 20,
             cache_bytes_max: 32 << 20,
             queue_bytes_max: 32 << 20,

@@ -96,7 +96,7 @@ fn part_bytes(options: &AuditOptions) -> u64 {
 /// A part in segments of an eighth, so that what is preallocated ahead is little; and no cache, for nobody reads it while it is written.
 fn log_options(options: &AuditOptions, folder: PathBuf) -> LogOptions {
     let segment_bytes = (part_bytes(options) / 8).max(4 << 10);
-    LogOptions { segment_bytes, cache_bytes_max: 0, queue_bytes_max: 4 * APPEND_BYTES_MAX, ..LogOptions::new(folder) }
+    LogOptions { name: "audit", segment_bytes, cache_bytes_max: 0, queue_bytes_max: 4 * APPEND_BYTES_MAX, ..LogOptions::new(folder) }
 }
 
 fn name_of(from: u64, begun: UnixMillis) -> String {

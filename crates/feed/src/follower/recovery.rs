@@ -451,7 +451,7 @@ fn open_log(options: &CoreOptions, disk: &Arc<dyn Disk>) -> Result<OpenedLog, Fe
     let failed = |source| FeedError::Log { operation: "was opened", source: Box::new(source) };
     let open = || {
         let mut log = LogOptions::new(log_folder(&options.folder));
-        log.segment_bytes = options.segment_bytes;
+        (log.name, log.segment_bytes) = ("feed", options.segment_bytes);
         LogWriter::open(disk.clone(), log, options.drive)
     };
     match open() {
