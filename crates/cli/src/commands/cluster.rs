@@ -155,6 +155,7 @@ async fn add(session: &Session, node: String, address: Option<String>) -> Result
 }
 
 /// Asks until the learner has caught up, within the command's time.
+#[expect(clippy::disallowed_methods, reason = "an operator's command waits in the real world")]
 async fn promote(session: &Session, node: String) -> Result<(), Failure> {
     let client = session.control()?;
     let end = Instant::now() + session.global.timeout;

@@ -347,6 +347,7 @@ impl Drop for Node {
 }
 
 /// The number of the node that leads, as one of them sees it.
+#[expect(clippy::disallowed_methods, reason = "whole nodes run in the real world")]
 pub(crate) async fn leader(operator: &Client) -> u64 {
     loop {
         let reply = operator.cluster_members(v1::ClusterMembersRequest {}).await.unwrap();
@@ -387,6 +388,7 @@ pub(crate) fn wipe(folder: &Path) {
 }
 
 /// Waits for something that comes about by itself.
+#[expect(clippy::disallowed_methods, reason = "whole nodes run in the real world")]
 pub(crate) async fn until(what: &str, holds: impl Fn() -> bool) {
     let waited = async {
         while !holds() {
