@@ -118,20 +118,20 @@ impl Client {
                 let (took, server, id) = (begun.elapsed(), &*route.server, &ticket.id);
                 tracing::debug!(call, server, request = id, attempt = attempts, ?took, outcome, "called");
             };
-            let error = match timeout_at(deadline, send(route.channel, request)).await {
+            let (error, unsent) = match timeout_at(deadline, send(route.channel, request)).await {
                 Ok(Ok(response)) => {
                     trace("ok");
                     return Ok(response.into_inner());
                 }
-                Ok(Err(status)) => public(&status),
-                Err(_) => self.overdue(),
+                Ok(Err(status)) => (public(&status), connect::never_sent(&status)),
+                Err(_) => (self.overdue(), false),
             };
             let left = deadline.saturating_duration_since(Instant::now());
             // The transport's own timer may win against ours by a hair, and calls it a cancellation.
             let error = if left.is_zero() && error.kind == ErrorKind::Unavailable { self.overdue() } else { error };
             trace(error.kind.name());
             let random = retry::random().map_or(0, u64::from_le_bytes);
-            match self.shared.retries.pause_after(&error, attempts, left, random).filter(|_| ticket.repeatable) {
+            match self.shared.retries.pause_after(&error, attempts, left, random).filter(|_| ticket.repeatable || unsent) {
                 Some(pause) => retry::wait(pause).await,
                 None => return Err(failure(call, &route.server, &ticket.id, error, attempts)),
             }

@@ -12,7 +12,10 @@ use rustls::{
 };
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
-use tonic::transport::{Channel, Endpoint};
+use tonic::{
+    Status,
+    transport::{Channel, Endpoint},
+};
 
 use crate::{
     ConfigError, Tls,
@@ -29,6 +32,23 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 /// Flow-control window of a connection: four streams at full speed.
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+
+/// No connection came about: what was to be sent on it was not sent.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+struct Unconnected(#[from] io::Error);
+
+/// Whether a call ended before anything of it was sent, so that it cannot have been carried out.
+pub(crate) fn never_sent(status: &Status) -> bool {
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        if error.is::<Unconnected>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
 
 /// A way to one server.
 #[derive(Clone)]
@@ -66,7 +86,7 @@ pub(crate) fn routes(config: &Config) -> Result<Vec<Route>, ConfigError> {
 fn unix(socket: PathBuf) -> Result<Channel, ConfigError> {
     let connector = tower::service_fn(move |_: Uri| {
         let socket = socket.clone();
-        async move { UnixStream::connect(socket).await.map(TokioIo::new) }
+        async move { Ok::<_, Unconnected>(TokioIo::new(UnixStream::connect(socket).await?)) }
     });
     Ok(endpoint("localhost")?.connect_with_connector_lazy(connector))
 }
@@ -85,7 +105,7 @@ fn tcp(address: &str, server_name: Option<&str>, tls: TlsConnector) -> Result<Ch
         async move {
             let stream = TcpStream::connect((host.as_str(), port)).await?;
             stream.set_nodelay(true)?;
-            Ok::<_, io::Error>(TokioIo::new(tls.connect(name, stream).await?))
+            Ok::<_, Unconnected>(TokioIo::new(tls.connect(name, stream).await?))
         }
     });
     Ok(endpoint(address)?.connect_with_connector_lazy(connector))

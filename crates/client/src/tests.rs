@@ -229,6 +229,8 @@ async fn call_that_fails_at_one_server_is_repeated_at_the_next() {
     let client = Client::new(Config::tls([dead, server.address.clone()], tls).retries(QUICK)).unwrap();
     for _ in 0..4 {
         client.create_store(create("")).await.unwrap();
+        // What is made only once is sent to the next server too, for to the dead one nothing was sent.
+        client.create_consumer_token(v1::CreateConsumerTokenRequest::default()).await.unwrap();
     }
 }
 
