@@ -10,7 +10,7 @@ use bytes::Bytes;
 use seams::{Disk, OpenMode};
 
 use super::{
-    LogError, Slot,
+    LogError, LogOptions, Slot,
     format::{ALIGN, BLOCK_HEADER_BYTES, BlockHeader, Cursor, FORMAT, HeaderFault, Record, SEGMENT_HEADER_BYTES, SegmentHeader, block_len},
     marks::{Mark, Marks},
     segments::{Located, Segment, SegmentLog, Summary, segment_name},
@@ -44,8 +44,9 @@ pub struct Recovered {
     pub cut: Option<Cut>,
 }
 
-/// Opens or creates the log in `folder`.
-pub(super) fn open(disk: Arc<dyn Disk>, folder: &Path, segment_bytes: u64) -> Result<(SegmentLog, Recovered), LogError> {
+/// Opens or creates the log that `options` describe.
+pub(super) fn open(disk: Arc<dyn Disk>, options: &LogOptions) -> Result<(SegmentLog, Recovered), LogError> {
+    let folder = options.folder.as_path();
     let found = Found::list(&*disk, folder)?;
     if !found.marks && !found.segments.is_empty() {
         return Err(LogError::Damaged {
@@ -73,7 +74,8 @@ pub(super) fn open(disk: Arc<dyn Disk>, folder: &Path, segment_bytes: u64) -> Re
     let mut log = SegmentLog {
         disk: disk.clone(),
         folder: folder.to_owned(),
-        segment_bytes,
+        name: options.name,
+        segment_bytes: options.segment_bytes,
         segments: replay.segments,
         offset: replay.offset,
         chain: replay.chain,

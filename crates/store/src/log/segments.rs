@@ -99,6 +99,8 @@ pub(super) struct Segment {
 pub struct SegmentLog {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) folder: PathBuf,
+    /// What metrics call it.
+    pub(super) name: &'static str,
     pub(super) segment_bytes: u64,
     /// Oldest first; the last one is written.
     pub(super) segments: VecDeque<Segment>,
@@ -135,7 +137,7 @@ impl SegmentLog {
         if !(4096..=1 << 31).contains(&options.segment_bytes) {
             return Err(LogError::Option { option: "segment_bytes", expected: "4 KiB to 2 GiB", got: options.segment_bytes });
         }
-        recover::open(disk, &options.folder, options.segment_bytes)
+        recover::open(disk, options)
     }
 
     /// Makes a group of operations durable: one block, one write, one sync. Returns where each entry lies, in order.
@@ -271,6 +273,7 @@ impl SegmentLog {
         let (bytes, chain) = self.block.seal(segment.number, self.offset, self.chain);
         segment.file.write_all_at(bytes, self.offset).map_err(LogError::io("write", &segment.path))?;
         segment.file.sync_data().map_err(LogError::io("sync", &segment.path))?;
+        metrics::counter!("cinnabar_log_groups_total", "log" => self.name).increment(1);
         self.offset += bytes.len() as u64;
         self.chain = chain;
         Ok(())

@@ -119,7 +119,6 @@ impl Shared {
         inner.log = Some(log);
         drop(inner);
 
-        metrics::counter!("cinnabar_log_groups_total", "log" => self.options.name).increment(1);
         metrics::counter!("cinnabar_log_operations_total", "log" => self.options.name).increment(operations.len() as u64);
         for (_, done, permit) in waiting {
             drop(permit);
