@@ -307,6 +307,17 @@ impl Fleet {
         self.join_voter(new).await;
     }
 
+    /// Replaces an edge that will not come back by a new one on the same machine.
+    pub async fn replace_edge(&mut self, lost: &str, new: &str) {
+        let node = self.nodes.remove(lost).expect("the node is known");
+        drop(node.server);
+        self.cli.ok(&["node", "revoke", lost, "--yes"]).await;
+        self.nodes.insert(new.to_owned(), Node { server: None, frozen: false, ..node });
+        let token = self.token(new, Role::Edge).await;
+        self.configure(new, Some(&token));
+        self.start_node(new).await;
+    }
+
     /// The names of all nodes of a role.
     pub fn names(&self, role: Role) -> Vec<String> {
         self.nodes.iter().filter(|(_, node)| node.role == role).map(|(name, _)| name.clone()).collect()
@@ -314,16 +325,20 @@ impl Fleet {
 
     /// The name of the node that leads.
     pub async fn leader(&self) -> String {
-        until("a leader to be known", async || self.try_leader().await.ok_or_else(|| "nobody".to_owned())).await
+        until("a leader to be known", async || self.ask_leader().await).await
     }
 
     /// The name of the node that leads, if it can be known now.
     pub async fn try_leader(&self) -> Option<String> {
-        let run = self.cli.quiet(&["--format", "json", "--timeout", "1s", "cluster", "status"]).await;
-        let status: serde_json::Value = serde_json::from_str(&run.stdout).ok()?;
-        let members = status["members"].as_array()?;
-        let leader = members.iter().find(|member| member["leader"] == true)?;
-        leader["name"].as_str().map(str::to_owned)
+        self.ask_leader().await.ok()
+    }
+
+    async fn ask_leader(&self) -> Result<String, String> {
+        let run = self.cli.quiet(&["--format", "json", "--timeout", "2s", "cluster", "status"]).await;
+        let status: serde_json::Value = serde_json::from_str(&run.stdout).map_err(|_| run.stderr.clone())?;
+        let members = status["members"].as_array().ok_or_else(|| run.stdout.clone())?;
+        let leader = members.iter().find(|member| member["leader"] == true).ok_or_else(|| run.stdout.clone())?;
+        leader["node"].as_str().map(str::to_owned).ok_or(run.stdout)
     }
 
     /// What a node is.
