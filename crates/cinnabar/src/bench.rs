@@ -1,6 +1,6 @@
 //! `cinnabar bench`: figures of this machine, with their set-up.
 //!
-//! Each bench starts whole nodes in this process, with real sockets, TLS and disks in a temporary folder, measures, prints a
+//! Each bench starts whole nodes, in this process or as processes of their own, with real sockets, TLS and disks in a temporary folder, measures, prints a
 //! [`Report`](report::Report), and removes the folder. `docs/bench.md` says what each figure means.
 //!
 //! **Invariants**
@@ -9,13 +9,17 @@
 
 mod bare;
 mod disk;
+mod fleet;
 mod ground;
 mod lookup;
 mod machine;
 mod milestones;
+mod node;
 mod propagate;
 mod records;
 mod report;
+mod scale;
+mod voters;
 mod write;
 
 use cli::{BenchCommand, Failure, Global, Output};
@@ -41,13 +45,18 @@ pub(crate) async fn run(global: &Global, command: BenchCommand) -> Result<(), Fa
         BenchCommand::Lookup(arguments) => &arguments.common,
         BenchCommand::Write(arguments) => &arguments.common,
         BenchCommand::Propagate(arguments) => &arguments.common,
+        BenchCommand::Scale(arguments) => &arguments.common,
     };
     let ground = Ground::new(global, common, metrics).map_err(anyhow)?;
     let measured = async {
         match &command {
             BenchCommand::Lookup(arguments) => lookup::run(&ground, arguments).await,
-            BenchCommand::Write(arguments) => write::run(&ground, arguments).await,
+            BenchCommand::Write(arguments) => match arguments.voters {
+                Some(voters) => voters::run(&ground, arguments, voters).await,
+                None => write::run(&ground, arguments).await,
+            },
             BenchCommand::Propagate(arguments) => propagate::run(&ground, arguments).await,
+            BenchCommand::Scale(arguments) => scale::run(&ground, arguments).await,
         }
     };
     let measured = tokio::select! {

@@ -10,7 +10,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub use bench::{BenchCommand, BenchCommon, BenchLookup, BenchPropagate, BenchWrite};
+pub use bench::{BenchCommand, BenchCommon, BenchLookup, BenchPropagate, BenchScale, BenchWrite};
 pub use cluster::{ClusterCommand, ClusterInit};
 pub use level::{LevelArgs, LevelCommand};
 pub use nodes::{JoinTokenCommand, NodeCommand, NodeKind, TokenCommand};
@@ -524,7 +524,7 @@ pub struct LookupArgs {
     /// This version exactly
     #[arg(long, value_name = "VERSION")]
     pub exact: Option<u64>,
-    /// Which edge of the context; the first when left out
+    /// Which edge: a name from the context, whose first one it is when left out, or the path of a socket on this machine
     #[arg(long, value_name = "EDGE")]
     pub edge: Option<String>,
     /// Only from a state at least here, such as 1.42

@@ -16,13 +16,15 @@ use state::{
 };
 use store::SledOptions;
 use types::{
-    AccountId, AccountName, ClusterId, Comment, ConsumerKind, DekId, KekEpoch, KeyDomain, NodeId, NodeName, PrincipalName, RequestId,
-    RootKeyId, Scope, SealedValue, SecretId, SecretName, StoreId, StoreName, TokenId, ValueId,
+    AccountId, AccountName, ClusterId, Comment, ConsumerKind, DekId, FeatureLevel, KekEpoch, KeyDomain, NodeId, NodeName, PrincipalName,
+    RequestId, RootKeyId, Scope, SealedValue, SecretId, SecretName, StoreId, StoreName, TokenId, ValueId,
 };
 
 use super::ground::Ground;
 
 const NODE: NodeId = NodeId::new(1);
+/// The level that a cluster begins with.
+const FOUNDING_LEVEL: FeatureLevel = FeatureLevel::new(1);
 /// The operator's token, by its hash.
 const OPERATOR: [u8; 32] = [7; 32];
 /// The lengths of keys, wraps and envelopes are those of real ones.
@@ -111,7 +113,7 @@ impl Bare {
 
 impl Inner {
     async fn propose(&self, principal: Principal, request: Option<RequestKey>, body: CommandBody) -> Result<()> {
-        let command = Command { level: FEATURE_LEVEL_MAX, principal, stamp: self.clock.wall(), request, origin: Origin::default(), body };
+        let command = Command { level: FOUNDING_LEVEL, principal, stamp: self.clock.wall(), request, origin: Origin::default(), body };
         self.consensus.propose(command).await.map(drop).context("a proposal was not applied")
     }
 

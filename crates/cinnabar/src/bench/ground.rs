@@ -62,7 +62,7 @@ impl Ground {
     /// A report with what is true of every bench, the bare disk's own speed among it.
     pub(super) fn report(&self, setup: impl IntoIterator<Item = (&'static str, String)>) -> Result<Report> {
         let mut report = Report::new([
-            ("disk", format!("{}, one disk under every node of this process", machine::file_system(self.folder.path()))),
+            ("disk", format!("{}, one disk under every node of this bench", machine::file_system(self.folder.path()))),
             ("durability", "on: fdatasync before every acknowledgement; at an edge before a value is shown".to_owned()),
         ]);
         setup.into_iter().for_each(|(name, fact)| report.fact(name, fact));

@@ -1,6 +1,6 @@
 //! What is looked up and written: one account and store, secrets, and one consumer to whom each secret is bound.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use client::Client;
@@ -19,7 +19,7 @@ const CONNECTIONS: usize = 4;
 /// Calls at once for making records.
 const AT_ONCE: usize = 64;
 /// Secrets made by one call.
-const SECRETS_A_CALL: u32 = 200;
+pub(super) const SECRETS_A_CALL: u32 = 200;
 /// How long all edges may take to hold what was made.
 const LIVE_WITHIN: Duration = Duration::from_secs(300);
 
@@ -34,8 +34,18 @@ pub(super) struct Records {
 impl Records {
     /// Makes `secrets` secrets with values of `value_bytes` random bytes.
     pub(super) async fn make(cluster: &Cluster, secrets: u32, value_bytes: u32, bar: &ProgressBar) -> Result<Self> {
-        let account: Arc<str> = cluster.prepared().account.to_string().into();
-        let records = Self { operator: cluster.operator(CONNECTIONS)?.timeout(LIVE_WITHIN), account, value_bytes };
+        let account = cluster.prepared().account.to_string();
+        let records = Self::begin(cluster.operator(CONNECTIONS)?, account, secrets, value_bytes).await?;
+        for numbers in parts(secrets) {
+            bar.inc(u64::from(numbers.end - numbers.start));
+            records.create(&records.operator, numbers).await?;
+        }
+        Ok(records)
+    }
+
+    /// Makes an account with room for `secrets`, and a store, through any client of a super administrator.
+    pub(super) async fn begin(operator: Client, account: String, secrets: u32, value_bytes: u32) -> Result<Self> {
+        let records = Self { operator: operator.timeout(LIVE_WITHIN), account: account.into(), value_bytes };
         let operator = &records.operator;
         let account = &records.account;
         let request = v1::CreateAccountRequest { name: "bench".into(), id: account.to_string(), ..Default::default() };
@@ -44,20 +54,21 @@ impl Records {
         operator.set_quota(quota).await.context("cannot raise the quota")?;
         let store = v1::CreateStoreRequest { account: account.to_string(), name: STORE.into(), ..Default::default() };
         operator.create_store(store).await.context("cannot create the store")?;
-        for first in (0..secrets).step_by(SECRETS_A_CALL as usize) {
-            let numbers = first..secrets.min(first + SECRETS_A_CALL);
-            let created = numbers.clone().map(|number| v1::NewSecret {
-                name: name(number),
-                value: records.value(),
-                scopes: vec!["workers".into()],
-                comment: "made by cinnabar bench".into(),
-            });
-            let store = Some(v1::StoreRef { account: account.to_string(), store: STORE.into() });
-            let request = v1::CreateSecretsRequest { store, secrets: created.collect(), ..Default::default() };
-            operator.create_secrets(request).await.context("cannot create the secrets")?;
-            bar.inc(u64::from(numbers.end - numbers.start));
-        }
         Ok(records)
+    }
+
+    /// Makes secrets in one call; where the last of them stands in the chain.
+    pub(super) async fn create(&self, client: &Client, numbers: Range<u32>) -> Result<Position> {
+        let created = numbers.map(|number| v1::NewSecret {
+            name: name(number),
+            value: self.value(),
+            scopes: vec!["workers".into()],
+            comment: "made by cinnabar bench".into(),
+        });
+        let store = Some(v1::StoreRef { account: self.account.to_string(), store: STORE.into() });
+        let request = v1::CreateSecretsRequest { store, secrets: created.collect(), ..Default::default() };
+        let reply = client.create_secrets(request).await.context("cannot create the secrets")?;
+        reply.receipt.and_then(|receipt| receipt.position).map(Position::from).context("the reply names no position")
     }
 
     /// Gives the first `secrets` another value each.
@@ -82,7 +93,12 @@ impl Records {
 
     /// Waits until every edge holds what the control node has.
     pub(super) async fn live(&self, cluster: &Cluster) -> Result<()> {
-        let live = self.operator.wait_live(cluster.control.position(), LIVE_WITHIN).await.context("waiting for the edges failed")?;
+        self.live_at(cluster.control.position()).await
+    }
+
+    /// Waits until every edge holds `position`.
+    pub(super) async fn live_at(&self, position: Position) -> Result<()> {
+        let live = self.operator.wait_live(position, LIVE_WITHIN).await.context("waiting for the edges failed")?;
         ensure!(live.edges_live == live.edges_known, "only {} of {} edges hold the records", live.edges_live, live.edges_known);
         Ok(())
     }
@@ -140,6 +156,11 @@ impl Records {
         }
         Ok(())
     }
+}
+
+/// The numbers of so many secrets, as they are made: some by each call.
+pub(super) fn parts(secrets: u32) -> impl Iterator<Item = Range<u32>> {
+    (0..secrets).step_by(SECRETS_A_CALL as usize).map(move |first| first..secrets.min(first + SECRETS_A_CALL))
 }
 
 /// A secret's name, and that of its binding.

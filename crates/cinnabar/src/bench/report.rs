@@ -94,6 +94,11 @@ impl Row {
         Self { count: row.count * each, per_second: row.per_second.map(|rate| rate * each as f64), ..row }
     }
 
+    /// The row of what is not a latency: all that there is to know of it is in [`Row::also`].
+    pub(super) fn state(what: impl Into<String>) -> Result<Self, Failure> {
+        Ok(Self::new(what, 1, &Latencies::new()?, None))
+    }
+
     /// As a part of the row above, of which there were so many at once.
     #[must_use]
     pub(super) fn part_of(self, concurrency: u32) -> Self {
@@ -211,7 +216,8 @@ impl Report {
         let headers = ["what", "at once", "count", "per second", "p50", "p99", "p99.9", "max", ""];
         output.rows(&headers, &self.rows, |row| {
             let rate = row.per_second.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.0}"));
-            let times = [row.p50_us, row.p99_us, row.p99_9_us, row.max_us].map(human_us);
+            let times = [row.p50_us, row.p99_us, row.p99_9_us, row.max_us];
+            let times = times.map(|us| if row.count == 0 { "-".to_owned() } else { human_us(us) });
             let also = row.also.iter().map(|(name, value)| format!("{name} {value:.1}")).collect::<Vec<_>>().join("  ");
             let what = if row.part { format!("  {}", row.what) } else { row.what.clone() };
             let facts = [what, row.concurrency.to_string(), row.count.to_string(), rate];

@@ -21,8 +21,9 @@ use crate::cluster::Watchers;
 /// Measures.
 pub(super) async fn run(ground: &Ground, arguments: &BenchWrite) -> Result<Report> {
     let most = arguments.writers.iter().copied().max().unwrap_or(1);
+    let counts = arguments.edges.iter().map(u16::to_string).collect::<Vec<_>>().join(", then ");
     let mut report = ground.report([
-        ("nodes", format!("1 voter, {} edges, all in this process; for the bare path a voter of its own", arguments.edges)),
+        ("nodes", format!("1 voter, {counts} edges, all in this process; for the bare path a voter of its own")),
         (
             "writers",
             "on threads of their own in this process, over gRPC with TLS 1.3, by token; each writes its own secret, one write at a time"
@@ -32,31 +33,36 @@ pub(super) async fn run(ground: &Ground, arguments: &BenchWrite) -> Result<Repor
         ("connections", format!("{}, or as many as there are writers", arguments.connections)),
         ("duration", format!("{:?} a measurement and round, after a warm-up", arguments.duration)),
     ])?;
-    let cluster = ground.cluster(arguments.edges, Watchers::default()).await?;
-    let bar = ground.bar("making records", u64::from(most));
-    let records = Records::make(&cluster, most, arguments.value_bytes, &bar).await?;
-    bar.finish_and_clear();
+    for &edges in &arguments.edges {
+        let cluster = ground.cluster(edges, Watchers::default()).await?;
+        let bar = ground.bar("making records", u64::from(most));
+        let records = Records::make(&cluster, most, arguments.value_bytes, &bar).await?;
+        bar.finish_and_clear();
 
-    let bar = ground.bar("writing", u64::from(ground.rounds) * arguments.writers.len() as u64 * 2);
-    let mut measured = Vec::new();
-    for _ in 0..ground.rounds {
-        let mut rows = Vec::new();
-        for &writers in &arguments.writers {
-            let connections = writers.min(arguments.connections) as usize;
-            let client = ground.callers().client(|| cluster.operator(connections))?;
-            rows.extend(
-                spanned(ground, "write over TLS", arguments, writers, |number, span| {
-                    over_tls(client.clone(), records.clone(), number, ground.clock, span)
-                })
-                .await?,
-            );
-            bar.inc(1);
+        let what = with_edges("write over TLS", edges);
+        let bar = ground.bar("writing", u64::from(ground.rounds) * arguments.writers.len() as u64);
+        let mut measured = Vec::new();
+        for _ in 0..ground.rounds {
+            let mut rows = Vec::new();
+            for &writers in &arguments.writers {
+                let connections = writers.min(arguments.connections) as usize;
+                let client = ground.callers().client(|| cluster.operator(connections))?;
+                rows.extend(
+                    spanned(ground, &what, arguments, writers, |number, span| {
+                        over_tls(client.clone(), records.clone(), number, ground.clock, span)
+                    })
+                    .await?,
+                );
+                bar.inc(1);
+            }
+            measured.push(rows);
         }
-        measured.push(rows);
+        bar.finish_and_clear();
+        report.rounds(&measured);
+        ground.end(cluster).await?;
     }
-    report.rounds(&measured);
-    ground.end(cluster).await?;
 
+    let bar = ground.bar("writing to the log alone", u64::from(ground.rounds) * arguments.writers.len() as u64);
     let bare = Bare::start(ground, most, arguments.value_bytes).await?;
     let mut measured = Vec::new();
     for _ in 0..ground.rounds {
@@ -97,7 +103,12 @@ where
     Ok(rows)
 }
 
-async fn over_tls(client: Client, records: Records, number: u32, clock: RealClock, span: Span) -> Result<Tally> {
+/// What was measured, and how many edges followed, if any did.
+pub(super) fn with_edges(what: &str, edges: u16) -> String {
+    if edges == 0 { what.to_owned() } else { format!("{what}, {edges} edges") }
+}
+
+pub(super) async fn over_tls(client: Client, records: Records, number: u32, clock: RealClock, span: Span) -> Result<Tally> {
     writing(clock, span, || async { records.set_by(&client, number).await.map(drop) }).await
 }
 

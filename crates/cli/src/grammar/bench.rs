@@ -9,10 +9,12 @@ use clap::{Args, Subcommand};
 pub enum BenchCommand {
     /// Lookups at one edge: through its UNIX socket, and inside it by stage
     Lookup(BenchLookup),
-    /// Writes to one control node over TLS, durable, and the bare path through the log
+    /// Durable writes over TLS: to one control node, and the bare path through its log; or to voters that are processes of their own
     Write(BenchWrite),
     /// From commit to readable and to acknowledged at every edge
     Propagate(BenchPropagate),
+    /// What many secrets cost: time to fill, to start and to bootstrap, memory and disk
+    Scale(BenchScale),
 }
 
 /// Options of every bench.
@@ -65,7 +67,7 @@ pub struct BenchWrite {
     #[command(flatten)]
     pub common: BenchCommon,
     /// How many writers at once, each with a secret of its own
-    #[arg(long, default_value = "1,64,256", value_delimiter = ',', value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, default_value = "1,16,64,256", value_delimiter = ',', value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub writers: Vec<u32>,
     /// Bytes of each value
     #[arg(long, default_value_t = 256, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1..=65_536))]
@@ -76,9 +78,15 @@ pub struct BenchWrite {
     /// Connections that the writers share, never more than there are writers
     #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub connections: u32,
-    /// Edges that follow meanwhile
-    #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=100))]
-    pub edges: u16,
+    /// Edges that follow meanwhile; of several numbers, everything is measured with each
+    #[arg(long, default_value = "0", value_delimiter = ',', value_name = "N", value_parser = clap::value_parser!(u16).range(0..=100))]
+    pub edges: Vec<u16>,
+    /// Control nodes that vote, 1, 3 or 5 of them, each a process of its own, as edges are then too; left out: one, in this process
+    #[arg(long, value_name = "N", value_parser = voters)]
+    pub voters: Option<u8>,
+    /// Share the writers out over all voters; else all write to the leader. Only with --voters
+    #[arg(long, requires = "voters")]
+    pub spread: bool,
 }
 
 /// `bench propagate`
@@ -102,4 +110,29 @@ pub struct BenchPropagate {
     /// Writes a second, whether or not the ones before have arrived; left out: one at a time, each after the one before is everywhere
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub rate: Option<u32>,
+}
+
+/// `bench scale`
+#[derive(Debug, Args)]
+pub struct BenchScale {
+    /// Where, and how often
+    #[command(flatten)]
+    pub common: BenchCommon,
+    /// Secrets to fill the cluster with
+    #[arg(long, default_value_t = 100_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub secrets: u32,
+    /// Bytes of each value
+    #[arg(long, default_value_t = 256, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub value_bytes: u32,
+    /// Control nodes that vote: 1, 3 or 5
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = voters)]
+    pub voters: u8,
+}
+
+/// A number of voters that is worth having: one more than an even number survives no more failures.
+fn voters(text: &str) -> Result<u8, String> {
+    match text.parse() {
+        Ok(number @ (1 | 3 | 5)) => Ok(number),
+        _ => Err("1, 3 or 5".to_owned()),
+    }
 }
