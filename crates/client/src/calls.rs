@@ -8,7 +8,8 @@ use wire::{LOOKUP_REPLY_BYTES_MAX, PublicError, v1};
 
 use crate::{Client, ClientError, client::Ticket};
 
-/// Writes the methods. `read` changes nothing; `change` fills in a request id; `once` is for replies that are shown once.
+/// Writes the methods. `read` changes nothing; `change` fills in a request id; `once` is for replies that are shown once, `patient` for those
+/// that may take long.
 macro_rules! calls {
     ($($service:literal $module:ident :: $client:ident {
         $($(#[$doc:meta])* $safety:ident $method:ident = $rpc:ident($request:ident) -> $reply:ident;)*
@@ -31,6 +32,7 @@ macro_rules! calls {
         }
     };
     (@ticket read $request:ident $ticket:ident) => { let $ticket = Ticket::read(); };
+    (@ticket patient $request:ident $ticket:ident) => { let $ticket = Ticket::patient(); };
     (@ticket change $request:ident $ticket:ident) => {
         let mut $request = $request;
         let $ticket = Ticket::change(&mut $request.request_id);
@@ -149,17 +151,17 @@ calls! {
         /// Shows how far each member is, as the leader sees it.
         read cluster_status = status(ClusterStatusRequest) -> ClusterStatusReply;
         /// Makes a registered control node a learner, or gives a member another address. To do so again changes nothing.
-        read cluster_add = add(ClusterAddRequest) -> ClusterChangeReply;
+        patient cluster_add = add(ClusterAddRequest) -> ClusterChangeReply;
         /// Makes a learner a voter. To do so again changes nothing.
-        read cluster_promote = promote(ClusterPromoteRequest) -> ClusterChangeReply;
+        patient cluster_promote = promote(ClusterPromoteRequest) -> ClusterChangeReply;
         /// Takes a member out.
-        read cluster_remove = remove(ClusterRemoveRequest) -> ClusterChangeReply;
+        patient cluster_remove = remove(ClusterRemoveRequest) -> ClusterChangeReply;
         /// Hands leadership to another voter.
-        read cluster_transfer = transfer(ClusterTransferRequest) -> ClusterChangeReply;
+        patient cluster_transfer = transfer(ClusterTransferRequest) -> ClusterChangeReply;
     }
     "receipts" receipts_client::ReceiptsClient {
         /// Waits once, as long as the request says and the server allows; mind the client's own deadline. See [`Client::wait_live`].
-        read wait_live_once = wait_live(WaitLiveRequest) -> WaitLiveReply;
+        patient wait_live_once = wait_live(WaitLiveRequest) -> WaitLiveReply;
     }
 }
 

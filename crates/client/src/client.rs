@@ -34,7 +34,11 @@ pub struct Client {
 
 struct Shared {
     routes: Vec<Route>,
-    /// Which route the next call takes.
+    /// How many servers the routes lead to.
+    servers: usize,
+    /// The server in use: the one that answered last. It is left when it fails.
+    current: AtomicUsize,
+    /// Which of its connections the next call takes.
     turn: AtomicUsize,
     token: Option<Token>,
     retries: Retries,
@@ -45,12 +49,23 @@ pub(crate) struct Ticket {
     /// 32 hex digits; empty when the system gave no randomness.
     id: String,
     repeatable: bool,
+    /// Whether an answer may take long, so that a server that is silent is not left for that.
+    patient: bool,
 }
+
+/// How long a server may be silent before a call that can be repeated goes to another one, if there is another: as long as an election
+/// takes at most. A server that hangs, or is cut off from the others, looks alive to the transport.
+const SILENCE_MAX: Duration = Duration::from_secs(3);
 
 impl Ticket {
     /// For a call that changes nothing.
     pub(crate) fn read() -> Self {
-        Self { id: fresh_id(), repeatable: true }
+        Self { id: fresh_id(), repeatable: true, patient: false }
+    }
+
+    /// For a call that changes nothing, or nothing when it is sent again, and whose answer may take long.
+    pub(crate) fn patient() -> Self {
+        Self { patient: true, ..Self::read() }
     }
 
     /// For a change: under the caller's request id, or under a fresh one, which is put into the request.
@@ -58,16 +73,16 @@ impl Ticket {
         if request_id.is_empty() {
             *request_id = fresh_id();
         }
-        Self { id: request_id.clone(), repeatable: !request_id.is_empty() }
+        Self { id: request_id.clone(), repeatable: !request_id.is_empty(), patient: false }
     }
 
     /// For a change whose reply is shown only once: repeating it would bring a reply without the token. Only a caller who chose
     /// the request id knows what that means.
     pub(crate) fn once(request_id: &str) -> Self {
         if request_id.is_empty() {
-            Self { id: fresh_id(), repeatable: false }
+            Self { id: fresh_id(), repeatable: false, patient: false }
         } else {
-            Self { id: request_id.to_owned(), repeatable: true }
+            Self { id: request_id.to_owned(), repeatable: true, patient: false }
         }
     }
 }
@@ -83,8 +98,10 @@ impl Client {
     /// [`ConfigError`] when an address, certificate or key cannot be used.
     pub fn new(config: Config) -> Result<Self, ConfigError> {
         let routes = connect::routes(&config)?;
+        let servers = config.servers();
         let Config { token, timeout, retries, .. } = config;
-        Ok(Self { shared: Arc::new(Shared { routes, turn: AtomicUsize::new(0), token, retries }), timeout })
+        let (current, turn) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Ok(Self { shared: Arc::new(Shared { routes, servers, current, turn, token, retries }), timeout })
     }
 
     /// The same client with another deadline for its calls.
@@ -108,28 +125,34 @@ impl Client {
         let deadline = Instant::now() + self.timeout;
         let mut attempts = 0;
         loop {
-            let route = self.route();
-            let left = deadline.saturating_duration_since(Instant::now());
-            let mut request = self.request(&ticket.id, request.clone());
-            request.set_timeout(left);
-            attempts += 1;
+            let (server, route) = self.route();
             let begun = Instant::now();
+            // What can be sent again waits for one server only so long.
+            let hurried = self.shared.servers > 1 && ticket.repeatable && !ticket.patient;
+            let end = if hurried { deadline.min(begun + SILENCE_MAX) } else { deadline };
+            let mut request = self.request(&ticket.id, request.clone());
+            request.set_timeout(end.saturating_duration_since(begun));
+            attempts += 1;
             let trace = |outcome: &str| {
                 let (took, server, id) = (begun.elapsed(), &*route.server, &ticket.id);
                 tracing::debug!(call, server, request = id, attempt = attempts, ?took, outcome, "called");
             };
-            let (error, unsent) = match timeout_at(deadline, send(route.channel, request)).await {
+            let (error, unsent) = match timeout_at(end, send(route.channel, request)).await {
                 Ok(Ok(response)) => {
                     trace("ok");
                     return Ok(response.into_inner());
                 }
                 Ok(Err(status)) => (public(&status), connect::never_sent(&status)),
+                Err(_) if end < deadline => (PublicError::new(ErrorKind::Unavailable, format!("no answer within {SILENCE_MAX:?}")), false),
                 Err(_) => (self.overdue(), false),
             };
             let left = deadline.saturating_duration_since(Instant::now());
             // The transport's own timer may win against ours by a hair, and calls it a cancellation.
             let error = if left.is_zero() && error.kind == ErrorKind::Unavailable { self.overdue() } else { error };
             trace(error.kind.name());
+            if error.kind.retryable() {
+                self.leave(server);
+            }
             let random = retry::random().map_or(0, u64::from_le_bytes);
             match self.shared.retries.pause_after(&error, attempts, left, random).filter(|_| ticket.repeatable || unsent) {
                 Some(pause) => retry::wait(pause).await,
@@ -149,7 +172,7 @@ impl Client {
         F: Future<Output = Result<Response<A>, Status>>,
     {
         let ticket = Ticket::read();
-        let route = self.route();
+        let (server, route) = self.route();
         let opened = tokio::time::timeout(self.timeout, send(route.channel.clone(), self.request(&ticket.id, request))).await;
         let outcome = if matches!(opened, Ok(Ok(_))) { "open" } else { "failed" };
         tracing::debug!(call, server = &*route.server, request = ticket.id, outcome, "opened a stream");
@@ -158,6 +181,7 @@ impl Client {
             Ok(Err(status)) => public(&status),
             Err(_) => self.overdue(),
         };
+        self.leave(server);
         Err(failure(call, &route.server, &ticket.id, error, 1))
     }
 
@@ -166,10 +190,24 @@ impl Client {
         self.shared.retries
     }
 
-    fn route(&self) -> Route {
-        let turn = self.shared.turn.fetch_add(1, Ordering::Relaxed);
-        // `connect::routes` makes at least one.
-        self.shared.routes[turn % self.shared.routes.len()].clone()
+    /// The server in use, and a way to it. Its connections are taken in turn.
+    fn route(&self) -> (usize, Route) {
+        let Shared { routes, servers, current, turn, .. } = &*self.shared;
+        let server = current.load(Ordering::Relaxed);
+        let connection = turn.fetch_add(1, Ordering::Relaxed) % (routes.len() / servers);
+        // `connect::routes` makes at least one, and lists all servers for the first connection, then for the second.
+        (server, routes[connection * servers + server].clone())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn server_in_use(&self) -> usize {
+        self.shared.current.load(Ordering::Relaxed)
+    }
+
+    /// Goes on to the next server, unless another call has done so.
+    fn leave(&self, server: usize) {
+        let next = (server + 1) % self.shared.servers;
+        let _ = self.shared.current.compare_exchange(server, next, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     fn request<Q>(&self, id: &str, message: Q) -> Request<Q> {

@@ -124,4 +124,12 @@ impl Config {
         self.connections = connections.clamp(1, 64);
         self
     }
+
+    /// How many servers there are to ask; at least one.
+    pub(crate) fn servers(&self) -> usize {
+        match &self.target {
+            Target::Unix(_) => 1,
+            Target::Tls { addresses, .. } => addresses.len().max(1),
+        }
+    }
 }

@@ -235,6 +235,21 @@ async fn call_that_fails_at_one_server_is_repeated_at_the_next() {
 }
 
 #[tokio::test]
+async fn server_that_is_silent_is_left_for_the_next_and_the_one_that_answered_is_asked_again() {
+    let authority = Authority::new();
+    let server = Server::tls(&authority, Script::default()).await;
+    // Takes connections, and says nothing: what a process that hangs looks like.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let tls = Tls { ca_pem: authority.ca_pem(), ..Default::default() };
+    let addresses = [silent.local_addr().unwrap().to_string(), server.address.clone()];
+    let client = Client::new(Config::tls(addresses, tls).retries(QUICK)).unwrap();
+    client.create_store(create("")).await.unwrap();
+    assert_eq!(client.server_in_use(), 1);
+    client.create_store(create("")).await.unwrap();
+    assert_eq!((client.server_in_use(), server.script.seen().len()), (1, 2));
+}
+
+#[tokio::test]
 async fn config_that_cannot_be_used_is_refused_before_any_call() {
     let ca_pem = Authority::new().ca_pem();
     let tls = || Tls { ca_pem: ca_pem.clone(), ..Default::default() };
