@@ -12,11 +12,20 @@ mod calls;
 mod forwards;
 mod server;
 
-use std::{future::Future, marker::PhantomData, sync::Arc, time::Duration};
+use std::{
+    future::{Future, ready},
+    marker::PhantomData,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 pub(crate) use forwards::{Answered, Applied, Change, Overview, ProposeCall, Timed, decode_forward, encode_forward};
-use futures::{Stream, StreamExt, future::BoxFuture, stream::BoxStream};
+use futures::{
+    Stream, StreamExt,
+    future::BoxFuture,
+    stream::{self, BoxStream},
+};
 use openraft::{
     OptionalSend, RaftNetworkFactory, RaftNetworkV2,
     async_runtime::Select2,
@@ -173,8 +182,17 @@ impl<R: Runtime> RaftNetworkV2<Types<R>> for Peer<R> {
         if self.append != PeerRpc::Append || !self.transport.pipelines() {
             return stream_append_sequential(self, input, option);
         }
-        let requests = input.map(|request| calls::encode_append(&request)).boxed();
-        let answers = self.transport.appends(self.to, &self.address, requests, STREAMED_ANSWER_WITHIN);
+        let mut requests = input.map(|request| calls::encode_append(&request)).boxed();
+        let (transport, target, address) = (self.transport.clone(), self.to, self.address.clone());
+        // openraft waits after a failure where it makes the next request, so nobody is dialled before there is one. Else a peer that
+        // is down would be dialled, and its absence logged, as fast as this node can.
+        let answers = stream::once(async move {
+            let first = requests.next().await?;
+            let requests = stream::once(ready(first)).chain(requests).boxed();
+            Some(transport.appends(target, &address, requests, STREAMED_ANSWER_WITHIN))
+        })
+        .filter_map(ready)
+        .flatten();
         let to = self.to;
         let decode = move |answer: Result<Bytes, PeerError>| {
             let decoded = answer.and_then(|bytes| {
@@ -217,5 +235,72 @@ impl<R: Runtime> RaftNetworkV2<Types<R>> for Peer<R> {
     ) -> Result<openraft::raft::TransferLeaderResponse<Types<R>>, RPCError<Types<R>>> {
         let bytes = calls::encode_transfer(&request);
         self.exchange(PeerRpc::Transfer, bytes, option.hard_ttl(), calls::decode_transfer_answer).await.map_err(rpc_error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        path::Path,
+        sync::atomic::{AtomicUsize, Ordering},
+    };
+
+    use futures::FutureExt;
+    use openraft_rt_sim::SimRuntime;
+    use seams::sim::SimDisk;
+
+    use super::*;
+    use crate::{Drive, log::SnapshotMark};
+
+    /// Nobody is there; counts who tried.
+    #[derive(Default)]
+    struct Down(AtomicUsize);
+
+    impl PeerTransport for Down {
+        fn call(&self, to: NodeId, _: &str, _: PeerRpc, _: Bytes, _: Duration) -> BoxFuture<'static, Result<Bytes, PeerError>> {
+            async move { Err(PeerError::Unreachable { to, reason: "down".to_owned() }) }.boxed()
+        }
+
+        fn pipelines(&self) -> bool {
+            true
+        }
+
+        fn appends(&self, to: NodeId, _: &str, _: BoxStream<'static, Bytes>, _: Duration) -> BoxStream<'static, Result<Bytes, PeerError>> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            stream::once(ready(Err(PeerError::Unreachable { to, reason: "down".to_owned() }))).boxed()
+        }
+    }
+
+    fn peer(transport: Arc<Down>) -> Peer<SimRuntime> {
+        let disk = Arc::new(SimDisk::new());
+        let snapshots = Snapshots::open(disk, Path::new("/snapshots"), "/incoming".into(), SnapshotMark::new(None)).unwrap();
+        Peer {
+            to: NodeId::new(2),
+            address: "control-2:7400".to_owned(),
+            append: PeerRpc::Append,
+            transport,
+            snapshots: Arc::new(snapshots),
+            offload: Offload::new(Drive::Manual),
+            runtime: PhantomData,
+        }
+    }
+
+    /// The wait between two attempts is in openraft's stream of requests.
+    #[test]
+    fn appends_before_the_first_request_dial_nobody() {
+        let down = Arc::new(Down::default());
+        let mut peer = peer(down.clone());
+        let option = || RPCOption::new(Duration::from_secs(1));
+        {
+            let opened = peer.stream_append(stream::pending(), option());
+            let mut answers = opened.now_or_never().unwrap().unwrap();
+            assert!(answers.next().now_or_never().is_none(), "it waits for a request");
+            assert_eq!(down.0.load(Ordering::Relaxed), 0);
+        }
+        let request = AppendEntriesRequest { vote: Vote::new(1, 1), prev_log_id: None, entries: Vec::new(), leader_commit: None };
+        let opened = peer.stream_append(stream::iter([request]), option());
+        let mut answers = opened.now_or_never().unwrap().unwrap();
+        assert!(matches!(answers.next().now_or_never(), Some(Some(Err(RPCError::Unreachable(_))))));
+        assert_eq!(down.0.load(Ordering::Relaxed), 1);
     }
 }
