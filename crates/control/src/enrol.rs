@@ -10,6 +10,7 @@
 
 mod authority;
 mod join;
+mod names;
 mod own;
 mod renew;
 pub(crate) mod revoke;
@@ -48,6 +49,8 @@ pub(crate) struct Enrolment {
     pub(crate) disk: Arc<dyn Disk>,
     /// How long the certificates count that this node issues.
     pub(crate) lifetime: Duration,
+    /// What this node itself is called: names that no other kind of node gets.
+    pub(crate) names: Vec<String>,
     /// Who is asking to be let in.
     pub(crate) visitors: Visitors,
 }

@@ -157,6 +157,7 @@ impl Control {
             root_id: root.as_ref().map(seal::RootProvider::root_key_id),
             disk: disk.clone(),
             lifetime: config.certificates.lifetime,
+            names: config.certificate_names(),
             visitors: Visitors::default(),
         };
         let signing = read_key(&config.keys.signing, SigningKey::from_file_bytes)?;

@@ -14,7 +14,7 @@ use wire::{
 };
 use zeroize::Zeroize;
 
-use super::{authority, certificate_request, control_nodes, next_id, signers};
+use super::{authority, certificate_request, control_nodes, names, next_id, signers};
 use crate::{
     call::Call,
     core::Core,
@@ -200,7 +200,7 @@ fn reply(core: &Core, state: &State, node: NodeId, visitor: &Visitor) -> Result<
     let first = state.first_signer_set().map_err(damaged)?.ok_or_else(unexpected)?;
     let issuer = authority::issuer(core, state)?;
     let own = visitor.address.as_ref().filter(|_| record.role == NodeRole::Control).map(|address| address.host().to_owned());
-    let names: Vec<String> = own.into_iter().chain(super::renew::allowed(state, record.role, &visitor.names)?).collect();
+    let names: Vec<String> = own.into_iter().chain(names::allowed(core, state, record.role, &visitor.names)?).collect();
     let role = match record.role {
         NodeRole::Control => EnrolledRole::Control,
         NodeRole::Edge => EnrolledRole::Edge,

@@ -1,14 +1,14 @@
 //! `Renew`: a fresh certificate for a key that the registry knows, also when the old one has ended.
 
 use runtime::{config::HostPort, listen::Peer};
-use state::{CommandBody, Principal, State, record::NodeRole};
+use state::{CommandBody, Principal};
 use types::{FeatureLevel, NodeId};
 use wire::{
     ErrorKind, PublicError,
     internal::{RenewReply, RenewRequest},
 };
 
-use super::{authority, certificate_request, control_nodes};
+use super::{authority, certificate_request, control_nodes, names};
 use crate::{call::Call, core::Core, error::damaged};
 
 pub(super) async fn renew(core: &Core, call: &Call, peer: Option<&Peer>, message: RenewRequest) -> Result<RenewReply, PublicError> {
@@ -38,7 +38,7 @@ pub(super) async fn renew(core: &Core, call: &Call, peer: Option<&Peer>, message
         }
     }
     let own = record.address.as_ref().and_then(|address| address.parse::<HostPort>().ok()).map(|address| address.host().to_owned());
-    let names: Vec<String> = own.into_iter().chain(allowed(&state, record.role, &request.names)?).collect();
+    let names: Vec<String> = own.into_iter().chain(names::allowed(core, &state, record.role, &request.names)?).collect();
     let issuer = authority::issuer(core, &state)?;
     let certificates = authority::certify(core, &issuer, node, &public_key, &names)?;
     Ok(RenewReply { certificates, control_nodes: control_nodes(&state)? })
@@ -51,22 +51,4 @@ fn holder(core: &Core, peer: Option<&Peer>) -> Result<(NodeId, Vec<u8>), PublicE
     node.ok_or_else(|| {
         PublicError::new(ErrorKind::Unauthenticated, "only nodes renew certificates: connect with a node's certificate, ended or not")
     })
-}
-
-/// The names that a node gets of those that it asks for. A control node gets all: it issues certificates itself. Another may not carry
-/// the name of a control node, or it could pass for one with whoever goes by names.
-pub(super) fn allowed(state: &State, role: NodeRole, names: &[String]) -> Result<Vec<String>, PublicError> {
-    if role == NodeRole::Control {
-        return Ok(names.to_vec());
-    }
-    let hosts: Vec<String> = control_nodes(state)?
-        .into_iter()
-        .filter_map(|node| node.address.parse::<HostPort>().ok())
-        .map(|address| address.host().to_ascii_lowercase())
-        .collect();
-    let taken = |name: &&String| hosts.iter().any(|host| *host == name.to_ascii_lowercase());
-    if let Some(name) = names.iter().find(taken) {
-        tracing::warn!(name, "a node that is no control node asked for a certificate with a control node's name; the name was left out");
-    }
-    Ok(names.iter().filter(|name| !taken(name)).cloned().collect())
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -12,7 +12,7 @@ use wire::{ErrorKind, PublicError};
 
 /// Joins at once: each costs about a millisecond of ciphers and one entry of the log.
 const AT_ONCE_MAX: usize = 8;
-/// Joins from one address within [`WINDOW`]: a rack of nodes behind one gateway gets in within a minute.
+/// Joins from one address, or network of IPv6, within [`WINDOW`]: a rack of nodes behind one gateway gets in within a minute.
 const FROM_ONE_MAX: u32 = 30;
 /// How long an attempt counts.
 const WINDOW: Duration = Duration::from_secs(10);
@@ -36,7 +36,7 @@ impl Visitors {
     /// A place, kept while the answer is made.
     pub(crate) fn enter(&self, from: Option<IpAddr>, now: Duration) -> Result<OwnedSemaphorePermit, PublicError> {
         let busy = |wait| PublicError::new(ErrorKind::Busy, "too many nodes ask to join: wait, then ask again").with_retry_after(wait);
-        if !from.is_none_or(|address| self.counts(address, now)) {
+        if !from.is_none_or(|address| self.counts(network(address), now)) {
             return Err(busy(WINDOW));
         }
         self.places.clone().try_acquire_owned().map_err(|_| busy(Duration::from_millis(200)))
@@ -56,6 +56,14 @@ impl Visitors {
         }
         *count = count.saturating_add(1);
         *count <= FROM_ONE_MAX
+    }
+}
+
+/// What counts as one visitor: an IPv4 address, and of IPv6 the network of 64 bits that whoever has one address in it has all of.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
+        address @ IpAddr::V4(_) => address,
     }
 }
 
@@ -80,6 +88,23 @@ mod tests {
         assert_eq!(refused.kind, ErrorKind::Busy);
         assert!(visitors.enter(address(2), at(109)).is_ok());
         assert!(visitors.enter(address(1), at(110)).is_ok());
+    }
+
+    #[test]
+    fn visitor_with_a_whole_network_of_addresses_counts_as_one() {
+        let visitors = Visitors::default();
+        let of = |network: u16, host: u16| Some(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, network, 0, 0, 0, host)));
+        let now = Duration::from_secs(1);
+        for host in 0..FROM_ONE_MAX as u16 {
+            drop(visitors.enter(of(1, host), now).unwrap());
+        }
+        assert!(visitors.enter(of(1, u16::MAX), now).is_err());
+        assert!(visitors.enter(of(2, 1), now).is_ok());
+        // A server that listens for both sees an IPv4 address in the form of the other.
+        let mapped = |number: u32| Some(IpAddr::V6(Ipv4Addr::from(number).to_ipv6_mapped()));
+        for number in 0..=FROM_ONE_MAX {
+            assert!(visitors.enter(mapped(number), now).is_ok(), "each IPv4 address counts by itself");
+        }
     }
 
     #[test]

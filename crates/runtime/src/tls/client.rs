@@ -68,8 +68,9 @@ pub enum Expect {
         /// Its number.
         node: NodeId,
     },
-    /// Any node of a cluster, whatever its host name, whose chain holds the CA with this fingerprint: for who has a join token, and
-    /// no CA certificate yet.
+    /// Any node of a cluster whose certificate carries the host name dialled, and whose chain holds the CA with this fingerprint: for
+    /// who has a join token, and no CA certificate yet. The name keeps the token from other nodes of the cluster, which get no
+    /// control node's name.
     Authority {
         /// The cluster.
         cluster: ClusterId,
@@ -325,7 +326,7 @@ impl ServerCertVerifier for Verifier {
             Err(error) if has_expired(&error) && matches!(self.expect, Expect::Judge(_)) => check(last_moment(&peer))?,
             checked => checked?,
         }
-        if matches!(self.expect, Expect::Host { .. }) {
+        if matches!(self.expect, Expect::Host { .. } | Expect::Authority { .. }) {
             rustls::client::verify_server_name(&parsed, name)?;
         }
         self.check_identity(&peer, peer.is_expired(millis(now)))?;

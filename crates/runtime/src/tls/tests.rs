@@ -53,7 +53,8 @@ fn expect_nodes(numbers: &[u64]) -> Expect {
 
 /// Both ends of one connection that was tried: what the server saw of the client, and whether bytes came through.
 async fn meet(server: &ServerTls, client: &ClientTls, host: &str) -> Result<Option<PeerIdentity>, String> {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = if host == "localhost" { "127.0.0.1" } else { host };
+    let listener = TcpListener::bind((at, 0)).await.unwrap();
     let to: HostPort = format!("{host}:{}", listener.local_addr().unwrap().port()).parse().unwrap();
     let acceptor = server.acceptor();
     let accepting = tokio::spawn(async move {
@@ -251,6 +252,10 @@ async fn tls_joining_believes_the_authority_of_its_fingerprint_alone() {
     let right = server(&pki.node(node(1)).unwrap(), optional);
     let joining = ClientTls::joining(CLUSTER, fingerprint).unwrap();
     assert_eq!(meet(&right, &joining, "127.0.0.1").await, Ok(None));
+
+    // Whoever else has a certificate of this CA, such as an edge that answers in a control node's place, is not shown the token.
+    let error = meet(&right, &joining, "127.0.0.2").await.unwrap_err();
+    assert!(error.contains("not valid for name"), "{error}");
 
     let (_keep_too, other) = second_pki();
     let error = meet(&server(&other.node(node(1)).unwrap(), optional), &joining, "localhost").await.unwrap_err();
