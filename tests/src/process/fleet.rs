@@ -346,9 +346,9 @@ impl Fleet {
         self.nodes[name].role
     }
 
-    /// Whether a node runs, is not frozen, and is parted from nobody.
+    /// Whether a node runs, is not frozen, and is not cut off.
     pub fn is_well(&self, name: &str) -> bool {
-        self.nodes[name].server.is_some() && !self.nodes[name].frozen && !self.net.is_parted(name)
+        self.nodes[name].server.is_some() && !self.nodes[name].frozen && !self.net.is_alone(name)
     }
 
     /// Every node that is not well, and why.
@@ -356,7 +356,7 @@ impl Fleet {
         let why = |name: &str, node: &Node| match node {
             Node { server: None, .. } => Some("down"),
             Node { frozen: true, .. } => Some("frozen"),
-            _ if self.net.is_parted(name) => Some("cut off"),
+            _ if self.net.is_alone(name) => Some("cut off"),
             _ => None,
         };
         self.nodes.iter().filter_map(|(name, node)| why(name, node).map(|why| format!("{name} ({why})"))).collect()

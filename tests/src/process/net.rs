@@ -35,12 +35,14 @@ type Cuts = BTreeSet<(String, String)>;
 pub struct Net {
     cuts: watch::Sender<Cuts>,
     processes: Arc<Mutex<BTreeMap<u32, String>>>,
+    /// Who was parted from all others.
+    alone: Mutex<BTreeSet<String>>,
     relays: Vec<AbortHandle>,
 }
 
 impl Default for Net {
     fn default() -> Self {
-        Self { cuts: watch::Sender::new(Cuts::new()), processes: Arc::default(), relays: Vec::new() }
+        Self { cuts: watch::Sender::new(Cuts::new()), processes: Arc::default(), alone: Mutex::default(), relays: Vec::new() }
     }
 }
 
@@ -81,15 +83,17 @@ impl Net {
     pub fn part_from_all(&self, name: &str) {
         let others: Vec<String> = self.processes.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
         others.iter().filter(|other| *other != name).for_each(|other| self.part(name, other));
+        self.alone.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
     }
 
-    /// Whether a server is parted from another.
-    pub fn is_parted(&self, name: &str) -> bool {
-        self.cuts.borrow().iter().any(|(one, other)| one == name || other == name)
+    /// Whether a server is parted from all others.
+    pub fn is_alone(&self, name: &str) -> bool {
+        self.alone.lock().unwrap_or_else(PoisonError::into_inner).contains(name)
     }
 
     /// Mends every cut.
     pub fn mend(&self) {
+        self.alone.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.cuts.send_modify(Cuts::clear);
     }
 }
