@@ -126,7 +126,7 @@ impl Edge {
             dial: Arc::new(ControlDial::new(config.control.endpoints.clone(), client_tls)),
             glue: Arc::new(glue),
             keys,
-            table: data.join("table"),
+            data: data.clone(),
             table_cache_bytes: config.limits.table_cache_bytes.bytes(),
             blocking: Blocking(Handle::current()),
             seen,

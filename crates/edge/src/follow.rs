@@ -31,7 +31,8 @@ pub(crate) struct Following {
     pub(crate) dial: Arc<dyn Dial<SubscribeUp, SubscribeDown>>,
     pub(crate) glue: Arc<Glue>,
     pub(crate) keys: Arc<EdgeKeys>,
-    pub(crate) table: std::path::PathBuf,
+    /// The folder in which the table lies.
+    pub(crate) data: std::path::PathBuf,
     pub(crate) table_cache_bytes: u64,
     pub(crate) blocking: Blocking,
     pub(crate) seen: Seen,
@@ -68,7 +69,7 @@ impl Following {
         let parts = CoreParts {
             clock: Arc::clone(&self.clock),
             disk: Arc::clone(&self.disk),
-            tables: Box::new(SledTables::new(self.table.clone(), self.table_cache_bytes)),
+            tables: Box::new(SledTables::new(Arc::clone(&self.disk), &self.data, self.table_cache_bytes)),
             publish: Arc::clone(&self.glue) as _,
             keys: Arc::clone(&self.keys) as _,
         };

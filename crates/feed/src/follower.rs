@@ -29,6 +29,7 @@ pub use self::{
     mark::Mark,
     recovery::SnapshotJob,
     run::{Follower, FollowerOptions, FollowerParts, FollowerStatus, SyncState},
+    values::LARGE_VALUE_KEY,
 };
 use crate::FeedError;
 

@@ -43,7 +43,7 @@ pub use changes::Changes;
 pub use error::{Fault, FeedError};
 pub use follower::{
     Base, CheckpointSeen, Core, CoreOptions, CoreParts, Follower, FollowerOptions, FollowerParts, FollowerStatus, Handled, Inline,
-    KeyReceiver, Mark, NoKeys, Offload, OpenTable, Publish, SnapshotJob, SyncState, Synced, Tables,
+    KeyReceiver, LARGE_VALUE_KEY, Mark, NoKeys, Offload, OpenTable, Publish, SnapshotJob, SyncState, Synced, Tables,
 };
 pub use marks::{MarksError, decode_marks, encode_marks};
 pub use publisher::{Handover, NoHandover, Publisher, PublisherOptions, PublisherParts};

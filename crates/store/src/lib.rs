@@ -2,6 +2,7 @@
 //!
 //! - [`log`]: the append-only log with group commit, used as the Raft log and as an edge's log of change sets.
 //! - [`table`]: the ordered local copy of a state ([`SledTable`], [`MemTable`]), written behind by [`WriteBehind`].
+//! - [`values`]: large values of a table in files of their own ([`SplitTable`]).
 //! - [`snapshot`]: plain files of records from which a table is rebuilt.
 //!
 //! **Invariants**
@@ -14,9 +15,12 @@
 pub mod log;
 pub mod snapshot;
 pub mod table;
+pub mod values;
 
 pub use log::{Completion, Cut, Done, Drive, LogError, LogOptions, LogReader, LogWriter, SegmentLog, Slot, completion};
 pub use snapshot::{SnapshotError, SnapshotFolder, SnapshotInfo, SnapshotReader, SnapshotWriter};
 pub use table::{
-    Durable, MemTable, OpenedTable, SledOptions, SledTable, WriteBehind, WriteBehindError, WriteBehindOptions, open_anew, open_or_set_aside,
+    Durable, MemTable, OpenedTable, SledOptions, SledTable, WriteBehind, WriteBehindError, WriteBehindOptions, open_anew,
+    open_or_set_aside, open_split_anew, open_split_or_set_aside,
 };
+pub use values::{SplitTable, ValueFiles};

@@ -35,9 +35,10 @@ use std::borrow::Cow;
 
 pub use behind::{Durable, WriteBehind, WriteBehindError, WriteBehindOptions};
 pub use memory::MemTable;
-pub use open::{OpenedTable, SetAside, Visit, open_anew, open_or_set_aside};
+pub use open::{OpenedTable, SetAside, Visit, open_anew, open_or_set_aside, open_split_anew, open_split_or_set_aside};
 use seams::{TableBatch, TableError};
 
+pub(crate) use self::sled::crc;
 pub use self::sled::{SledOptions, SledTable};
 
 /// The longest key.
@@ -51,12 +52,12 @@ pub const VALUE_BYTES_MAX: usize = 100 << 10;
 #[error("{0}")]
 struct Reason(Cow<'static, str>);
 
-fn failed(operation: &'static str, reason: impl Into<Cow<'static, str>>) -> TableError {
+pub(crate) fn failed(operation: &'static str, reason: impl Into<Cow<'static, str>>) -> TableError {
     TableError::Failed { operation, source: Box::new(Reason(reason.into())) }
 }
 
 /// Refuses a batch with a record that a table cannot hold, before any of it is applied.
-fn check_sizes(batch: &TableBatch) -> Result<(), TableError> {
+pub(crate) fn check_sizes(batch: &TableBatch) -> Result<(), TableError> {
     for (key, value) in &batch.writes {
         if key.len() > KEY_BYTES_MAX {
             return Err(failed("write", format!("a key of {} bytes, at most {KEY_BYTES_MAX}", key.len())));

@@ -1,10 +1,13 @@
-//! Large values on an edge as it runs: in sled, not in memory, and back whatever happens to sled.
+//! Large values on an edge as it runs: in files, not in memory, and back whatever happens to the files and to sled.
 
-use std::{fs, os::unix::fs::FileExt, path::Path};
+use std::{
+    fs,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+};
 
 use edge::Edge;
 use plane::{Plane, options};
-use runtime::config::ByteSize;
 use wire::ErrorKind;
 
 use crate::{
@@ -42,9 +45,15 @@ async fn serves_both(plane: &Plane, edge: &Edge) {
     assert_eq!(read(edge, get(plane, "OTHER", None, None)).await.unwrap().value, large(3).as_bytes());
 }
 
-/// Turns a bit in every few kilobytes of sled's own file, in place.
-fn damage(table: &Path) {
-    let file = fs::OpenOptions::new().read(true).write(true).open(table.join("db")).unwrap();
+/// The files of large values.
+fn values(data: &Path) -> Vec<PathBuf> {
+    let list = |folder: PathBuf| fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    list(data.join("values")).flat_map(list).collect()
+}
+
+/// Turns a bit in every few kilobytes of a file, in place.
+fn damage(path: &Path) {
+    let file = fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
     let mut byte = [0];
     for at in (10_000..file.metadata().unwrap().len()).step_by(20_000) {
         file.read_exact_at(&mut byte, at).unwrap();
@@ -52,15 +61,26 @@ fn damage(table: &Path) {
     }
 }
 
+/// Does something to an edge's data folder.
+type Spoil = fn(&Path);
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn edge_restarted_alone_serves_large_values_with_its_table_without_it_and_with_a_damaged_one() {
     let mut plane = left_alone().await;
-    let table = plane.data().join("table");
-    for spoil in [|_: &Path| {}, |table: &Path| fs::remove_dir_all(table).unwrap(), damage] {
-        spoil(&table);
+    let spoils: [Spoil; 6] = [
+        |_| {},
+        |data| fs::remove_dir_all(data.join("table")).unwrap(),
+        |data| fs::remove_dir_all(data.join("values")).unwrap(),
+        |data| fs::remove_file(&values(data)[0]).unwrap(),
+        |data| damage(&values(data)[0]),
+        |data| damage(&data.join("table/db")),
+    ];
+    for spoil in spoils {
+        spoil(&plane.data());
         let edge = plane.edge().await;
         serves_both(&plane, &edge).await;
         edge.shutdown(PATIENCE).await.unwrap();
+        assert!(values(&plane.data()).len() >= 2);
     }
     // What was filled anew goes on.
     let edge = plane.edge().await;
@@ -90,9 +110,7 @@ async fn edge_with_an_empty_disk_gets_large_values_anew() {
 async fn edge_whose_table_is_damaged_under_it_serves_no_wrong_value() {
     const VALUES: u8 = 40;
     let mut plane = Plane::start().await;
-    let mut config = plane.config(Vec::new());
-    // Less than the values take. What sled has at hand all the same hides the damage; that it heals, `feed` shows on a table of its own.
-    config.limits.table_cache_bytes = ByteSize::from_bytes(1 << 20);
+    let config = plane.config(Vec::new());
     let edge = Edge::start(options(config.clone())).await.unwrap();
     let name = |number: u8| format!("V{number}");
     let mut position = None;
@@ -113,7 +131,7 @@ async fn edge_whose_table_is_damaged_under_it_serves_no_wrong_value() {
     tokio::time::timeout(PATIENCE, written).await.unwrap();
     edge.shutdown(PATIENCE).await.unwrap();
     let edge = Edge::start(options(config)).await.unwrap();
-    damage(&plane.data().join("table"));
+    values(&plane.data()).iter().step_by(3).for_each(|value| damage(value));
     let heals = async {
         loop {
             plane.tick();

@@ -451,7 +451,8 @@ fn open_log(options: &CoreOptions, disk: &Arc<dyn Disk>) -> Result<OpenedLog, Fe
     let failed = |source| FeedError::Log { operation: "was opened", source: Box::new(source) };
     let open = || {
         let mut log = LogOptions::new(log_folder(&options.folder));
-        (log.name, log.segment_bytes) = ("feed", options.segment_bytes);
+        // It is read by a start only, which finds nothing in memory anyway.
+        (log.name, log.segment_bytes, log.cache_bytes_max) = ("feed", options.segment_bytes, 0);
         LogWriter::open(disk.clone(), log, options.drive)
     };
     match open() {

@@ -4,7 +4,7 @@
 //! key                          value
 //! 0                            head of the chain and seal, in the batch of the records they account for
 //! 1, a record's key            0 and the record's bytes; or 1, the record's hash (32 bytes) and its length (4, little-endian)
-//! 2, a record's hash           the bytes of a large value: see `values.rs`
+//! 2, a record's hash           the bytes of a large value: see `values.rs`; on an edge in a file ([`store::SplitTable`])
 //! ```
 //!
 //! Values go before the records that name them, and are removed after them. A rewrite of many batches takes the head away first and puts it
@@ -21,7 +21,7 @@ use types::Hash;
 use super::{
     Tables,
     core::Held,
-    values::{VALUE, Values},
+    values::{LARGE_VALUE_KEY, Values},
 };
 use crate::{Fault, block::block_on, head};
 
@@ -38,7 +38,10 @@ const LARGE_BYTES: usize = 37;
 const REWRITE_BYTES: usize = 4 << 20;
 
 /// So many bytes of values are handed over before they become more, where no batch of records follows soon.
-const RELIEVE_BYTES: usize = 4 << 20;
+const RELIEVE_BYTES: usize = 1 << 20;
+
+/// How many bytes may wait for the table; large values among them are in memory a second time, to be read there.
+const QUEUE_BYTES_MAX: usize = 4 << 20;
 
 /// What was found in a table.
 pub(super) enum Found {
@@ -80,7 +83,7 @@ impl<'a> Load<'a> {
                 let content = self.content(&key, value)?;
                 self.loading.put(key, content);
             }
-            Some((&VALUE, leaf)) => {
+            Some((&LARGE_VALUE_KEY, leaf)) => {
                 let leaf = leaf.try_into().map(Hash::from_bytes).map_err(|_| damaged("a value under no hash".into()))?;
                 match self.named.remove(&leaf) {
                     Some((key, len)) if value.len() == len as usize && record_hash(&key, value) == leaf => {}
@@ -232,7 +235,9 @@ impl TableBehind {
 
     fn start(&mut self, table: Option<Box<dyn Table>>) {
         self.behind = table.and_then(|table| {
-            let started = WriteBehind::start(table, WriteBehindOptions::default(), self.drive);
+            let options =
+                WriteBehindOptions { queue_bytes_max: QUEUE_BYTES_MAX, merge_bytes_max: QUEUE_BYTES_MAX / 2, ..Default::default() };
+            let started = WriteBehind::start(table, options, self.drive);
             started.inspect_err(|error| tracing::error!(error = error as &dyn std::error::Error, "the table's writer cannot start")).ok()
         });
         if let Some(behind) = &self.behind {

@@ -26,11 +26,12 @@ use seams::{TableBatch, TableRead};
 use state::{LargeValue, LargeValues, Unreadable};
 use types::Hash;
 
-/// The first byte of a large value's key in the table; its record's hash follows.
-pub(super) const VALUE: u8 = 2;
+/// The first byte of a large value's key in the table, greater than that of every other key; its record's hash follows. So a table may keep
+/// large values apart from its records.
+pub const LARGE_VALUE_KEY: u8 = 2;
 
 /// About how many bytes of values one batch holds.
-const BATCH_BYTES: usize = 4 << 20;
+const BATCH_BYTES: usize = 1 << 20;
 
 /// The values of one table.
 pub(super) struct Values {
@@ -258,7 +259,7 @@ impl LargeValues for Values {
 /// Where a value lies in the table.
 pub(super) fn table_key(leaf: &Hash) -> Vec<u8> {
     let mut key = Vec::with_capacity(1 + leaf.as_bytes().len());
-    key.push(VALUE);
+    key.push(LARGE_VALUE_KEY);
     key.extend_from_slice(leaf.as_bytes());
     key
 }

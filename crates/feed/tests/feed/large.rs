@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use feed::{Core, Cut, FeedError};
-use seams::{Entropy, sim::SimEntropy};
+use seams::{Disk, Entropy, OpenMode, sim::SimEntropy};
 use state::{Content, Propagated};
 use wire::internal::{SnapshotEnd, subscribe_down::Message};
 
@@ -21,6 +21,11 @@ fn bytes_of(number: u64, turn: u64, len: usize) -> Vec<u8> {
 
 /// A plane with large values 0 to `count`, each in a change set of its own; an edge that has them all, with the usual bound.
 fn scene(count: u64) -> (Plane, Edge, Core) {
+    scene_in(count, false)
+}
+
+/// With large values in files, or in the table as in a test's.
+fn scene_in(count: u64, files: bool) -> (Plane, Edge, Core) {
     let mut plane = Plane::new();
     for number in 0..count {
         plane.commit(vec![put(number, bytes_of(number, 0, LARGE))]);
@@ -28,6 +33,7 @@ fn scene(count: u64) -> (Plane, Edge, Core) {
     let mut edge = Edge::new(&plane.clock);
     edge.inline_bytes_max = state::LARGE_VALUE_BYTES;
     edge.segment_bytes = 1 << 20;
+    edge.files = files;
     let mut core = edge.open();
     follow(&plane, &mut core);
     (plane, edge, core)
@@ -232,6 +238,28 @@ fn large_value_damaged_at_rest_is_never_served_and_heals() {
 }
 
 #[test]
+fn large_value_in_a_file_that_is_missing_or_cut_short_comes_back_with_the_next_start() {
+    type Spoil = fn(&Edge);
+    let cases: [(&str, Spoil); 3] = [
+        ("missing", |edge| edge.disk.remove_file(&edge.files("edge/values")[1]).unwrap()),
+        ("cut short", |edge| edge.disk.open(&edge.files("edge/values")[1], OpenMode::Write).unwrap().set_len(9).unwrap()),
+        ("all missing", |edge| edge.remove_files("edge/values")),
+    ];
+    for (case, spoil) in cases {
+        let (plane, edge, mut core) = scene_in(3, true);
+        assert_eq!((edge.large(), edge.table.large()), (3, 0), "{case}");
+        spoil(&edge);
+        let root = edge.seen.root().unwrap();
+        assert!(root.state.records().any(|(key, content)| content.bytes(key).is_err()), "{case}");
+        assert!(matches!(core.handle(vec![]), Err(FeedError::Table { .. })), "{case}");
+        drop(core);
+        let core = edge.open();
+        assert_eq!((core.published(), edge.table.resets(), edge.large()), (Some(plane.position()), 1, 3), "{case}");
+        assert_serves(&plane, &edge);
+    }
+}
+
+#[test]
 fn large_value_damaged_at_rest_is_found_by_a_start_too() {
     let (plane, edge, core) = scene(3);
     core.close().unwrap();
@@ -300,11 +328,12 @@ fn large_values_of_a_snapshot_that_was_given_up_leave_the_table() {
 }
 
 /// One seed: writes, deletes, snapshots, crashes of all kinds, and damage to the table now and then. In every other one the table is
-/// left behind at any batch, among them those between the values and the records that name them.
+/// left behind at any batch, among them those between the values and the records that name them. In half of them values lie in files, which
+/// lose in a crash what the disk does.
 fn run(seed: u64) {
     let entropy = SimEntropy::new(seed);
     let pick = |below: u64| entropy.number() % below;
-    let (mut plane, mut edge, core) = scene(2);
+    let (mut plane, mut edge, core) = scene_in(2, seed / 2 % 2 == 1);
     edge.snapshot_every_bytes = 400 << 10;
     if seed % 2 == 1 {
         edge.table.lag();
@@ -328,10 +357,11 @@ fn run(seed: u64) {
             }
             7 => {
                 edge.crash(core.take().unwrap(), &entropy);
-                match pick(4) {
+                match pick(5) {
                     0 => edge.table.clear(),
                     1 => edge.table.tamper(|records| drop(records.pop_last())),
                     2 => edge.table.tamper(|records| records.values_mut().for_each(|value| value[0] ^= 1)),
+                    3 => edge.files("edge/values").iter().step_by(2).for_each(|path| drop(edge.disk.damage(path, pick(300), 1))),
                     _ => {}
                 }
                 core = Some(edge.open());
@@ -346,7 +376,7 @@ fn run(seed: u64) {
     edge.seen.forget();
     tick(&plane, &mut core);
     assert_serves(&plane, &edge);
-    assert_eq!(edge.table.large(), large_hashes(&edge).len(), "seed {seed}: nothing is left without a name");
+    assert_eq!(edge.large(), large_hashes(&edge).len(), "seed {seed}: nothing is left without a name");
 }
 
 fn large_hashes(edge: &Edge) -> std::collections::BTreeSet<types::Hash> {
@@ -357,7 +387,7 @@ fn large_hashes(edge: &Edge) -> std::collections::BTreeSet<types::Hash> {
 
 #[test]
 fn large_values_survive_crashes_and_damage_to_the_table_by_seed() {
-    (0..30).for_each(run);
+    (0..40).for_each(run);
 }
 
 #[test]

@@ -12,6 +12,7 @@ use super::{
     SledOptions, SledTable, failed,
     sled::{beside, live_bytes_of, remove_folder, sync_parent, wait_until_free},
 };
+use crate::values::{SplitTable, ValueFiles};
 
 /// After so many openings that did not end, because the process died in them, the folder is moved aside.
 const UNENDED_OPENINGS_MAX: usize = 2;
@@ -32,9 +33,9 @@ pub struct SetAside {
 }
 
 /// What [`open_or_set_aside`] found.
-pub struct OpenedTable {
+pub struct OpenedTable<T = SledTable> {
     /// The table: as it was, or new and empty.
-    pub table: SledTable,
+    pub table: T,
     /// Present when the table was damaged. Then what was visited must be thrown away, and the table rebuilt.
     pub set_aside: Option<SetAside>,
 }
@@ -49,13 +50,32 @@ pub struct OpenedTable {
 /// # Errors
 /// [`TableError`] when not even an empty table can be opened, or when another process holds the folder: then nothing was moved.
 pub fn open_or_set_aside(folder: &Path, options: SledOptions, visit: &mut Visit<'_>) -> Result<OpenedTable, TableError> {
+    open(folder, options, None, visit)
+}
+
+/// As [`open_or_set_aside`], for a table whose large values are those of `values`: they are read after the records, and moved aside with
+/// them.
+///
+/// # Errors
+/// As of [`open_or_set_aside`].
+pub fn open_split_or_set_aside(
+    folder: &Path,
+    options: SledOptions,
+    values: &ValueFiles,
+    visit: &mut Visit<'_>,
+) -> Result<OpenedTable<SplitTable>, TableError> {
+    let OpenedTable { table, set_aside } = open(folder, options, Some(values), visit)?;
+    Ok(OpenedTable { table: SplitTable::new(Box::new(table), values.clone()), set_aside })
+}
+
+fn open(folder: &Path, options: SledOptions, values: Option<&ValueFiles>, visit: &mut Visit<'_>) -> Result<OpenedTable, TableError> {
     let marker = beside(folder, "opening");
     let unended = std::fs::read(&marker).map_or(0, |content| content.len());
     let cause = if unended >= UNENDED_OPENINGS_MAX {
         failed("open", format!("the process died {unended} times while it was opened"))
     } else {
         mark(&marker, unended + 1)?;
-        match open_and_scan(folder, options.clone(), visit) {
+        match open_and_scan(folder, options.clone(), values, visit) {
             Ok(table) => {
                 unmark(&marker)?;
                 return Ok(OpenedTable { table, set_aside: None });
@@ -68,7 +88,7 @@ pub fn open_or_set_aside(folder: &Path, options: SledOptions, visit: &mut Visit<
             Err(Opening::Bad(cause)) => cause,
         }
     };
-    let aside = set_aside(folder)?;
+    let aside = set_aside(folder, values)?;
     tracing::error!(folder = %aside.display(), cause = &cause as &dyn std::error::Error, "moved a damaged table aside; it is rebuilt");
     unmark(&marker)?;
     let mut table = SledTable::open(folder, options)?;
@@ -81,7 +101,19 @@ pub fn open_or_set_aside(folder: &Path, options: SledOptions, visit: &mut Visit<
 /// # Errors
 /// [`TableError`] when no empty table can be opened.
 pub fn open_anew(folder: &Path, options: SledOptions) -> Result<SledTable, TableError> {
-    let aside = set_aside(folder)?;
+    anew(folder, options, None)
+}
+
+/// As [`open_anew`], for a table whose large values are those of `values`.
+///
+/// # Errors
+/// As of [`open_anew`].
+pub fn open_split_anew(folder: &Path, options: SledOptions, values: &ValueFiles) -> Result<SplitTable, TableError> {
+    Ok(SplitTable::new(Box::new(anew(folder, options, Some(values))?), values.clone()))
+}
+
+fn anew(folder: &Path, options: SledOptions, values: Option<&ValueFiles>) -> Result<SledTable, TableError> {
+    let aside = set_aside(folder, values)?;
     tracing::error!(folder = %aside.display(), "moved a table aside; it is rebuilt");
     let mut table = SledTable::open(folder, options)?;
     table.set_live_bytes(0);
@@ -93,7 +125,7 @@ enum Opening {
     Bad(TableError),
 }
 
-fn open_and_scan(folder: &Path, options: SledOptions, visit: &mut Visit<'_>) -> Result<SledTable, Opening> {
+fn open_and_scan(folder: &Path, options: SledOptions, values: Option<&ValueFiles>, visit: &mut Visit<'_>) -> Result<SledTable, Opening> {
     // This process may have dropped the table a moment ago, and its writer is still at it.
     let _ = wait_until_free(folder);
     match super::sled::is_held(folder) {
@@ -108,6 +140,7 @@ fn open_and_scan(folder: &Path, options: SledOptions, visit: &mut Visit<'_>) -> 
         visit(key, value)
     });
     counted.map_err(Opening::Bad)?;
+    values.map_or(Ok(()), |values| values.scan(visit)).map_err(Opening::Bad)?;
     table.set_live_bytes(live);
     Ok(table)
 }
@@ -135,8 +168,8 @@ fn unmark(marker: &Path) -> Result<(), TableError> {
     }
 }
 
-/// Renames the folder and removes the oldest that were moved before.
-fn set_aside(folder: &Path) -> Result<PathBuf, TableError> {
+/// Renames the folder, moves the values into it, and removes the oldest that were moved before.
+fn set_aside(folder: &Path, values: Option<&ValueFiles>) -> Result<PathBuf, TableError> {
     let failed_io = |error: std::io::Error| TableError::Failed { operation: "move aside", source: Box::new(error) };
     let prefix = beside(folder, "damaged-").file_name().unwrap_or_default().to_string_lossy().into_owned();
     let parent = folder.parent().unwrap_or(Path::new("."));
@@ -153,6 +186,9 @@ fn set_aside(folder: &Path) -> Result<PathBuf, TableError> {
     if folder.exists() {
         std::fs::rename(folder, &aside).map_err(failed_io)?;
         sync_parent(folder)?;
+    }
+    if let Some(values) = values {
+        values.set_aside(&aside)?;
     }
     Ok(aside)
 }

@@ -50,7 +50,7 @@ fn io(operation: &'static str) -> impl FnOnce(std::io::Error) -> TableError {
     move |error| TableError::Failed { operation, source: Box::new(error) }
 }
 
-pub(super) fn crc(key: &[u8], value: &[u8]) -> u32 {
+pub(crate) fn crc(key: &[u8], value: &[u8]) -> u32 {
     let crc = crc32c::crc32c(&(key.len() as u32).to_le_bytes());
     crc32c::crc32c_append(crc32c::crc32c_append(crc, key), value)
 }

@@ -6,13 +6,13 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use feed::{Anchor, CheckpointSeen, Core, CoreOptions, CoreParts, FeedError, Handled, NoKeys, OpenTable, Publish, Tables};
+use feed::{Anchor, CheckpointSeen, Core, CoreOptions, CoreParts, FeedError, Handled, LARGE_VALUE_KEY, NoKeys, OpenTable, Publish, Tables};
 use seams::{
-    Clock, Entropy, Table, TableBatch, TableError, TableRead,
+    Clock, Disk, Entropy, Table, TableBatch, TableError, TableRead,
     sim::{ManualClock, SimDisk},
 };
 use state::Root;
-use store::{Drive, table::Visit};
+use store::{Drive, SplitTable, ValueFiles, table::Visit};
 use types::Position;
 use wire::internal::SubscribeDown;
 
@@ -210,6 +210,35 @@ impl Tables for TestTable {
     }
 }
 
+/// The table with its large values in files on the edge's disk.
+struct Split {
+    table: TestTable,
+    disk: SimDisk,
+}
+
+impl Split {
+    fn over(&self) -> SplitTable {
+        SplitTable::new(Box::new(self.table.clone()), ValueFiles::new(Arc::new(self.disk.clone()), "edge/values", LARGE_VALUE_KEY))
+    }
+}
+
+impl Tables for Split {
+    fn open(&mut self, visit: &mut Visit<'_>) -> Result<OpenTable, TableError> {
+        let table = self.over();
+        let damage = table.scan(visit).err();
+        let table = if damage.is_some() { self.reset()? } else { Box::new(table) };
+        Ok(OpenTable { table, damage })
+    }
+
+    fn reset(&mut self) -> Result<Box<dyn Table>, TableError> {
+        self.table.reset()?;
+        for path in self.disk.files().iter().filter(|path| path.starts_with("edge/values")) {
+            self.disk.remove_file(path).unwrap();
+        }
+        Ok(Box::new(self.over()))
+    }
+}
+
 /// The machine that an edge runs on; survives crashes of the process.
 pub struct Edge {
     pub disk: SimDisk,
@@ -221,6 +250,8 @@ pub struct Edge {
     pub anchor: Anchor,
     /// Values of more bytes lie in the table.
     pub inline_bytes_max: usize,
+    /// Whether large values lie in files, as they do on a real edge.
+    pub files: bool,
 }
 
 impl Edge {
@@ -235,6 +266,7 @@ impl Edge {
             anchor: anchor(),
             // So small that nearly every value of a test is a large one.
             inline_bytes_max: 8,
+            files: false,
         }
     }
 
@@ -255,10 +287,11 @@ impl Edge {
         options.drive = drive;
         options.segment_bytes = self.segment_bytes;
         options.snapshot_every_bytes = self.snapshot_every_bytes;
+        let split = || Split { table: self.table.clone(), disk: self.disk.clone() };
         let parts = CoreParts {
             clock: self.clock.clone() as Arc<dyn Clock>,
             disk: Arc::new(self.disk.clone()),
-            tables: Box::new(self.table.clone()),
+            tables: if self.files { Box::new(split()) } else { Box::new(self.table.clone()) },
             publish: self.seen.clone(),
             keys: Arc::new(NoKeys),
         };
@@ -270,6 +303,11 @@ impl Edge {
         drop(core);
         self.disk.crash(entropy);
         self.table.crash(entropy);
+    }
+
+    /// How many large values lie on the disk.
+    pub fn large(&self) -> usize {
+        if self.files { self.files("edge/values").len() } else { self.table.large() }
     }
 
     /// Files whose path contains `part`.
@@ -285,7 +323,6 @@ impl Edge {
     }
 
     pub fn remove_files(&self, part: &str) {
-        use seams::Disk;
         for path in self.files(part) {
             self.disk.remove_file(&path).unwrap();
         }
