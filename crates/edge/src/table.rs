@@ -68,6 +68,19 @@ mod tests {
     }
 
     #[test]
+    fn table_with_a_large_value_among_its_records_is_set_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut batch = TableBatch::default();
+        batch.put([feed::LARGE_VALUE_KEY, 0xab, 0xcd], *b"large");
+        let mut sled = store::SledTable::open(&folder.path().join("table"), SledOptions::default()).unwrap();
+        sled.write(&batch).unwrap();
+        sled.flush().unwrap();
+        drop(sled);
+        let opened = SledTables::new(Arc::new(runtime::RealDisk), folder.path(), 1 << 20).open(&mut |_, _| Ok(())).unwrap();
+        assert!(opened.damage.is_some_and(|damage| damage.to_string().contains("open")));
+    }
+
+    #[test]
     fn table_in_whose_opening_the_process_died_twice_is_set_aside() {
         let folder = tempfile::tempdir().unwrap();
         let mut tables = SledTables::new(Arc::new(runtime::RealDisk), folder.path(), 1 << 20);

@@ -60,7 +60,7 @@ impl ValueFiles {
     }
 
     /// Whether the value under `key` belongs here.
-    fn owns(&self, key: &[u8]) -> bool {
+    pub(crate) fn owns(&self, key: &[u8]) -> bool {
         key.first() == Some(&self.first)
     }
 

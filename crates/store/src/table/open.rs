@@ -137,6 +137,9 @@ fn open_and_scan(folder: &Path, options: SledOptions, values: Option<&ValueFiles
     let mut live = 0;
     let counted = table.scan(&mut |key, value| {
         live += live_bytes_of(key, value);
+        if values.is_some_and(|values| values.owns(key)) {
+            return Err(failed("open", "a large value lies among the records"));
+        }
         visit(key, value)
     });
     counted.map_err(Opening::Bad)?;
