@@ -31,7 +31,6 @@ use feed::{Acks, Report};
 use futures::future::BoxFuture;
 use runtime::tls::ServerTls;
 use seams::{Clock, DialError, RecvHalf};
-use state::FEATURE_LEVEL_MAX;
 use types::{FeatureLevel, Generation, NodeId, Position, Revision, UnixMillis};
 use wire::internal;
 
@@ -86,7 +85,7 @@ impl Exchange {
         let standing = core.clone();
         let own = move || Standing {
             applied: standing.consensus.local().position(),
-            level: FEATURE_LEVEL_MAX,
+            level: standing.level_max,
             unlocked: !standing.ring.is_locked(),
             // Looked up each time: certificates are renewed while the node runs.
             certificate_ends: Some(tls.own().not_after),

@@ -2,7 +2,7 @@
 
 use feed::Via;
 use state::{
-    FEATURE_LEVEL_MAX, GrantScope, Operation, State,
+    GrantScope, Operation, State,
     record::{NodeRecord, NodeRole},
 };
 use tonic::{Request, Response, Status, async_trait};
@@ -62,7 +62,7 @@ fn control(core: &Core, state: &State, node: NodeId, shown: &mut v1::FleetNode) 
     let now = core.clock.wall();
     if node == core.node {
         shown.seen_ms = now.get();
-        shown.feature_level = FEATURE_LEVEL_MAX.get();
+        shown.feature_level = core.level_max.get();
         return Some(state.position());
     }
     let known = core.standings.control(node)?;
