@@ -15,6 +15,11 @@ fn shown(found: &wire::v1::Found) -> Position {
     found.position.map(Position::from).unwrap_or_default()
 }
 
+/// How many join tokens the control plane knows.
+async fn join_tokens(fleet: &Fleet) -> usize {
+    fleet.cli.ok(&["--format", "json", "node", "token", "list"]).await.json().as_array().unwrap().len()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cluster_restored_from_yesterdays_snapshot_is_followed_by_its_running_edges() {
     let mut fleet = Fleet::start(1, 2).await;
@@ -26,6 +31,7 @@ async fn cluster_restored_from_yesterdays_snapshot_is_followed_by_its_running_ed
     // Saved, and verified without a cluster: without a key, with the recovery key, and with a node's own.
     let archive = fleet.folder().join("yesterday.cbsnap");
     let (file, recovery) = (text(&archive), text(&fleet.recovery_key()));
+    assert_eq!(join_tokens(&fleet).await, 2);
     fleet.cli.ok(&["snapshot", "save", &file]).await;
     assert_eq!(fs::metadata(&archive).unwrap().permissions().mode() & 0o777, 0o600);
     let again = fleet.cli.expect(2, &["snapshot", "save", &file]).await;
@@ -69,6 +75,8 @@ async fn cluster_restored_from_yesterdays_snapshot_is_followed_by_its_running_ed
 
     fleet.cli.ok(&restore).await;
     fleet.start_node("control-1").await;
+    // A join token that was used up after the archive was saved must not be good again.
+    assert_eq!(join_tokens(&fleet).await, 0);
     let second = Generation::new(saved_at.generation.get() + 1);
     for (name, reader) in fleet.readers() {
         let found = until(&format!("{name} to follow the new generation"), async || match reader.get("CHANGED").await {
@@ -148,6 +156,7 @@ async fn cluster_restored_apart_keeps_its_secrets_and_none_of_its_edges() {
     let position = operator.create_bound("KEPT", b"as it was saved").await;
     operator.live(position).await;
     let (file, recovery) = (text(&fleet.folder().join("a.cbsnap")), text(&fleet.recovery_key()));
+    let token = fleet.cli.ok(&["--format", "json", "node", "token", "list"]).await.json()[0]["token_id"].as_str().unwrap().to_owned();
     fleet.cli.ok(&["snapshot", "save", &file]).await;
     fleet.kill("control-1");
     fleet.lose_disk("control-1");
@@ -164,6 +173,8 @@ async fn cluster_restored_apart_keeps_its_secrets_and_none_of_its_edges() {
     trusting.contexts.values_mut().for_each(|context| context.ca = fs::read_to_string(&ca).unwrap());
     trusting.save(&contexts).unwrap();
     fleet.cli.ok(&["status"]).await;
+    assert_eq!(join_tokens(&fleet).await, 0);
+    fleet.cli.expect(3, &["node", "token", "revoke", &token]).await;
     // The edge of before serves on what it has, and comes no nearer; one that is enrolled anew reads what was restored.
     fleet.add_edge("edge-2").await;
     assert_eq!(fleet.reader("edge-2").get("KEPT").await.unwrap().value, b"as it was saved");

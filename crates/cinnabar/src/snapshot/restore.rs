@@ -198,11 +198,9 @@ fn make(tools: &Tools, plan: &Plan<'_>, opened: &Opened) -> Result<Made, Failure
     let root = root_key(tools, plan)?;
     let mut writes = envelopes(tools, cluster, (node, envelope_key.public()), &root, &epochs)?;
     writes.push(authority_record(tools, plan, cluster, (node, envelope_key.public()), &authority)?);
-    if plan.new_cluster {
-        // They pin the authority of before, and whoever holds one must not come in by it.
-        let tokens = state.records().filter(|(key, _)| key.keyspace() == Some(Keyspace::JoinToken));
-        writes.extend(tokens.map(|(key, _)| Write { key, value: None }));
-    }
+    // They pin signers, or an authority, of before; and one that was used up or voided since must not be good again.
+    let of_join_tokens = |key: &Key| matches!(key.keyspace(), Some(Keyspace::JoinToken | Keyspace::JoinTokenId));
+    writes.extend(state.records().filter(|(key, _)| of_join_tokens(key)).map(|(key, _)| Write { key, value: None }));
     let gone = |record: &NodeRecord| record.revoked.is_none() && (plan.new_cluster || record.role == NodeRole::Control);
     let beginning = Beginning {
         time: tools.now,
