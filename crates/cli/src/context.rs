@@ -152,7 +152,12 @@ impl Contexts {
         }
         let beside = path.with_extension(format!("toml.{}", std::process::id()));
         let write = || {
-            let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+            // Made anew, so that its mode is the one asked for, and nothing else is written through it.
+            match fs::remove_file(&beside) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
             fs::rename(&beside, path)
@@ -197,6 +202,20 @@ mod tests {
         let read = Contexts::load(&path).unwrap();
         assert_eq!(read.choose(None).unwrap().1.control, "127.0.0.1:1");
         assert!(read.choose(Some("prod")).err().unwrap().to_string().contains("known are: dev"));
+    }
+
+    #[test]
+    fn contexts_are_written_into_no_file_that_was_there_before() {
+        let (folder, path) = place();
+        Contexts::default().save(&path).unwrap();
+        let trap = folder.path().join("readable by others");
+        fs::write(&trap, "").unwrap();
+        std::os::unix::fs::symlink(&trap, path.with_extension(format!("toml.{}", std::process::id()))).unwrap();
+        let context = Context { token: "cbo_topsecret".into(), ..Context::default() };
+        Contexts { contexts: [("dev".to_owned(), context)].into(), ..Contexts::default() }.save(&path).unwrap();
+        assert_eq!(fs::read_to_string(&trap).unwrap(), "");
+        assert!(!fs::symlink_metadata(&path).unwrap().is_symlink());
+        assert!(Contexts::load(&path).unwrap().contexts.contains_key("dev"));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //!
 //! **Invariants**
 //! 1. A call is answered only for a node whose certificate the CA signed, whose key is the registry's, and which is not revoked; asked
-//!    again at every message of a stream. The same is asked of the node that is called.
+//!    again at every message of a stream. Of the node that is called the same is asked when a connection is made.
 //! 2. What is meant for another node or cluster is refused, so that an address that was given away does no harm.
 //!
 //! **Concurrency**: each peer has a connection for entries, one for heartbeats and votes, one for what is forwarded and one for

@@ -202,9 +202,16 @@ async fn revoke(session: &Session, node: String, yes: bool) -> Result<(), Failur
     session.confirm(&format!("revoking {node}"), yes)?;
     let client = session.control()?;
     let reply = client.revoke_node(v1::RevokeNodeRequest { node: node.clone(), ..Default::default() }).await.map_err(failed)?;
-    let row = Row::from(reply.node.unwrap_or_default());
+    let node = reply.node.unwrap_or_default();
+    let issued = node.role() == v1::NodeRole::Control;
+    let row = Row::from(node);
     session.out.say(&format!("revoked {} (number {}): it is shut out, and all data keys are replaced", row.node, row.node_id));
     session.out.say(&format!("what it could open: `cinnabar node exposure {}`; give those secrets new values", row.node_id));
+    if issued {
+        session.out.say(
+            "it could open the certificate authority's key, which stays: if this machine may have been stolen, whoever has it can still make certificates that operators' tools and lookups believe. A new authority comes with `cinnabar snapshot restore --new-cluster`",
+        );
+    }
     Ok(())
 }
 

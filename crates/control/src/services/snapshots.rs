@@ -30,7 +30,7 @@ impl v1::snapshots_server::Snapshots for Services {
                 .await?;
             // Whoever takes the whole state along is worth a line, also when it is not taken to its end.
             tracing::info!(principal = who, peer = call.origin.peer, request = call.origin.request, position = %state.position(), "saves a snapshot");
-            save(&core, state, call.origin.request)
+            save(&core, state, call)
         })
         .await
     }

@@ -9,7 +9,7 @@ use tonic::Status;
 use wire::{ErrorKind, PublicError, v1};
 
 use super::{ArchiveError, Draft, Identity};
-use crate::core::Core;
+use crate::{call::Call, caller::Caller, core::Core};
 
 /// Archives that are made at the same time: each holds one state in memory, and one core while it seals.
 const SAVES_MAX: usize = 2;
@@ -46,24 +46,33 @@ pub(crate) fn draft(core: &Core, state: State) -> Result<Draft, ArchiveError> {
     Draft::of(state, identity, &*core.entropy, &|statement| core.publisher.sign(statement, &signer))
 }
 
-/// Begins to save `state`, and returns the stream of its archive. A receiver that goes away ends the work at its next part.
-pub(crate) fn save(core: &Arc<Core>, state: State, label: String) -> Result<Parts, PublicError> {
+/// Begins to save `state`, and returns the stream of its archive. A receiver that goes away ends the work at its next part; so does a
+/// caller whose token is revoked or ends meanwhile, however slowly it reads.
+pub(crate) fn save(core: &Arc<Core>, state: State, call: Call) -> Result<Parts, PublicError> {
     let place = core.saves.place()?;
+    let label = call.origin.request.clone();
     let (send, receive) = mpsc::channel(PARTS_WAITING);
     let (core, tokio) = (core.clone(), tokio::runtime::Handle::current());
     tokio::task::spawn_blocking(move || {
         let _place = place;
         let part = |part| v1::SaveSnapshotReply { part: Some(part) };
         let gone = || ArchiveError::Io { operation: "send", source: std::io::ErrorKind::BrokenPipe.into() };
+        let stands = || {
+            let known = Caller::identify(&core.consensus.local(), &call, core.clock.wall());
+            known.map(drop).map_err(|error| Status::from(error.with_request_id(label.clone())))
+        };
         let put = |reply: Result<v1::SaveSnapshotReply, Status>| {
-            tokio.block_on(async {
+            let reply = reply.and_then(|reply| stands().map(|()| reply));
+            let refused = reply.is_err();
+            let sent = tokio.block_on(async {
                 tokio::select! {
                     biased;
                     sent = send.send(reply) => sent.map_err(|_| gone()),
                     () = core.clock.sleep(TAKE_WITHIN) => Err(gone()),
                     () = core.tasks.token().cancelled() => Err(gone()),
                 }
-            })
+            });
+            if refused { Err(gone()) } else { sent }
         };
         let made = (|| -> Result<u64, ArchiveError> {
             let draft = draft(&core, state)?;
@@ -86,7 +95,7 @@ pub(crate) fn save(core: &Arc<Core>, state: State, label: String) -> Result<Part
                     ArchiveError::NoSigner | ArchiveError::Empty => ErrorKind::Unavailable,
                     _ => ErrorKind::Internal,
                 };
-                let _ = put(Err(PublicError::new(kind, error.to_string()).with_request_id(label).into()));
+                let _ = put(Err(PublicError::new(kind, error.to_string()).with_request_id(label.clone()).into()));
             }
         }
     });

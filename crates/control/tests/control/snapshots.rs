@@ -57,6 +57,34 @@ async fn snapshot_saved_holds_all_that_was_acknowledged_and_no_name_in_the_clear
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn snapshot_whose_token_is_revoked_meanwhile_is_cut() {
+    let ground = Ground::new();
+    let node = ground.start().await;
+    let operator = node.operator();
+    with_store(&operator).await;
+    // Far more than is on its way at a time.
+    for batch in 0..8 {
+        let items = (0..10).map(|number| item(&format!("S-{batch}-{number}"), vec![b'v'; 60_000])).collect();
+        operator.create_secrets(create(items)).await.unwrap();
+    }
+    let everything = v1::TokenGrant { role: "super-administrator".to_owned(), ..Default::default() };
+    let request = v1::CreateTokenRequest { name: "backup".to_owned(), grants: vec![everything], ..Default::default() };
+    let made = operator.create_token(request).await.unwrap();
+    let mut parts = node.client(&made.token).save_snapshot().await.unwrap();
+    assert!(matches!(parts.next().await.unwrap(), Some(Part::Begin(_))));
+    operator.revoke_token(v1::RevokeTokenRequest { token_id: made.token_id, ..Default::default() }).await.unwrap();
+    let end = loop {
+        match parts.next().await {
+            Ok(Some(Part::Data(_))) => {}
+            end => break end,
+        }
+    };
+    refused(end, ErrorKind::Unauthenticated);
+    save(&operator).await;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn snapshot_is_for_super_administrators_of_the_cluster() {
     let ground = Ground::new();
     let node = ground.start().await;
