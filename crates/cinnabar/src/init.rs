@@ -168,10 +168,7 @@ impl Plan<'_> {
         let root = config.keys.root.display();
         out.line(&format!("cluster    {cluster}"))?;
         out.line(&format!("node       {node} ({}), reached at {}", config.node.name, config.advertise()))?;
-        out.line(&format!(
-            "root key   {root}{}",
-            if root_made { ": copy it offline, without it the cluster's values are lost" } else { " (was there)" }
-        ))?;
+        out.line(&format!("root key   {root}{}", if root_made { ": keep a copy offline, apart from backups" } else { " (was there)" }))?;
         if let Some(file) = &self.arguments.recovery_key_file {
             out.line(&format!("recovery   {}: move it offline, it alone restores a cluster that is lost", file.display()))?;
         }

@@ -21,6 +21,7 @@ const TOKEN_FILE_VARIABLE: &str = "CINNABAR_JOIN_TOKEN_FILE";
 /// Makes a control node a member, if it is none.
 pub(crate) async fn control(config: &ControlConfig) -> Result<(), Failure> {
     let layout = Layout::control(config);
+    reachable(&layout.tls.cert)?;
     if layout.is_enrolled() {
         return Ok(());
     }
@@ -50,6 +51,7 @@ pub(crate) async fn control(config: &ControlConfig) -> Result<(), Failure> {
 /// Makes an edge a member, if it is none.
 pub(crate) async fn edge(config: &EdgeConfig) -> Result<(), Failure> {
     let layout = Layout::edge(config);
+    reachable(&layout.tls.cert)?;
     if layout.is_enrolled() {
         return Ok(());
     }
@@ -71,13 +73,23 @@ pub(crate) async fn edge(config: &EdgeConfig) -> Result<(), Failure> {
     Box::pin(enrol::join(&options)).await.map(drop).map_err(failed)
 }
 
+/// A certificate that cannot be looked at is not an absent one: this node may well be a member, set up by another user.
+fn reachable(certificate: &Path) -> Result<(), Failure> {
+    certificate.try_exists().map(drop).map_err(|error| {
+        Failure::failed(format!(
+            "cannot look at {}: {error}; the data folder has to belong to the user that runs the node (`chown -R`)",
+            certificate.display()
+        ))
+    })
+}
+
 /// The file of the join token, or what to do when there is none.
 fn token_file(configured: Option<&Path>, endpoints: &[HostPort], layout: &Layout, role: &str) -> Result<PathBuf, Failure> {
     let file = std::env::var_os(TOKEN_FILE_VARIABLE).map(PathBuf::from).or_else(|| configured.map(Path::to_owned));
     let no_certificate = format!("this node has no certificate yet ({} is not there)", layout.tls.cert.display());
     let Some(file) = file else {
         let first = if role == "control" {
-            "for the first node of a new cluster run `cinnabar cluster init --config FILE`; to join one, "
+            "only for the first node of a new cluster run `cinnabar cluster init --config FILE`; to join one that lives, also in place of a node whose disk is lost, "
         } else {
             ""
         };
@@ -111,4 +123,19 @@ fn signing_key(path: &Path) -> Result<[u8; 32], Failure> {
 
 fn failed(error: impl std::error::Error) -> Failure {
     Failure::failed(chain(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn certificate_that_cannot_be_looked_at_is_not_taken_for_absent() {
+        let folder = tempfile::tempdir().unwrap();
+        reachable(&folder.path().join("node.pem")).unwrap();
+        let file = folder.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let failure = reachable(&file.join("node.pem")).unwrap_err();
+        assert!(failure.to_string().contains("chown"), "{failure}");
+    }
 }

@@ -227,6 +227,11 @@ pub(crate) fn failed(error: ClientError) -> Failure {
     if !advice.is_empty() {
         text = format!("{text}\n  {advice}");
     }
+    // Control nodes without a majority answer so; an edge, asked at its socket, has none.
+    if public.kind == wire::ErrorKind::DeadlineExceeded && !error.server.contains('/') {
+        text =
+            format!("{text}\n  Without a majority of the voters nothing is written: `cinnabar fleet` shows when each was last heard of.");
+    }
     if !public.request_id.is_empty() {
         text = format!("{text}\n  request {}", public.request_id);
     }

@@ -199,7 +199,7 @@ impl ErrorKind {
                 401,
                 false,
                 4,
-                "Send a valid token or client certificate; `cinnabar login` stores a token.",
+                "Send a valid token or client certificate; `cinnabar context add` stores an operator's token.",
             ),
             Self::Denied => row(
                 "denied",

@@ -46,6 +46,9 @@ async fn show(session: &Session) -> Result<(), Failure> {
     }
     session.out.line(&match report.blockers.as_slice() {
         [] => format!("feature level {} is in force; the next can be raised", report.in_force),
+        _ if report.nodes.iter().all(|node| node.feature_level <= report.in_force) => {
+            format!("feature level {} is in force; no node knows a higher one", report.in_force)
+        }
         blockers => format!("feature level {} is in force; the next waits: {}", report.in_force, blockers.join("; ")),
     })?;
     let cells = |row: &Row| {

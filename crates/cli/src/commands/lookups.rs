@@ -9,7 +9,7 @@ use wire::v1;
 use zeroize::Zeroizing;
 
 use super::{Session, failed};
-use crate::{Failure, LookupArgs};
+use crate::{EdgeContext, Failure, LookupArgs};
 
 #[derive(Serialize)]
 struct Found<'a> {
@@ -42,18 +42,7 @@ pub(super) async fn watch(session: &Session, arguments: LookupArgs) -> Result<()
 }
 
 fn edge(session: &Session, arguments: &LookupArgs) -> Result<Client, Failure> {
-    let context = session.context()?;
-    let known = || context.edges.iter().map(|edge| edge.name.as_str()).collect::<Vec<_>>().join(", ");
-    let chosen = match &arguments.edge {
-        Some(name) => context
-            .edges
-            .iter()
-            .find(|edge| edge.name == *name)
-            .ok_or_else(|| Failure::usage(format!("no edge {name:?} in this context; known are: {}", known()))),
-        None => {
-            context.edges.first().ok_or_else(|| Failure::usage("this context names no edge to ask; `cinnabar dev` makes one that does"))
-        }
-    }?;
+    let chosen = chosen(session, arguments.edge.as_deref())?;
     let mut config = Config::unix(&chosen.socket).timeout(session.global.timeout);
     if let Some(path) = &arguments.token_file {
         let text = std::fs::read_to_string(path)
@@ -61,6 +50,27 @@ fn edge(session: &Session, arguments: &LookupArgs) -> Result<Client, Failure> {
         config = config.token(Token::new(Zeroizing::new(text)).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?);
     }
     Client::new(config).map_err(|error| Failure::usage(format!("cannot reach edge {}: {error}", chosen.name)))
+}
+
+/// The socket that was named by its path, which needs no context, or an edge of the context.
+fn chosen(session: &Session, wanted: Option<&str>) -> Result<EdgeContext, Failure> {
+    if let Some(path) = wanted.filter(|wanted| wanted.contains('/')) {
+        return Ok(EdgeContext { name: path.to_owned(), socket: path.into() });
+    }
+    let edges = session.context()?.edges;
+    let name_a_socket = "name an edge's socket by its path, such as `--edge /run/cinnabar/edge.sock`";
+    if edges.is_empty() {
+        return Err(Failure::usage(format!("this context names no edge to ask: {name_a_socket}")));
+    }
+    let known = edges.iter().map(|edge| edge.name.as_str()).collect::<Vec<_>>().join(", ");
+    let mut edges = edges.into_iter();
+    match wanted {
+        Some(name) => edges.find(|edge| edge.name == name),
+        None => edges.next(),
+    }
+    .ok_or_else(|| {
+        Failure::usage(format!("no edge {:?} in this context; known are: {known}; or {name_a_socket}", wanted.unwrap_or_default()))
+    })
 }
 
 fn request(session: &Session, arguments: &LookupArgs) -> Result<v1::GetRequest, Failure> {
