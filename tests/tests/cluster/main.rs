@@ -2,4 +2,10 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "this is a test: it fails where it stands, and says so")]
 
 mod faults;
+mod full_disk;
+mod ground;
 mod growth;
+mod minority;
+mod revocation;
+mod rolling;
+mod snapshots;
