@@ -161,7 +161,9 @@ async fn cluster_restored_apart_keeps_its_secrets_and_none_of_its_edges() {
     fleet.kill("control-1");
     fleet.lose_disk("control-1");
     let config = text(&fleet.config("control-1"));
-    fleet.cli.ok(&["snapshot", "restore", &file, "--config", &config, "--recovery-key-file", &recovery, "--new-cluster"]).await;
+    let restored =
+        fleet.cli.ok(&["snapshot", "restore", &file, "--config", &config, "--recovery-key-file", &recovery, "--new-cluster"]).await;
+    assert!(restored.stderr.contains("not proved") && restored.stderr.contains("--signers"), "{restored:?}");
     fleet.start_node("control-1").await;
 
     // The operator's token is as it was, the authority is another.

@@ -95,6 +95,13 @@ pub(super) fn run(global: &Global, arguments: &SnapshotRestore) -> Result<(), Fa
             ("root key", restored.root_key.clone()),
         ],
     )?;
+    if arguments.signers.is_none() {
+        // The recovery key's public half is no secret, so whoever holds it can make up an archive that opens with the key.
+        out.say(&format!(
+            "not proved: that the archive is your cluster's, and not made up by somebody who had a node of it. Its first signer set is {}: compare it with what `snapshot verify` showed of an earlier archive, or restore with --signers",
+            opened.anchor.first_signer_set
+        ));
+    }
     out.say(&format!("start it: cinnabar control --config {}", arguments.config.display()));
     out.say(&if arguments.new_cluster {
         "edges of before can't follow: enrol each anew by a join token of this cluster; contexts need the new CA certificate".to_owned()
