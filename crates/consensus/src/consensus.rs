@@ -96,8 +96,8 @@ impl Consensus {
         self.engine.local()
     }
 
-    /// Completes when everything that was in this voter's log at start is known to be committed or replaced, and applied: from
-    /// then on the local state is at least as new as before the restart.
+    /// Completes when everything that was committed before this call is applied here, so that the local state is at least as new as
+    /// it ever was before the restart: also where this voter had shown what its own disk had not got yet.
     ///
     /// # Errors
     /// [`ReadError::Unavailable`] when no majority was found within the deadline.

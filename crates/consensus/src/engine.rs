@@ -104,8 +104,9 @@ impl<R: Runtime> Engine for Arc<Voter<R>> {
 
     fn recovered(&self) -> BoxFuture<'_, Result<(), ReadError>> {
         Box::pin(async move {
-            self.running().map_err(ReadError::Stopped)?;
-            self.replayed().await
+            // Not only what is in the log here: what was shown before the end may lie past it, on a majority of others, and a leader
+            // that is new knows less of what is committed than this node once did. Its read index is past all of it.
+            self.read().await.map(|_| ())
         })
     }
 
@@ -175,26 +176,6 @@ impl<R: Runtime> Engine for Arc<Voter<R>> {
 }
 
 impl<R: Runtime> Voter<R> {
-    /// Waits until what was in the log when this began is known to be committed, or replaced, and is applied.
-    async fn replayed(&self) -> Result<(), ReadError> {
-        let nobody = || ReadError::Unavailable { reason: format!("no majority has confirmed a leader within {:?}", self.timing.deadline) };
-        let started = R::Instant::now();
-        let held = self.raft.metrics().borrow_watched().last_log_index;
-        // Not openraft's own wait: it asks for all of a log that grows meanwhile.
-        let wait = self.raft.wait(Some(self.timing.deadline));
-        let confirmed = wait.metrics(
-            move |metrics| {
-                let committed = metrics.cluster_committed.map(|id| id.index);
-                committed.is_some() && (committed >= held || committed >= metrics.last_log_index)
-            },
-            "the log is confirmed",
-        );
-        let committed = confirmed.await.map_err(|_| nobody())?.cluster_committed.map(|id| id.index);
-        let left = self.timing.deadline.saturating_sub(R::Instant::now() - started);
-        let wait = self.raft.wait(Some(left));
-        wait.applied_index_at_least(committed, "the log is applied").await.map(|_| ()).map_err(|_| nobody())
-    }
-
     /// openraft has ended: the first cause is kept, which may be our own, given before.
     pub(crate) fn fatal(&self, fatal: &crate::raft::Fatal<R>) {
         self.core.stop.because(StopReason(chain(fatal)));

@@ -220,14 +220,30 @@ impl Snapshots {
         Ok(())
     }
 
-    /// Verifies a received file: whole, and what the leader said it was.
+    /// Verifies a received file: whole, and what the leader said it was. One that is not is removed.
     pub(crate) fn finish(&self, incoming: Incoming, meta: &SnapshotMeta) -> io::Result<SnapshotFile> {
-        let info = SnapshotReader::open(self.disk.as_ref(), &incoming.path).and_then(SnapshotReader::verify).map_err(failed)?;
+        let verified = self.verify_received(&incoming.path, meta);
+        if verified.is_err() {
+            self.discard(&incoming);
+        }
+        verified
+    }
+
+    fn verify_received(&self, path: &Path, meta: &SnapshotMeta) -> io::Result<SnapshotFile> {
+        let info = SnapshotReader::open(self.disk.as_ref(), path).and_then(SnapshotReader::verify).map_err(failed)?;
         let label = Label::decode(info.meta).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         if meta_of(&label.standing) != *meta {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the file is of another entry or membership than announced"));
         }
-        self.opened(&incoming.path)
+        self.opened(path)
+    }
+
+    /// Removes a received file, if it is still there.
+    pub(crate) fn remove_received(&self, path: &Path) -> io::Result<()> {
+        match self.disk.remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Removes a file that was given up.

@@ -5,6 +5,7 @@ mod cluster;
 mod commands;
 mod files;
 mod forward;
+mod history;
 mod members;
 mod mutations;
 mod one_voter;

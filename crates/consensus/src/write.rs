@@ -184,10 +184,14 @@ impl<R: Runtime> Voter<R> {
         let deadline = R::Instant::now() + self.timing.deadline;
         let (mut backoff, mut lost) = (Backoff::new(), false);
         loop {
-            self.running().map_err(ProposeError::Stopped)?;
+            // After an attempt that was lost nothing but a judgement says that nothing was proposed.
+            if let Err(reason) = self.running() {
+                return Err(if lost { ProposeError::Unknown { reason: reason.0 } } else { ProposeError::Stopped(reason) });
+            }
             let left = deadline - R::Instant::now();
             let reason = match self.attempt(&bytes, left, again).await {
                 Attempt::Judged(judged) => return judged.map_err(ProposeError::Refused),
+                Attempt::Failed(error) if lost => return Err(ProposeError::Unknown { reason: error.to_string() }),
                 Attempt::Failed(error) => return Err(error),
                 Attempt::Lost(reason) if !again => return Err(ProposeError::Unknown { reason }),
                 Attempt::Lost(reason) => {
@@ -197,7 +201,7 @@ impl<R: Runtime> Voter<R> {
                 Attempt::NotProposed(reason) => reason,
             };
             if let Some(reason) = self.no_member(self.timing.deadline.saturating_sub(left)) {
-                return Err(ProposeError::Unavailable { reason });
+                return Err(if lost { ProposeError::Unknown { reason } } else { ProposeError::Unavailable { reason } });
             }
             if R::Instant::now() + RETRY_MAX >= deadline || self.gives_up() {
                 let reason = format!("no leader with a majority within {:?} ({reason})", self.timing.deadline);

@@ -107,13 +107,21 @@ impl<R: Runtime> Server<R> {
         let transfer = stored.map_err(|error| refused(format!("cannot store the chunk: {error}")))?;
         let received = transfer.file.received;
         if received < length {
-            *lock(&self.incoming) = Some(transfer);
+            // One that was begun while this chunk was written gives way, and its file with it.
+            if let Some(given_up) = lock(&self.incoming).replace(transfer) {
+                self.snapshots.discard(&given_up.file);
+            }
             return Ok(SnapshotAnswer { vote, received }.encode());
         }
         let (snapshots, wanted) = (self.snapshots.clone(), meta.clone());
         let finished = self.offload.run(move || snapshots.finish(transfer.file, &wanted)).await;
         let snapshot = finished.map_err(|error| refused(format!("the snapshot file does not verify: {error}")))?;
+        let path = snapshot.path.clone();
         let answer = self.raft.install_full_snapshot(vote, Snapshot { meta, snapshot }).await.map_err(|_| PeerError::Stopped)?;
+        // Gone if it was installed. It stays where Raft had no use for it: what it holds was applied meanwhile, or the vote is old.
+        let snapshots = self.snapshots.clone();
+        let removed = self.offload.run(move || snapshots.remove_received(&path)).await;
+        removed.map_err(|error| refused(format!("the received file cannot be removed: {error}")))?;
         Ok(SnapshotAnswer { vote: answer.vote, received }.encode())
     }
 

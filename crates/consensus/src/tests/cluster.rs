@@ -2,12 +2,19 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
+use futures::{
+    StreamExt,
+    future::BoxFuture,
+    stream::{self, BoxStream},
+};
 use openraft_rt_sim::{SimInstant, SimRuntime};
 use seams::{Entropy, sim::SimEntropy};
 use types::NodeId;
@@ -26,7 +33,11 @@ pub(super) struct Net {
     /// Nodes that take calls and never answer, as one that is stopped does.
     pub(super) hung: Mutex<BTreeSet<NodeId>>,
     loss_percent: u64,
+    /// Whether appends go out in streams, as they do over a real network.
+    pub(super) pipelined: AtomicBool,
     calls: Mutex<u64>,
+    /// The parts of snapshot files that went over it.
+    parts: Mutex<Vec<Bytes>>,
 }
 
 /// One voter's view of the network.
@@ -47,6 +58,9 @@ impl PeerTransport for Port {
         let (net, from) = (self.net.clone(), self.from);
         Box::pin(async move {
             *lock(&net.calls) += 1;
+            if rpc == PeerRpc::Snapshot {
+                lock(&net.parts).push(request.clone());
+            }
             net.travel(from, to).await?;
             let peer = lock(&net.voters).get(&to).cloned().ok_or(PeerError::Unreachable { to, reason: "down".to_owned() })?;
             if lock(&net.hung).contains(&to) {
@@ -56,6 +70,52 @@ impl PeerTransport for Port {
             net.travel(to, from).await.map_err(|_| PeerError::Failed { to, reason: "the answer was lost".to_owned() })?;
             Ok(answer)
         })
+    }
+
+    fn pipelines(&self) -> bool {
+        self.net.pipelined.load(Ordering::Relaxed)
+    }
+
+    fn appends(
+        &self,
+        to: NodeId,
+        _address: &str,
+        requests: BoxStream<'static, Bytes>,
+        deadline: Duration,
+    ) -> BoxStream<'static, Result<Bytes, PeerError>> {
+        let (net, from) = (self.net.clone(), self.from);
+        let peer = lock(&net.voters).get(&to).cloned();
+        let Some(peer) = peer else {
+            let down = async move {
+                let _ = net.travel(from, to).await;
+                Err(PeerError::Unreachable { to, reason: "down".to_owned() })
+            };
+            return stream::once(down).boxed();
+        };
+        let there = net.clone();
+        let arriving = requests.then(move |request| {
+            let net = there.clone();
+            async move { net.travel(from, to).await.map(|()| request) }
+        });
+        // The first that is lost takes the stream with it.
+        let arrived =
+            arriving.take_while(|request| std::future::ready(request.is_ok())).filter_map(|request| std::future::ready(request.ok()));
+        let answers = peer.handle_appends(arrived.boxed()).then(move |answer| {
+            let net = net.clone();
+            async move {
+                let back = SimRuntime::timeout(deadline, net.travel(to, from)).await;
+                if back.is_ok_and(|back| back.is_ok()) {
+                    answer
+                } else {
+                    Err(PeerError::Failed { to, reason: "the answer was lost".to_owned() })
+                }
+            }
+        });
+        let ended = async move {
+            SimRuntime::sleep(Duration::from_millis(1)).await;
+            Err(PeerError::Failed { to, reason: "the peer has ended the stream".to_owned() })
+        };
+        answers.chain(stream::once(ended)).boxed()
     }
 }
 
@@ -80,12 +140,12 @@ impl Net {
     }
 }
 
-const VOTERS: [u64; 3] = [1, 2, 3];
+pub(super) const VOTERS: [u64; 3] = [1, 2, 3];
 
 pub(super) struct Cluster {
     pub(super) net: Arc<Net>,
     pub(super) rigs: Vec<Rig>,
-    heard: Vec<Arc<Heard>>,
+    pub(super) heard: Vec<Arc<Heard>>,
     pub(super) voters: Vec<Consensus>,
 }
 
@@ -101,7 +161,9 @@ impl Cluster {
             cut: Mutex::default(),
             hung: Mutex::default(),
             loss_percent,
+            pipelined: AtomicBool::new(false),
             calls: Mutex::new(0),
+            parts: Mutex::default(),
         });
         let mut cluster = Self { net, rigs, heard: Vec::new(), voters: Vec::new() };
         for index in 0..cluster.rigs.len() {
@@ -349,6 +411,40 @@ fn voter_far_behind_gets_a_snapshot_and_follows_on() {
         voter.recovered().await.unwrap();
         cluster.voters[behind] = voter;
         assert!(cluster.write(121).await);
+        cluster.agree().await;
+    });
+}
+
+#[test]
+fn snapshot_that_comes_twice_or_damaged_leaves_no_file_behind() {
+    simulate(9, async {
+        let cluster = Cluster::start(9, 0).await;
+        assert!(cluster.write(0).await);
+        let behind = (cluster.leader().await + 1) % 3;
+        cluster.net.isolate(cluster.nodes()[behind], &cluster.nodes());
+        for number in 1..=120 {
+            assert!(cluster.write(number).await);
+        }
+        lock(&cluster.net.cut).clear();
+        cluster.agree().await;
+        let parts = lock(&cluster.net.parts).clone();
+        let left = || -> Vec<_> {
+            let files = cluster.rigs[behind].disk.files();
+            files.into_iter().filter(|path| path.components().any(|part| part.as_os_str() == "incoming")).collect()
+        };
+        assert!(!parts.is_empty() && left().is_empty(), "{:?}", left());
+        for damaged in [false, true] {
+            for part in &parts {
+                let mut part = part.to_vec();
+                if let Some(last) = part.last_mut().filter(|_| damaged) {
+                    *last ^= 1;
+                }
+                let answer = cluster.voters[behind].handle(PeerRpc::Snapshot, part.into()).await;
+                assert!(answer.is_ok() || damaged, "{answer:?}");
+            }
+            assert!(left().is_empty(), "damaged {damaged}: {:?}", left());
+        }
+        assert!(cluster.write(121).await, "the voter goes on");
         cluster.agree().await;
     });
 }
