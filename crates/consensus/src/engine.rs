@@ -32,6 +32,9 @@ use crate::{
     write::encode,
 };
 
+/// Before it is said that a node that is about to end has not recovered.
+const CLOSING_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
+
 /// What [`Consensus`](crate::Consensus) is a handle of, with the runtime hidden.
 pub(crate) trait Engine: Send + Sync + 'static {
     fn propose(&self, command: Command) -> BoxFuture<'_, Result<Reply, ProposeError>>;
@@ -106,7 +109,12 @@ impl<R: Runtime> Engine for Arc<Voter<R>> {
         Box::pin(async move {
             // Not only what is in the log here: what was shown before the end may lie past it, on a majority of others, and a leader
             // that is new knows less of what is committed than this node once did. Its read index is past all of it.
-            self.read().await.map(|_| ())
+            let read = self.read().await;
+            if read.is_err() && self.gives_up() {
+                // A read gives up at once now; who asks again in a loop must not spin until the node has ended.
+                R::sleep(CLOSING_PAUSE).await;
+            }
+            read.map(|_| ())
         })
     }
 
