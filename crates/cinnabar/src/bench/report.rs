@@ -218,7 +218,12 @@ impl Report {
             let rate = row.per_second.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.0}"));
             let times = [row.p50_us, row.p99_us, row.p99_9_us, row.max_us];
             let times = times.map(|us| if row.count == 0 { "-".to_owned() } else { human_us(us) });
-            let also = row.also.iter().map(|(name, value)| format!("{name} {value:.1}")).collect::<Vec<_>>().join("  ");
+            let also = row
+                .also
+                .iter()
+                .map(|(name, value)| format!("{name} {value:.*}", if *value < 1.0 { 3 } else { 1 }))
+                .collect::<Vec<_>>()
+                .join("  ");
             let what = if row.part { format!("  {}", row.what) } else { row.what.clone() };
             let facts = [what, row.concurrency.to_string(), row.count.to_string(), rate];
             facts.into_iter().chain(times).chain([also]).collect()
