@@ -43,10 +43,10 @@ use crate::{
 pub(crate) const LOG_FOLDER: &str = "raft";
 /// Between two heartbeats of a leader.
 const HEARTBEAT: Duration = Duration::from_millis(150);
-/// Who hears nothing for a random time between these asks for votes: far more than a busy machine's pauses, and such that a new leader
-/// is there within 3 s.
-const ELECTION_MIN: Duration = Duration::from_millis(750);
-const ELECTION_MAX: Duration = Duration::from_millis(1500);
+/// Who hears nothing asks for votes after the longer of these (the leader's lease) and a random time between them: 1.2 to 1.6 s, which is
+/// eight heartbeats and more than a busy machine's pauses. Also after a vote that was split, a new leader is there within 3 s.
+const ELECTION_MIN: Duration = Duration::from_millis(400);
+const ELECTION_MAX: Duration = Duration::from_millis(800);
 
 /// Why a control node did not start.
 #[derive(Debug, thiserror::Error)]
