@@ -32,7 +32,10 @@ const PLAN: &[(&str, &[&str])] = &[
     ("lookup", &["types", "seams", "seal", "state", "store", "wire"]),
     ("consensus", &["types", "seams", "state", "store", "wire"]),
     ("dashboard", &["types", "wire"]),
-    ("control", &["types", "seams", "seal", "hsm", "state", "store", "wire", "runtime", "enrol", "feed", "lookup", "consensus", "dashboard"]),
+    (
+        "control",
+        &["types", "seams", "seal", "hsm", "state", "store", "wire", "runtime", "enrol", "feed", "lookup", "consensus", "dashboard"],
+    ),
     ("edge", &["types", "seams", "seal", "state", "store", "wire", "runtime", "enrol", "feed", "lookup"]),
     ("client", &["types", "wire"]),
     ("cli", &["types", "wire", "runtime", "client"]),
