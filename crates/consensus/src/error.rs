@@ -90,14 +90,41 @@ pub enum StartError {
     Stopped(StopReason),
 }
 
-/// An error and its causes, in one line.
+/// An error and its causes, in one line. A cause that its error has told already, as openraft's errors do, is not told again.
 pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
+        let told = error.to_string();
+        if !text.contains(&told) {
+            text.push_str(": ");
+            text.push_str(&told);
+        }
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{text}")]
+    struct Told {
+        text: &'static str,
+        source: Option<Box<Told>>,
+    }
+
+    fn told(texts: &[&'static str]) -> Told {
+        Told { text: texts[0], source: (texts.len() > 1).then(|| Box::new(told(&texts[1..]))) }
+    }
+
+    #[test]
+    fn chain_tells_each_cause_once() {
+        assert_eq!(chain(&told(&["it stopped", "the disk is full"])), "it stopped: the disk is full");
+        let repeated =
+            told(&["when Write: log: stopped; source: the disk is full", "log: stopped; source: the disk is full", "the disk is full"]);
+        assert_eq!(chain(&repeated), "when Write: log: stopped; source: the disk is full");
+    }
 }
