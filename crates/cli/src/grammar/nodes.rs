@@ -89,7 +89,7 @@ pub enum TokenCommand {
     List,
     /// Void a token; every control node refuses it from then on
     Revoke {
-        /// Its id
+        /// Its id; or its name, where no other token has it
         token: String,
     },
 }

@@ -1,11 +1,11 @@
 //! `Tokens`: by which people and programs call the public API.
 
 use seal::OperatorToken;
-use state::{CommandBody, Grant, GrantScope, Operation, ReplyBody, Role, State, record::OperatorTokenRecord};
+use state::{CommandBody, Grant, GrantScope, Operation, ReplyBody, Role, State, limits::PAGE_MAX, record::OperatorTokenRecord};
 use tonic::{Request, Response, Status, async_trait};
 use types::{PrincipalName, StoreId, TokenId, UnixMillis};
 use wire::{
-    PublicError,
+    ErrorKind, PublicError,
     parse::{self, AccountTarget, FieldError, IdOrName, PageTarget, StoreTarget},
     v1,
 };
@@ -17,6 +17,9 @@ use crate::{
     error::{damaged, unexpected},
     keys, resolve, write,
 };
+
+/// Tokens of one name that an error names at the most.
+const AMBIGUOUS_SHOWN: usize = 4;
 
 /// A grant as it was asked for.
 struct Wanted {
@@ -50,6 +53,32 @@ impl Wanted {
             }
         };
         Ok(Grant { role: self.role, scope })
+    }
+}
+
+/// The token of this name, among those that the caller may revoke.
+fn named(state: &State, caller: &Caller, name: &PrincipalName) -> Result<TokenId, PublicError> {
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let page = state.operator_tokens(after.as_ref(), PAGE_MAX).map_err(damaged)?;
+        let reached = |token: &OperatorTokenRecord| token.grants.iter().all(|grant| caller.may(Operation::ManageTokens, grant.scope));
+        found.extend(page.items.iter().filter(|token| token.name == *name && reached(token)).map(|token| token.token_id));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    match found[..] {
+        [token] => Ok(token),
+        [] => {
+            Err(PublicError::new(ErrorKind::NotFound, format!("no token has the id or the name {name}: `cinnabar token list` shows them")))
+        }
+        _ => {
+            let shown: Vec<String> = found.iter().take(AMBIGUOUS_SHOWN).map(ToString::to_string).collect();
+            let text =
+                format!("{} tokens are called {name}: give the id of the one that is meant, such as {}", found.len(), shown.join(", "));
+            Err(PublicError::new(ErrorKind::Precondition, text))
+        }
     }
 }
 
@@ -111,7 +140,15 @@ impl v1::tokens_server::Tokens for Services {
 
     async fn revoke(&self, request: Request<v1::RevokeTokenRequest>) -> Result<Response<v1::RevokeTokenReply>, Status> {
         change(&self.0, "tokens.revoke", request, async |core, call, message| {
-            let token: TokenId = parse::id("token_id", &message.token_id)?;
+            let target: IdOrName<TokenId, PrincipalName> = IdOrName::parse("token_id", message.token_id)?;
+            let token = match (target.id, &target.name) {
+                (Some(id), _) => id,
+                // Answered before: the name may be nobody's by now.
+                (None, _) if core.first_answer(&call).await?.is_some() => return Ok(v1::RevokeTokenReply {}),
+                // On the newest state: one that is behind may know only one of two that have the name.
+                (None, Some(name)) => core.read(&call, |state, caller| named(state, caller, name)).await?,
+                (None, None) => return Err(FieldError::new("token_id", "is missing").into()),
+            };
             // What is within the caller's reach, `apply` knows: a token beyond it is answered as unknown.
             let plan = |_: &State, _: &Caller| Ok(CommandBody::RevokeOperatorToken { token });
             write::plain(&core, &call, plan).await?;

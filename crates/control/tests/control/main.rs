@@ -11,4 +11,5 @@ mod lookups;
 mod pages;
 mod requests;
 mod snapshots;
+mod tokens;
 mod writes;
