@@ -5,7 +5,7 @@ use wire::v1;
 
 use super::{
     Session, all_pages, or_dash,
-    status::{NEVER, position},
+    status::{NEVER, known, position},
     time_or_none,
 };
 use crate::Failure;
@@ -46,11 +46,6 @@ impl From<v1::FleetNode> for Row {
             certificate_ends: time_or_none(node.certificate_ends_ms),
         }
     }
-}
-
-/// What the table shows of a number that may not be known.
-fn known(number: Option<impl ToString>) -> String {
-    number.map_or_else(|| "-".to_owned(), |number| number.to_string())
 }
 
 pub(super) async fn run(session: &Session) -> Result<(), Failure> {

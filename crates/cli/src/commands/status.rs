@@ -25,7 +25,7 @@ struct EdgeRow {
     node_id: u64,
     connected: bool,
     watermark: String,
-    lag_revisions: u64,
+    lag_revisions: Option<u64>,
     seen: Option<String>,
 }
 
@@ -68,10 +68,15 @@ pub(super) async fn status(session: &Session) -> Result<(), Failure> {
             edge.node.clone(),
             connected.into(),
             edge.watermark.clone(),
-            edge.lag_revisions.to_string(),
+            known(edge.lag_revisions),
             edge.seen.clone().unwrap_or_else(|| NEVER.to_owned()),
         ]
     })
+}
+
+/// What a table shows of a number that may not be known.
+pub(super) fn known(number: Option<impl ToString>) -> String {
+    number.map_or_else(|| "-".to_owned(), |number| number.to_string())
 }
 
 /// No control node has heard of it since they were started.

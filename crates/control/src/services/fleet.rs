@@ -53,8 +53,13 @@ fn shown(core: &Core, state: &State, leader: Option<NodeId>, node: NodeId, recor
         }
     };
     shown.durable = durable.map(Into::into);
-    shown.lag_revisions = durable.map(|durable| state.position().revision.get().saturating_sub(durable.revision.get()));
+    shown.lag_revisions = durable.and_then(|durable| lag(state.position(), durable));
     Ok(shown)
+}
+
+/// How many revisions `held` is behind `head`. Between two generations there is no such number: the later one jumps ahead.
+pub(super) fn lag(head: Position, held: Position) -> Option<u64> {
+    (head.generation == held.generation).then(|| head.revision.get().saturating_sub(held.revision.get()))
 }
 
 /// A control node: this one from what it knows, another from what it last told.
@@ -83,4 +88,19 @@ fn subscriber(core: &Core, state: &State, node: NodeId, shown: &mut v1::FleetNod
         Via::Nowhere => String::new(),
     };
     Ok(row.durable)
+}
+
+#[cfg(test)]
+mod tests {
+    use types::{Generation, Revision};
+
+    use super::*;
+
+    #[test]
+    fn lag_between_two_generations_is_not_known() {
+        let at = |generation, revision| Position { generation: Generation::new(generation), revision: Revision::new(revision) };
+        assert_eq!(lag(at(1, 20), at(1, 17)), Some(3));
+        assert_eq!(lag(at(1, 17), at(1, 20)), Some(0));
+        assert_eq!(lag(at(2, 4_294_967_316), at(1, 20)), None);
+    }
 }

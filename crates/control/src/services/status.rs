@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status, async_trait};
 use types::{LogIndex, NodeId, UnixMillis};
 use wire::{PublicError, v1};
 
-use super::Services;
+use super::{Services, fleet::lag};
 use crate::{call::read, caller::Who, core::Core, error::damaged};
 
 /// Edges and relays that a status names at the most; `Fleet` lists all of them.
@@ -15,7 +15,7 @@ const EDGES_SHOWN_MAX: usize = 10_000;
 
 fn edges(core: &Core) -> Result<Vec<v1::EdgeStatus>, PublicError> {
     let state = core.consensus.local();
-    let head = state.position().revision.get();
+    let head = state.position();
     let rows: BTreeMap<NodeId, feed::AckRow> = core.publisher.acks().rows().into_iter().map(|row| (row.node, row)).collect();
     let (mut shown, mut after) = (Vec::new(), None);
     loop {
@@ -29,7 +29,7 @@ fn edges(core: &Core) -> Result<Vec<v1::EdgeStatus>, PublicError> {
                 node_name: record.name.to_string(),
                 connected: row.is_some_and(|row| row.connected),
                 watermark: durable.map(Into::into),
-                lag_revisions: head.saturating_sub(durable.map_or(0, |durable| durable.revision.get())),
+                lag_revisions: durable.and_then(|durable| lag(head, durable)),
                 seen_ms: row.map_or(0, |row| seen(core, row)),
             });
         }
