@@ -342,7 +342,7 @@ impl Acks {
         }
     }
 
-    /// A node opens a stream; what it holds is [presented](StreamClaim::present) when its history is known to be this one. True when
+    /// A node opens a stream; what it holds is presented (`StreamClaim::present`) when its history is known to be this one. True when
     /// it has another stream here, which is cut in favour of this one: an alarm.
     pub fn claim(self: &Arc<Self>, node: NodeId, level: FeatureLevel) -> (StreamClaim, bool) {
         let now = self.now();
