@@ -25,7 +25,7 @@ pub struct Status {
     pub node: NodeId,
     /// The current term.
     pub term: u64,
-    /// The leader of the term, when known.
+    /// The leader of the term, when known; it may have lost its majority, or be gone: [`Consensus::confirmed_leader`].
     pub leader: Option<NodeId>,
     /// The voters and their addresses.
     pub voters: Vec<(NodeId, String)>,
@@ -184,6 +184,12 @@ impl Consensus {
     /// How the voter stands.
     pub fn status(&self) -> Status {
         self.engine.status()
+    }
+
+    /// The leader, if it has shown itself within [`Timing::election_max`](crate::Timing::election_max): to this node by a call, or, where
+    /// this node leads, by the answers of a majority. None without a majority, and for a moment during an election.
+    pub async fn confirmed_leader(&self) -> Option<NodeId> {
+        self.engine.confirmed_leader().await
     }
 
     /// Completes when the voter has stopped by itself, and says why. The process should then end: a voter that failed to

@@ -49,6 +49,7 @@ pub(crate) trait Engine: Send + Sync + 'static {
     fn step_down(&self) -> BoxFuture<'_, ()>;
     fn snapshot(&self) -> BoxFuture<'_, Result<(), ReadError>>;
     fn status(&self) -> Status;
+    fn confirmed_leader(&self) -> BoxFuture<'_, Option<NodeId>>;
     fn stopped(&self) -> BoxFuture<'_, StopReason>;
     fn shutdown(&self) -> BoxFuture<'_, ()>;
 }
@@ -172,6 +173,10 @@ impl<R: Runtime> Engine for Arc<Voter<R>> {
             purged: index(metrics.purged),
             in_flight: self.limits.proposals_max.saturating_sub(self.slots.available_permits()),
         }
+    }
+
+    fn confirmed_leader(&self) -> BoxFuture<'_, Option<NodeId>> {
+        Box::pin(self.confirmed())
     }
 
     fn stopped(&self) -> BoxFuture<'_, StopReason> {

@@ -34,6 +34,7 @@ mod consensus;
 mod engine;
 mod error;
 mod format;
+mod leadership;
 mod log;
 mod machine;
 mod members;
