@@ -17,7 +17,7 @@ use crate::{
     core::{Core, counts},
     epochs, housekeeping,
     keys::{self, UnlockError},
-    marks,
+    majority, marks,
     server::ControlError,
     snapshots,
 };
@@ -40,6 +40,7 @@ pub(crate) struct Parts {
 /// What has to be before the node is ready.
 pub(crate) struct Checks {
     pub(crate) member: Check,
+    pub(crate) majority: Check,
     pub(crate) replayed: Check,
     pub(crate) unlocked: Check,
     pub(crate) serving: Check,
@@ -48,8 +49,9 @@ pub(crate) struct Checks {
 /// Brings the node up. Takes as long as it takes others to answer; returns early only for what no waiting heals.
 pub(crate) async fn bring_up(core: &Arc<Core>, parts: Parts) -> Result<(), ControlError> {
     let Parts { config, root, signing_key, register, checks } = parts;
-    let Checks { member, replayed, unlocked, serving } = checks;
+    let Checks { member, majority, replayed, unlocked, serving } = checks;
     core.tasks.spawn("watch the membership", Box::pin(watch_membership(core.clone(), member.clone())));
+    core.tasks.spawn("watch the leader", Box::pin(majority::watch(core.clone(), majority.clone())));
     loop {
         match core.consensus.recovered().await {
             Ok(()) => break,
@@ -57,7 +59,9 @@ pub(crate) async fn bring_up(core: &Arc<Core>, parts: Parts) -> Result<(), Contr
             Err(error @ ReadError::Stopped(_)) => return Err(error.into()),
         }
     }
+    // A majority has just confirmed a leader.
     replayed.ready();
+    majority.ready();
     if core.consensus.membership().holds(core.node) {
         member.ready();
     }

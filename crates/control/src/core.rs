@@ -19,6 +19,7 @@ use crate::{
     enrol::Enrolment,
     error, keys,
     lookups::Lookups,
+    majority::Majority,
     peers::Transport,
     recent::Recent,
     snapshots::Saves,
@@ -46,6 +47,8 @@ pub(crate) struct Core {
     pub(crate) enrolment: Enrolment,
     pub(crate) publisher: Arc<Publisher>,
     pub(crate) recent: Arc<Recent>,
+    /// When there was last a leader.
+    pub(crate) majority: Majority,
     /// What other control nodes said of themselves.
     pub(crate) standings: Arc<Standings>,
     /// What it serves, when it is configured to.

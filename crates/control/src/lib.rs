@@ -31,6 +31,7 @@ mod glue;
 mod housekeeping;
 mod keys;
 mod lookups;
+mod majority;
 mod marks;
 mod options;
 mod peers;

@@ -31,6 +31,7 @@ use crate::{
     glue::{Glue, publisher},
     keys::UnlockError,
     lookups::{self, Doors, Lookups},
+    majority::Majority,
     options::ControlOptions,
     peers::{RaftService, Registry, Transport},
     recent::Recent,
@@ -227,6 +228,7 @@ impl Control {
             enrolment,
             publisher,
             recent,
+            majority: Majority::new(clock.monotonic()),
             standings: Arc::new(Standings::default()),
             lookups,
             clock,
@@ -256,6 +258,7 @@ impl Control {
         watch_voter(&core, serving.clone());
         let checks = Checks {
             member: readiness.check("member of the cluster"),
+            majority: readiness.check("majority"),
             replayed: readiness.check("log replayed"),
             unlocked: readiness.check("keys unlocked"),
             serving,

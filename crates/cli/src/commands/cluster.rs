@@ -60,6 +60,8 @@ struct StatusRow {
 /// What `status` prints as JSON.
 #[derive(Serialize)]
 struct Status {
+    leader: Option<String>,
+    no_leader_ms: Option<u64>,
     term: u64,
     last_index: u64,
     members: Vec<StatusRow>,
@@ -114,14 +116,20 @@ async fn status(session: &Session) -> Result<(), Failure> {
             heard_ms_ago: progress.contact_ms,
         }
     };
+    let members: Vec<StatusRow> = reply.members.into_iter().map(row).collect();
     let report = Status {
+        leader: members.iter().find(|row| row.member.leader).map(|row| row.member.node.clone()),
+        no_leader_ms: reply.leaderless_ms,
         term: reply.term,
         last_index: reply.last_index,
-        members: reply.members.into_iter().map(row).collect(),
+        members,
         change_unfinished: reply.joint,
     };
     if session.out.is_json() {
         return session.out.json(&report);
+    }
+    if let Some(ms) = report.no_leader_ms {
+        session.out.line(&format!("no leader for {} s: a majority of the voters is needed for one, and for every write", ms / 1000))?;
     }
     session.out.line(&format!("term {}, last entry {}", report.term, report.last_index))?;
     if report.change_unfinished {
@@ -129,9 +137,13 @@ async fn status(session: &Session) -> Result<(), Failure> {
     }
     session.out.rows(&["node", "id", "role", "address", "behind", "heard"], &report.members, |row| {
         let mut cells = row.member.cells();
-        cells.push(row.behind_entries.map_or_else(|| "unknown".to_owned(), |entries| entries.to_string()));
+        cells.push(match row.behind_entries {
+            _ if report.no_leader_ms.is_some() => "-".to_owned(),
+            Some(entries) => entries.to_string(),
+            None => "unknown".to_owned(),
+        });
         cells.push(match row.heard_ms_ago {
-            _ if row.member.leader => "-".to_owned(),
+            _ if row.member.leader || report.no_leader_ms.is_some() => "-".to_owned(),
             Some(ms) => format!("{ms} ms ago"),
             None => "never".to_owned(),
         });

@@ -3,7 +3,9 @@
 //! Neither is in the state: members are Raft's own entries. So grants are checked here, on the newest state where there is a majority,
 //! and every change is written to the log of the node that was asked.
 
-use consensus::{ChangeError, Membership, ReadError};
+use std::time::Duration;
+
+use consensus::{ChangeError, Membership, Overview};
 use state::{GrantScope, Operation, State, record::NodeRole};
 use tonic::{Request, Response, Status, async_trait};
 use types::{LogIndex, NodeId};
@@ -16,6 +18,9 @@ use crate::{
     enrol::signers,
     error::{damaged, not_read},
 };
+
+/// How long `status` waits for an election before it says that nobody leads.
+const ELECTED_WITHIN: Duration = Duration::from_secs(3);
 
 fn not_changed(error: ChangeError) -> PublicError {
     let kind = match &error {
@@ -80,6 +85,31 @@ async fn allowed(core: &Core, call: &Call) -> Result<State, PublicError> {
     .await
 }
 
+/// The members as the leader sees them; none when there is no leader, and has not been for longer than an election takes.
+async fn overview(core: &Core) -> Result<Option<Overview>, PublicError> {
+    if core.leader().await.is_none() && core.leaderless() >= ELECTED_WITHIN {
+        return Ok(None);
+    }
+    tokio::select! {
+        biased;
+        found = core.consensus.overview() => found.map(Some).map_err(not_read),
+        () = core.clock.sleep(ELECTED_WITHIN) => Ok(None),
+    }
+}
+
+/// What this node knows of the members by itself.
+fn leaderless(core: &Core, state: &State) -> v1::ClusterStatusReply {
+    let (members, here) = (core.consensus.membership(), core.consensus.status());
+    let status = |node: NodeId| v1::MemberStatus { member: Some(row(state, &members, None, node)), progress: None };
+    v1::ClusterStatusReply {
+        members: ids(&members).map(status).collect(),
+        joint: members.joint,
+        term: here.term,
+        last_index: here.last_log.map_or(0, LogIndex::get),
+        leaderless_ms: Some(u64::try_from(core.leaderless().as_millis()).unwrap_or(u64::MAX)),
+    }
+}
+
 fn ids(members: &Membership) -> impl Iterator<Item = NodeId> {
     members.voters.iter().chain(&members.learners).map(|(node, _)| *node)
 }
@@ -91,7 +121,7 @@ impl v1::cluster_server::Cluster for Services {
             // The node's own view: it is asked most of all when there is no majority.
             let (caller, state) = core.identify_here(&call).await?;
             caller.require(Operation::ManageMembership, GrantScope::Cluster)?;
-            let (members, leader) = (core.consensus.membership(), core.consensus.status().leader);
+            let (members, leader) = (core.consensus.membership(), core.leader().await);
             let rows = ids(&members).map(|node| row(&state, &members, leader, node)).collect();
             Ok(v1::ClusterMembersReply { members: rows, joint: members.joint })
         })
@@ -102,7 +132,7 @@ impl v1::cluster_server::Cluster for Services {
         read(&self.0, "cluster.status", request, async |core, call, _| {
             let (caller, state) = core.identify_here(&call).await?;
             caller.require(Operation::ManageMembership, GrantScope::Cluster)?;
-            let overview = core.consensus.overview().await.map_err(|error: ReadError| not_read(error))?;
+            let Some(overview) = overview(&core).await? else { return Ok(leaderless(&core, &state)) };
             let members = core.consensus.membership();
             let status = |node: NodeId| {
                 let progress = overview.progress.iter().find(|row| row.node == node);
@@ -119,6 +149,7 @@ impl v1::cluster_server::Cluster for Services {
                 joint: members.joint,
                 term: overview.term,
                 last_index: overview.last_log.map_or(0, LogIndex::get),
+                leaderless_ms: None,
             })
         })
         .await

@@ -24,7 +24,7 @@ impl v1::fleet_server::Fleet for Services {
             // The node's own view, so that it can be asked also without a majority: that is when it is needed most.
             let (caller, state) = core.identify_here(&call).await?;
             caller.require(Operation::ReadMetadata, GrantScope::Cluster)?;
-            let leader = core.consensus.status().leader;
+            let leader = core.leader().await;
             let found = state.nodes(after.as_ref(), page.size).map_err(damaged)?;
             let there = found.items.iter().filter(|(_, record)| record.revoked.is_none());
             let nodes = there.map(|(node, record)| shown(&core, &state, leader, *node, record)).collect::<Result<_, PublicError>>()?;

@@ -55,7 +55,7 @@ impl v1::status_server::Status for Services {
             let (caller, state) = core.identify_here(&call).await?;
             let edges = if caller.may(Operation::ReadMetadata, GrantScope::Cluster) { edges(&core)? } else { Vec::new() };
             let raft = core.consensus.status();
-            let leader = raft.leader.and_then(|leader| state.node(leader).ok().flatten()).map(|record| record.name.to_string());
+            let leader = core.leader().await.and_then(|leader| state.node(leader).ok().flatten()).map(|record| record.name.to_string());
             Ok(v1::NodeStatus {
                 cluster_id: core.cluster.to_string(),
                 node_id: core.node.get(),

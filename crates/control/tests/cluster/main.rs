@@ -4,6 +4,7 @@
 
 mod harness;
 mod levels;
+mod majority;
 mod members;
 mod receipts;
 mod tokens;
