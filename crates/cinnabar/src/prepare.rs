@@ -4,6 +4,7 @@
 //! tried in one process can be taken apart into several.
 
 use std::{
+    cell::RefCell,
     fmt::Display,
     io::ErrorKind,
     net::{Ipv4Addr, SocketAddr, TcpListener},
@@ -60,6 +61,7 @@ pub(crate) enum Ports {
 /// Makes what is missing in `folder`, and renews certificates that end soon.
 pub(crate) fn prepare(folder: &Path, edges: u16, ports: Ports) -> Result<Prepared> {
     let (disk, entropy, clock) = (RealDisk, OsEntropy, RealClock::new());
+    let chooser = Chooser { ports, held: RefCell::default() };
     disk.create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     // Configuration files hold absolute paths: a server may be started from anywhere.
     let folder = folder.canonicalize().with_context(|| format!("cannot find {}", folder.display()))?;
@@ -99,14 +101,14 @@ pub(crate) fn prepare(folder: &Path, edges: u16, ports: Ports) -> Result<Prepare
     node_key(&control.keys.node, &entropy)?;
     founding(&pki, cluster, &control.node.data_dir, &operator_token, &keys.join("recovery.key"))?;
     if !control_file.exists() {
-        control.listen.grpc = free_port(control.listen.grpc, ports)?;
-        control.listen.health = own_port(control.listen.health, ports)?;
+        control.listen.grpc = chooser.free(control.listen.grpc)?;
+        control.listen.health = chooser.own(control.listen.health)?;
     }
 
     let mut edge_files = Vec::new();
     control.register.clear();
     for number in 0..edges {
-        let (file, row) = prepare_edge(&folder, &pki, &control, &signers, (account, number, ports), &entropy)?;
+        let (file, row) = prepare_edge(&folder, &pki, &control, &signers, (account, number, &chooser), &entropy)?;
         control.register.push(row);
         edge_files.push(file);
     }
@@ -143,7 +145,7 @@ fn prepare_edge(
     pki: &DevPki,
     control: &ControlConfig,
     signers: &Path,
-    (account, number, ports): (AccountId, u16, Ports),
+    (account, number, chooser): (AccountId, u16, &Chooser),
     entropy: &dyn Entropy,
 ) -> Result<(PathBuf, Registered)> {
     let id = NodeId::new(FIRST_EDGE + u64::from(number));
@@ -153,8 +155,8 @@ fn prepare_edge(
     let mut edge = known.unwrap_or_else(|| EdgeConfig { log: quiet_log(), ..EdgeConfig::default() });
     if !file.exists() {
         let nth = |usual: SocketAddr| SocketAddr::new(usual.ip(), usual.port() + number * PORTS_PER_EDGE);
-        edge.listen.grpc = own_port(nth(edge.listen.grpc), ports)?;
-        edge.listen.health = own_port(nth(edge.listen.health), ports)?;
+        edge.listen.grpc = chooser.own(nth(edge.listen.grpc))?;
+        edge.listen.health = chooser.own(nth(edge.listen.health))?;
     }
     edge.node.id = Some(id);
     edge.node.name = name.parse()?;
@@ -213,21 +215,32 @@ fn node_key(path: &Path, entropy: &dyn Entropy) -> Result<NodeKeyPair> {
     kept_key(path, || Ok(NodeKeyPair::generate(entropy)?.to_file_bytes()), |bytes| Ok(NodeKeyPair::from_file_bytes(bytes)?))
 }
 
-/// A port that no other node has to know.
-fn own_port(usual: SocketAddr, ports: Ports) -> Result<SocketAddr> {
-    match ports {
-        Ports::Usual => free_port(usual, ports),
-        Ports::EachStart => Ok((Ipv4Addr::LOCALHOST, 0).into()),
-    }
+/// Chooses ports, and holds each until all are chosen: the system may give one that was let go to the next who asks.
+struct Chooser {
+    ports: Ports,
+    held: RefCell<Vec<TcpListener>>,
 }
 
-/// The usual port if it is wanted and free, else one that the system chooses. It is kept in the configuration file.
-fn free_port(usual: SocketAddr, ports: Ports) -> Result<SocketAddr> {
-    let try_port = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).and_then(|listener| listener.local_addr());
-    // In a test, several clusters are prepared at once, and the usual ports would be fought over.
-    let any = ports == Ports::EachStart || std::env::var_os("CINNABAR_ANY_PORT").is_some();
-    let port = if any { 0 } else { usual.port() };
-    try_port(port).or_else(|_| try_port(0)).context("no free port on loopback")
+impl Chooser {
+    /// A port that no other node has to know.
+    fn own(&self, usual: SocketAddr) -> Result<SocketAddr> {
+        match self.ports {
+            Ports::Usual => self.free(usual),
+            Ports::EachStart => Ok((Ipv4Addr::LOCALHOST, 0).into()),
+        }
+    }
+
+    /// The usual port if it is wanted and free, else one that the system chooses. It is kept in the configuration file.
+    fn free(&self, usual: SocketAddr) -> Result<SocketAddr> {
+        let listen = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
+        // In a test, several clusters are prepared at once, and the usual ports would be fought over.
+        let any = self.ports == Ports::EachStart || std::env::var_os("CINNABAR_ANY_PORT").is_some();
+        let port = if any { 0 } else { usual.port() };
+        let listener = listen(port).or_else(|_| listen(0)).context("no free port on loopback")?;
+        let address = listener.local_addr().context("no free port on loopback")?;
+        self.held.borrow_mut().push(listener);
+        Ok(address)
+    }
 }
 
 fn write_config<C: Checks>(path: &Path, config: &C) -> Result<()> {
@@ -240,4 +253,19 @@ fn write_if_changed(path: &Path, text: &str) -> Result<()> {
         return Ok(());
     }
     Ok(runtime::write_secret_file(path, text.as_bytes())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn ports_that_are_chosen_together_are_all_different() {
+        let chooser = Chooser { ports: Ports::EachStart, held: RefCell::default() };
+        let usual = (Ipv4Addr::LOCALHOST, 0).into();
+        let chosen: BTreeSet<SocketAddr> = (0..500).map(|_| chooser.free(usual).unwrap()).collect();
+        assert_eq!(chosen.len(), 500);
+    }
 }
