@@ -1,9 +1,9 @@
 //! Whole processes: the real binary on real sockets and disks, in temporary folders, driven as its users drive it.
 //!
 //! [`Fleet`] grows a cluster as an operator does: founded by a command, joined by token, its nodes reached through cables that can be cut
-//! ([`Net`]), with clients that remember what they saw ([`Writers`], [`Readers`]). [`Cluster`] prepares a folder with `cinnabar dev --prepare` and runs a control node and edges from it, each a [`Server`] that
-//! can be killed, stopped and started again. [`Cli`] runs operator commands as a shell does; [`Operator`] and [`Reader`] are the
-//! typed clients. [`raw`] speaks HTTP/2 by hand, for what no well-behaved client sends.
+//! ([`Net`]), with clients that remember what they saw ([`Writers`], [`Readers`]). [`Cluster`] prepares a folder with
+//! `cinnabar dev --prepare` and runs a control node and edges from it, each a [`Server`] that can be killed, stopped and started again.
+//! [`Cli`] runs operator commands as a shell does; [`Operator`] and [`Reader`] are the typed clients. [`raw`] speaks HTTP/2 by hand, for what no well-behaved client sends.
 //!
 //! **Invariants**
 //! 1. Nothing waits for time: [`until`] looks for a value until it is there, and fails loudly at its deadline.

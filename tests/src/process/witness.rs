@@ -141,8 +141,8 @@ pub struct Written(Vec<Sent>);
 impl Written {
     /// Every acknowledged value stands under the version that was said, wherever `readers` read, and the versions have no gap and no
     /// repeat: each value that was sent got one version, in the order of sending. `after`: what was written besides, one value to each
-    /// writer's secret.
-    pub async fn judge(&self, operator: &Operator, readers: &[Reader], after: &[(usize, &[u8])]) {
+    /// writer's secret; `last`: a position that every reader has.
+    pub async fn judge(&self, operator: &Operator, readers: &[Reader], last: Position, after: &[(usize, &[u8])]) {
         for (number, sent) in self.0.iter().enumerate() {
             let sent = locked(sent).clone();
             let after = after.iter().find(|(writer, _)| *writer == number).map(|(_, value)| *value);
@@ -154,22 +154,20 @@ impl Written {
             let mut in_order = said.iter().map(|(version, value)| (*version, format!("{number}-{}", version - 1) == **value));
             assert_eq!(in_order.find(|(_, right)| !right), None, "writer {number}: values in the order of sending");
 
-            let last = operator.client.show_secret(show(operator, number)).await.expect("the secret is there");
+            let shown = operator.client.show_secret(show(operator, number)).await.expect("the secret is there");
             let newest = count + 1 + u64::from(after.is_some());
-            assert_eq!(last.current_version, newest, "writer {number}");
+            assert_eq!(shown.current_version, newest, "writer {number}");
             let kept = v1::ListVersionsRequest { secret: Some(operator.secret(&secret(number))) };
             let kept = operator.client.list_versions(kept).await.expect("its versions are there");
             for (place, reader) in readers.iter().enumerate() {
                 for version in kept.versions.iter().map(|version| version.version).filter(|version| *version > 1) {
                     let mut request = reader.request(&secret(number));
                     request.wanted.as_mut().expect("a binding").which = Some(v1::wanted::Which::Version(version));
-                    let what = format!("reader {place} to answer");
-                    let found = until(&what, async || {
-                        let found = reader.client.get(request.clone()).await;
-                        found.map_err(|error| error.error.to_string())
-                    });
+                    request.freshness = Some(v1::Freshness { min_position: Some(last.into()), max_age_ms: None });
+                    let found = reader.client.get(request).await;
+                    let found = found.unwrap_or_else(|error| panic!("reader {place} did not answer: {error}: {}", error.error));
                     let wanted = said.get(&version).map(|value| value.as_bytes()).or(after).expect("nobody else writes");
-                    assert_eq!(found.await.value, wanted, "version {version} of writer {number} at reader {place}");
+                    assert_eq!(found.value, wanted, "version {version} of writer {number} at reader {place}");
                 }
             }
         }

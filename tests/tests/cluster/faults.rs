@@ -33,7 +33,7 @@ async fn judge(fleet: &Fleet, writers: Writers, readers: Readers) {
     let last = operator.set("COUNTER_0", b"the last").await.1;
     operator.live(last).await;
     let everywhere: Vec<_> = fleet.readers().into_iter().map(|(_, reader)| reader).collect();
-    written.judge(&operator, &everywhere, &[(0, b"the last")]).await;
+    written.judge(&operator, &everywhere, last, &[(0, b"the last")]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -116,5 +116,5 @@ async fn voter_with_a_full_disk_stops_and_says_so_and_returns_when_there_is_room
     let last = fleet.operator().set("COUNTER_0", b"the last").await.1;
     fleet.operator().live(last).await;
     let everywhere: Vec<_> = fleet.readers().into_iter().map(|(_, reader)| reader).collect();
-    written.judge(&fleet.operator(), &everywhere, &[(0, b"the last")]).await;
+    written.judge(&fleet.operator(), &everywhere, last, &[(0, b"the last")]).await;
 }

@@ -123,7 +123,7 @@ async fn every_node_is_updated_in_turn_under_load_and_the_level_is_raised_with_n
     let last = operator.set("COUNTER_0", b"the last").await.1;
     operator.live(last).await;
     let everywhere: Vec<_> = fleet.readers().into_iter().map(|(_, reader)| reader).collect();
-    written.judge(&operator, &everywhere, &[(0, b"the last")]).await;
+    written.judge(&operator, &everywhere, last, &[(0, b"the last")]).await;
 
     // Who goes back to the older build stays out, says why, and is welcome when it is updated.
     fleet.set_environment(&OLDER);

@@ -120,8 +120,7 @@ impl Transport {
                 entry.insert(Peer { tls, links: HashMap::new() })
             }
         };
-        if let Some((known, channel)) = peer.links.get(&lane).filter(|(known, _)| known == address) {
-            let _ = known;
+        if let Some((_, channel)) = peer.links.get(&lane).filter(|(known, _)| known == address) {
             return Ok(channel.clone());
         }
         let at: HostPort = address.parse().map_err(|error| unusable(&error))?;
