@@ -70,9 +70,8 @@ fn named(state: &State, caller: &Caller, name: &PrincipalName) -> Result<TokenId
     }
     match found[..] {
         [token] => Ok(token),
-        [] => {
-            Err(PublicError::new(ErrorKind::NotFound, format!("no token has the id or the name {name}: `cinnabar token list` shows them")))
-        }
+        // What was asked for is not said again: somebody may have pasted a token in the place of its id.
+        [] => Err(PublicError::new(ErrorKind::NotFound, "no token has this id or name: `cinnabar token list` shows them")),
         _ => {
             let shown: Vec<String> = found.iter().take(AMBIGUOUS_SHOWN).map(ToString::to_string).collect();
             let text =
