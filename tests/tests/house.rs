@@ -237,6 +237,31 @@ fn libraries_hold_one_tls_provider_and_nothing_forbidden() {
     assert!(!sled.contains("io_uring") && !sled.contains("compression"), "{sled:?}");
 }
 
+/// Simulated parts and deliberate bugs are for tests. `scripts/run` builds the package `cinnabar` alone, so that what tests ask for
+/// does not come with it.
+#[test]
+fn release_holds_nothing_that_is_for_tests() {
+    let output = Command::new(env!("CARGO"))
+        .current_dir(root())
+        .env_remove("CARGO_RESOLVER_FEATURE_UNIFICATION")
+        .args(["tree", "--package", "cinnabar", "--locked", "--edges", "normal,build", "--prefix", "none", "--format", "{p}|{f}"])
+        .output()
+        .expect("cargo is there");
+    assert!(output.status.success(), "cargo tree: {}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).expect("cargo writes UTF-8");
+    let features = |name: &str| {
+        let own = format!("{name} v");
+        let line = text.lines().find(|line| line.starts_with(&own)).unwrap_or_else(|| panic!("{name} is no part of cinnabar"));
+        line.trim_end_matches(" (*)").split_once('|').expect("two parts, as asked for").1.to_owned()
+    };
+    assert_eq!((features("types"), features("seams")), (String::new(), String::new()));
+    for script in ["scripts/run", "scripts/cinnabar"] {
+        let text = fs::read_to_string(root().join(script)).expect("a script can be read");
+        let builds: Vec<_> = text.lines().filter(|line| line.contains("cargo build")).collect();
+        assert!(builds.iter().all(|line| line.contains("--package cinnabar ")), "{script} builds more than the product: {builds:?}");
+    }
+}
+
 #[test]
 fn libraries_unmaintained_come_only_as_named() {
     let all = names(None);

@@ -38,7 +38,6 @@ mod leadership;
 mod log;
 mod machine;
 mod members;
-mod mutation;
 mod network;
 mod offload;
 mod options;

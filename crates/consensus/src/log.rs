@@ -18,11 +18,11 @@ use std::{
 use bytes::Bytes;
 use futures::{Stream, stream};
 use openraft::{LogState, OptionalSend, RaftLogReader, storage::RaftLogStorage};
+use seams::mutation::{self, Mutation};
 use store::{LogError, LogReader, LogWriter, Slot, completion};
 
 use crate::{
     Runtime, format, lock,
-    mutation::{self, Mutation},
     offload::Offload,
     raft::{Entry, IoFlushed, LogId, Types, Vote, log_id},
 };

@@ -21,7 +21,10 @@ use std::{
 use bytes::Bytes;
 use futures::{Stream, TryStreamExt};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, storage::RaftStateMachine};
-use seams::TableBatch;
+use seams::{
+    TableBatch,
+    mutation::{self, Mutation},
+};
 use state::{AuditEntry, ChangeSet, Command, CommandBody, State};
 use store::WriteBehind;
 use types::{FeatureLevel, LogIndex, UnixMillis};
@@ -31,7 +34,6 @@ use crate::{
     audit::AuditSink,
     error::{StopReason, chain},
     lock,
-    mutation::{self, Mutation},
     offload::Offload,
     options::Applied,
     raft::{Answer, EntryResponder, Proposal, Snapshot, SnapshotMeta, StoredMembership, Types},

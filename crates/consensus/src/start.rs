@@ -9,6 +9,7 @@ use std::{
 };
 
 use openraft::{Config, SnapshotPolicy};
+use seams::mutation::{self, Mutation};
 use store::{Drive, LogOptions, LogWriter, WriteBehind, WriteBehindOptions};
 use tokio::sync::Semaphore;
 use types::NodeId;
@@ -20,7 +21,6 @@ use crate::{
     error::{StartError, StopReason, chain},
     log::{RaftLog, SnapshotMark},
     machine::{Core, Machine},
-    mutation::{self, Mutation},
     network::{Peers, Server},
     offload::Offload,
     options::{ADDRESS_BYTES_MAX, Bootstrap, Limits, MEMBERS_MAX, Options, Timing},

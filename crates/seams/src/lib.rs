@@ -24,3 +24,4 @@ pub use entropy::Entropy;
 pub use futures::future::BoxFuture;
 pub use table::{Table, TableBatch, TableError, TableRead};
 pub use transport::{Dial, DialError, Link, LinkClosed, RecvHalf, SendHalf};
+pub use types::mutation;

@@ -10,6 +10,7 @@
 
 mod consumer;
 mod ids;
+pub mod mutation;
 mod names;
 mod numbers;
 mod scope;

@@ -2,8 +2,9 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use seams::mutation::{Mutation, with};
+
 use super::{cluster::power_fails_again_and_again, one_voter::crash_again_and_again};
-use crate::mutation::{Mutation, with};
 
 /// The first seed under which the run panics.
 fn caught(mutation: Mutation, seeds: std::ops::Range<u64>, run: impl Fn(u64)) -> Option<u64> {
