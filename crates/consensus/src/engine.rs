@@ -12,7 +12,10 @@ use openraft::{
     async_runtime::{Select2, watch::WatchReceiver as _},
     errors::{InitializeError, RaftError},
 };
-use seams::Clock;
+use seams::{
+    Clock,
+    mutation::{self, Mutation},
+};
 use state::{Command, CommandBody, Origin, Principal, Reply, State};
 use store::{LogWriter, WriteBehind};
 use tokio::sync::Semaphore;
@@ -240,6 +243,10 @@ impl<R: Runtime> Voter<R> {
             if let Err(fatal) = running {
                 self.fatal(&fatal);
                 return;
+            }
+            if mutation::is_on(Mutation::TickUncommitted) {
+                self.core.applied.ticked(&self.core.local(), self.clock.wall());
+                continue;
             }
             let Some(tick) = leads.then(|| self.tick_command()).flatten() else { continue };
             match encode(&tick) {

@@ -217,6 +217,9 @@ impl<R: Runtime> RaftLogStorage<Types<R>> for RaftLog<R> {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        if mutation::is_on(Mutation::VoteForgotten) {
+            return Ok(());
+        }
         let (done, durable) = completion();
         self.writer.write_slot(Slot::Vote, format::encode_vote(vote), done).await.map_err(failed)?;
         durable.await.map_err(failed)
@@ -286,7 +289,8 @@ impl<R: Runtime> RaftLogStorage<Types<R>> for RaftLog<R> {
     }
 
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
-        if !self.snapshots.covers(upto.index) {
+        let upto = if mutation::is_on(Mutation::PurgedEarly) { self.last().await?.unwrap_or(upto) } else { upto };
+        if !self.snapshots.covers(upto.index) && !mutation::is_on(Mutation::PurgedEarly) {
             return Err(io::Error::other(format!(
                 "refused to purge the log up to entry {}: no durable snapshot file reaches there",
                 upto.index

@@ -14,6 +14,7 @@
 //! before it in the batch stays. A failing table is given up until the next start.
 
 use std::{
+    collections::BTreeMap,
     io,
     sync::{Arc, Mutex},
 };
@@ -124,7 +125,12 @@ impl<R: Runtime> Machine<R> {
                 self.standing.membership = StoredMembership::new(Some(entry.log_id), membership);
                 Answer(None)
             }
-            EntryPayload::Normal(command) => self.judge(entry.log_id.index, &command, batch)?,
+            EntryPayload::Normal(command) => {
+                if mutation::is_on(Mutation::AppliedTwice) {
+                    self.judge(entry.log_id.index, &command, batch)?;
+                }
+                self.judge(entry.log_id.index, &command, batch)?
+            }
         };
         self.standing.applied = Some(entry.log_id);
         batch.entries += 1;
@@ -277,6 +283,7 @@ impl<R: Runtime> RaftStateMachine<Types<R>> for Machine<R> {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the snapshot file is of another entry than announced"));
         }
         self.core.may_hold(&state).map_err(|reason| self.stopped(reason))?;
+        let state = if mutation::is_on(Mutation::SnapshotMerged) { on_top(&self.state, state) } else { state };
         let old = std::mem::replace(&mut self.state, state);
         self.standing = standing;
         *lock(&self.core.shown) = self.state.clone();
@@ -288,6 +295,13 @@ impl<R: Runtime> RaftStateMachine<Types<R>> for Machine<R> {
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
         Ok(self.snapshots.newest().map(|(meta, snapshot)| Snapshot { meta, snapshot }))
     }
+}
+
+/// A snapshot's state, with the records of control nodes alone that it lacks. For a mutation.
+fn on_top(old: &State, snapshot: State) -> State {
+    let mut records: BTreeMap<_, _> = old.records().filter(|(key, _)| !key.is_propagated()).collect();
+    records.extend(snapshot.records());
+    State::from_records(records).unwrap_or(snapshot)
 }
 
 /// Writes a snapshot file from an immutable copy of the state, while entries are applied.

@@ -20,6 +20,7 @@ use openraft::{
     async_runtime::watch::WatchReceiver as _,
     errors::{ClientWriteError, ForwardToLeader, LinearizableReadError, RaftError},
 };
+use seams::mutation::{self, Mutation};
 use state::{Command, Refusal, Reply, State, limits::CHANGE_SET_BYTES_MAX};
 use types::NodeId;
 
@@ -193,7 +194,9 @@ impl<R: Runtime> Voter<R> {
                 Attempt::Judged(judged) => return judged.map_err(ProposeError::Refused),
                 Attempt::Failed(error) if lost => return Err(ProposeError::Unknown { reason: error.to_string() }),
                 Attempt::Failed(error) => return Err(error),
-                Attempt::Lost(reason) if !again => return Err(ProposeError::Unknown { reason }),
+                Attempt::Lost(reason) if !again && !mutation::is_on(Mutation::LostProposalRepeated) => {
+                    return Err(ProposeError::Unknown { reason });
+                }
                 Attempt::Lost(reason) => {
                     lost = true;
                     reason
@@ -307,6 +310,9 @@ impl<R: Runtime> Voter<R> {
 
     /// The newest state.
     pub(crate) async fn read(&self) -> Result<State, ReadError> {
+        if mutation::is_on(Mutation::ReadIndexSkipped) {
+            return Ok(self.core.local());
+        }
         let deadline = R::Instant::now() + self.timing.deadline;
         let mut backoff = Backoff::new();
         loop {

@@ -6,6 +6,7 @@
 
 mod core;
 mod mark;
+mod mutated;
 pub(crate) mod past;
 mod record;
 mod recovery;

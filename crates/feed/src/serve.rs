@@ -9,7 +9,10 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use seams::{Link, LinkClosed, RecvHalf, SendHalf};
+use seams::{
+    Link, LinkClosed, RecvHalf, SendHalf,
+    mutation::{self, Mutation},
+};
 use state::Propagated;
 use types::{ClusterId, FeatureLevel, Generation, Hash, NodeId, Position, Revision, UnixMillis};
 use wire::internal::{self as proto, RefusedKind, SubscribeDown, SubscribeUp, subscribe_down::Message, subscribe_up::Message as Up};
@@ -281,6 +284,9 @@ async fn stream_down(sender: &mut Sender, publisher: &Arc<Publisher>, claim: &St
                 for frame in &*frames {
                     sender.send(frame.clone()).await?;
                 }
+                if mutation::is_on(Mutation::ReceiptEarly) {
+                    claim.acknowledge(end.position, greeting.level);
+                }
                 (position, hash) = (end.position, end.chain_hash);
                 held = Some((position, hash));
                 // Also where writes never pause: it is the checkpoints from which age counts.
@@ -306,6 +312,9 @@ async fn stream_down(sender: &mut Sender, publisher: &Arc<Publisher>, claim: &St
 /// Takes up what a subscriber presents, and says so when it is less than it acknowledged.
 fn present(claim: &StreamClaim, greeting: &Greeting) {
     let held = greeting.held.map(|(position, _)| position);
+    if mutation::is_on(Mutation::BackupUnnoticed) {
+        return;
+    }
     if let Some(from) = claim.present(held, greeting.shown) {
         metrics::counter!("cinnabar_feed_went_back_total").increment(1);
         tracing::error!(node = %claim.node(), acknowledged = %from, presents = ?held.map(|position| position.to_string()),

@@ -21,6 +21,7 @@
 use std::collections::BTreeMap;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use seams::mutation::{self, Mutation};
 use state::{
     BUCKETS, ChainHead, Content, Key, LARGE_VALUE_BYTES, Propagated, SealStatement, Signed, bucket_hash, bucket_of, record_weight,
     root_of_buckets,
@@ -276,7 +277,7 @@ impl SnapshotBuilder {
         for (bucket, records) in &mut buckets {
             records.sort_by(|(one, _), (other, _)| one.cmp(other));
             let hash = bucket_hash(records.iter().map(|(key, value)| (key, value)));
-            if self.hashes.get(usize::from(*bucket)) != Some(&hash) {
+            if self.hashes.get(usize::from(*bucket)) != Some(&hash) && !mutation::is_on(Mutation::SnapshotUnproven) {
                 return Err(refuse(format!("bucket {bucket} has not its hash: a record is missing, changed or added")));
             }
         }
@@ -320,7 +321,11 @@ impl SnapshotBuilder {
             }
         }
         let state = loading.finish(self.head);
-        if state.state_root() == self.state_root { Ok((state, self.seal)) } else { Err(Fault::SealedStateRoot { at }) }
+        if state.state_root() == self.state_root || mutation::is_on(Mutation::SnapshotUnproven) {
+            Ok((state, self.seal))
+        } else {
+            Err(Fault::SealedStateRoot { at })
+        }
     }
 }
 

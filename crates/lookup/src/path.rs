@@ -12,7 +12,10 @@
 use std::{sync::Arc, time::Duration};
 
 use seal::{DekWrap, Plaintext, SealError, ValueContext};
-use seams::Clock;
+use seams::{
+    Clock,
+    mutation::{self, Mutation},
+};
 use state::{
     Propagated,
     record::{BindingTarget, DekRecord, SecretRecord, ValueRecord},
@@ -294,10 +297,10 @@ fn permit<'a>(
     freshness: FreshnessTarget,
     probe: &mut impl Probe,
 ) -> Result<Permitted<'a>, LookupError> {
-    if serving.is_revoked() {
+    if serving.is_revoked() && !mutation::is_on(Mutation::RevocationIgnored) {
         return Err(LookupError::NodeRevoked);
     }
-    let view = view.ok_or(LookupError::NotSynced)?;
+    let view = view.ok_or_else(|| not_synced(caller, wanted))?;
     let state = &view.state;
     let consumer = identify(serving, view, caller, freshness)?;
     probe.done(Stage::Identify);
@@ -309,6 +312,16 @@ fn permit<'a>(
     allowed(&consumer, wanted, &secret)?;
     probe.done(Stage::Permission);
     Ok(Permitted { view, age, store, id, secret })
+}
+
+/// What is said before the first root: that nothing is known, and never that something is absent.
+fn not_synced(caller: &Caller, wanted: &WantedTarget) -> LookupError {
+    match caller.named() {
+        Some(consumer) if mutation::is_on(Mutation::AbsentWhenNotSynced) => {
+            LookupError::NotBound { consumer, binding: wanted.binding.clone(), position: Position::default() }
+        }
+        _ => LookupError::NotSynced,
+    }
 }
 
 /// The consumer that the caller stands for in this root. Who is not known in a root that has not reached the position asked for may be
@@ -324,12 +337,12 @@ fn identify(serving: &Serving, view: &View, caller: &Caller, freshness: Freshnes
 /// The state is fresh enough for the cluster and for the caller.
 fn fresh(serving: &Serving, view: &View, freshness: FreshnessTarget) -> Result<Age, LookupError> {
     let (age, position) = (serving.age(), view.position());
-    if let Some(wanted) = freshness.min_position.filter(|wanted| *wanted > position) {
+    if let Some(wanted) = freshness.min_position.filter(|wanted| *wanted > position && !mutation::is_on(Mutation::MinPositionIgnored)) {
         return Err(LookupError::BehindPosition { position, wanted });
     }
     let bounds = [("edge_offline_max", view.bounds.edge_offline_max), ("max_age", freshness.max_age)];
     for (name, bound) in bounds {
-        if let Some(bound) = bound.filter(|bound| !age.within(*bound)) {
+        if let Some(bound) = bound.filter(|bound| !age.within(*bound) && !mutation::is_on(Mutation::AgeUnbounded)) {
             return Err(LookupError::TooStale { age, allowed: u64::try_from(bound.as_millis()).unwrap_or(u64::MAX), bound: name });
         }
     }

@@ -27,7 +27,10 @@ mod view;
 
 use std::sync::Arc;
 
-use types::{FeatureLevel, LogIndex, UnixMillis};
+use types::{
+    FeatureLevel, LogIndex, UnixMillis,
+    mutation::{self, Mutation},
+};
 
 use gate::Identity;
 pub(crate) use gate::{authorize, authorize_body};
@@ -143,7 +146,7 @@ pub(crate) fn apply(state: &State, index: LogIndex, command: &Command) -> Result
 
 /// Whether this build may apply the command here at all.
 fn follows(state: &State, index: LogIndex, command: &Command) -> Result<(), Halt> {
-    if index <= state.applied {
+    if index <= state.applied && !mutation::is_on(Mutation::AppliedTwice) {
         return Err(Halt::Order { index, applied: state.applied });
     }
     let needed = level_needed(state, command)?;
@@ -165,7 +168,9 @@ type Decision = (Result<Reply, Refusal>, Option<Arc<ChangeSet>>);
 
 /// Asks the table and the handler, chains what changed, and remembers the answer.
 fn decide(view: &mut View<'_>, identity: &Identity, command: &Command) -> Result<Decision, Halt> {
-    if let Err(refusal) = settle(gate::permit_body(view, identity, &command.body))? {
+    if let Err(refusal) = settle(gate::permit_body(view, identity, &command.body))?
+        && !mutation::is_on(Mutation::StaleGrantAccepted)
+    {
         // Not remembered: the same request may pass once the principal has the grant.
         return Ok((Err(refusal), None));
     }

@@ -17,11 +17,9 @@ pub enum Mutation {
     VoteForgotten,
     /// A voter: the log is purged before the snapshot file that replaces it is durable.
     PurgedEarly,
-    /// A voter: a command that writes values is applied twice.
+    /// A voter: every command is applied twice.
     AppliedTwice,
-    /// A voter: the state is shown in the middle of a batch's change set, with only half of its records.
-    HalfServed,
-    /// A voter: what a received snapshot does not hold stays.
+    /// A voter: a received snapshot is put on top of what control nodes alone hold, instead of in its place.
     SnapshotMerged,
     /// A voter: a linearizable read is answered from what is here, without the leader.
     ReadIndexSkipped,
@@ -37,17 +35,19 @@ pub enum Mutation {
     ExpectationIgnored,
     /// `apply`: a data key that was replaced is accepted for ever.
     GraceEndless,
-    /// A control node: checkpoints are signed by the clock, without a tick that a majority has committed.
+    /// A voter: a tick is its own clock's second, whether it leads or not, and no majority has committed it.
     TickUncommitted,
     /// A control node: an edge that presents less than it once acknowledged is served in silence.
     BackupUnnoticed,
     /// A control node: an edge counts as having durably what was sent to it.
     ReceiptEarly,
-    /// An edge: that a change set continues the chain is not checked.
+    /// An edge: neither that a change set continues the chain is checked, nor where it leads.
     ChainUnchecked,
     /// An edge: change sets are applied as they come, before the seal that covers them.
     SealUnchecked,
-    /// An edge: half of a batch is shown before the rest.
+    /// An edge: the signature of a seal or a checkpoint is not verified.
+    SignatureUnchecked,
+    /// An edge: half of a change set is shown before the rest.
     HalfShown,
     /// An edge: a batch is shown before it is durable.
     PublishedBeforeDurable,
@@ -63,7 +63,8 @@ pub enum Mutation {
     CheckpointRepeated,
     /// A lookup: before the first position, a binding is reported as absent.
     AbsentWhenNotSynced,
-    /// A lookup: a consumer's revoked or expired token goes on working.
+    /// A lookup: a node that is revoked goes on; so does a token that has ended, and one that is gone is believed for the consumer that
+    /// the request names.
     RevocationIgnored,
     /// A lookup: `min_position` is not looked at.
     MinPositionIgnored,
@@ -80,7 +81,6 @@ impl Mutation {
         Self::VoteForgotten,
         Self::PurgedEarly,
         Self::AppliedTwice,
-        Self::HalfServed,
         Self::SnapshotMerged,
         Self::ReadIndexSkipped,
         Self::LostProposalRepeated,
@@ -94,6 +94,7 @@ impl Mutation {
         Self::ReceiptEarly,
         Self::ChainUnchecked,
         Self::SealUnchecked,
+        Self::SignatureUnchecked,
         Self::HalfShown,
         Self::PublishedBeforeDurable,
         Self::AcknowledgedBeforeDurable,

@@ -17,7 +17,10 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use seams::{Clock, Disk, TableError};
+use seams::{
+    Clock, Disk, TableError,
+    mutation::{self, Mutation},
+};
 use state::{ChangeSet, CheckpointStatement, Propagated, Root, SealStatement, Signed};
 use store::{Drive, LogReader, LogWriter, SnapshotFolder};
 use types::{ClusterId, FeatureLevel, Hash, Position, UnixMillis};
@@ -26,6 +29,7 @@ use wire::internal::{self as proto, RefusedKind, SubscribeDown, subscribe_down::
 use super::{
     CheckpointSeen, KeyReceiver, Publish, Tables,
     mark::{Mark, MarkFile, STRIDE},
+    mutated,
     past::{Past, PastFile},
     record,
     table::TableBehind,
@@ -185,10 +189,10 @@ pub enum Base {
 }
 
 /// Verified in memory, not yet durable.
-struct Staged {
-    held: Held,
-    sets: Vec<Arc<ChangeSet>>,
-    entries: Vec<Bytes>,
+pub(super) struct Staged {
+    pub(super) held: Held,
+    pub(super) sets: Vec<Arc<ChangeSet>>,
+    pub(super) entries: Vec<Bytes>,
     checkpoint: Option<Signed<CheckpointStatement>>,
 }
 
@@ -348,6 +352,10 @@ impl Core {
         }
         // Copied out of the message, so that one small record does not keep a large receive buffer in memory.
         self.unsealed.extend(batch.change_sets_encoded.iter().map(|set| Bytes::copy_from_slice(set)));
+        if mutation::is_on(Mutation::SealUnchecked) {
+            handled.fresh = true;
+            return self.take_unsealed(&batch.seal_encoded, staged);
+        }
         if batch.seal_encoded.is_empty() {
             return Ok(());
         }
@@ -420,6 +428,12 @@ impl Core {
     /// Append and fdatasync, mark, swap, table behind: the order of an edge.
     fn settle(&mut self, staged: Staged, handled: &mut Handled, began: Duration) -> Result<(), FeedError> {
         let moved = !staged.sets.is_empty();
+        if moved && mutation::is_on(Mutation::PublishedBeforeDurable) {
+            self.publish_unheld(&staged.held);
+        }
+        if moved && mutation::is_on(Mutation::HalfShown) {
+            self.publish_half(&staged.sets);
+        }
         if moved {
             let verified = self.parts.clock.monotonic();
             metrics::histogram!("cinnabar_feed_verify_seconds").record(verified.saturating_sub(began).as_secs_f64());
@@ -456,6 +470,9 @@ impl Core {
     }
 
     fn append(&mut self, entries: Vec<Bytes>) -> Result<(), FeedError> {
+        if mutation::is_on(Mutation::AcknowledgedBeforeDurable) {
+            return Ok(());
+        }
         self.log_bytes += entries.iter().map(|entry| entry.len() as u64).sum::<u64>();
         let first = self.reader.next_index();
         let (done, durable) = store::completion();
@@ -544,6 +561,7 @@ impl Core {
         let marks = builder.marks();
         let (state, seal) = builder.finish(self.newest_time())?;
         let verified = verify::sealed(self.options.cluster, state, &self.held.trust, &seal)?;
+        let verified = mutated::laid_on_top(&self.held.state, verified);
         self.fits(&self.held.state, &verified.state)?;
         let begun = generation_of(&verified.state, verified.state.generation())?;
         let before = std::mem::replace(&mut self.held, Held { state: verified.state, trust: verified.trust, seal: Some(verified.seal) });

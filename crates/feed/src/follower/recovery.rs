@@ -11,7 +11,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use seams::{Disk, Table};
+use seams::{
+    Disk, Table,
+    mutation::{self, Mutation},
+};
 use state::{Key, Propagated};
 use store::{LogError, LogOptions, LogReader, LogWriter, SnapshotFolder};
 use types::{Position, UnixMillis};
@@ -190,6 +193,7 @@ impl Core {
     /// Decides whether readers may have seen more than what is held, and makes that known to the next start too.
     fn remember(&mut self, found: &Found, whole: bool) -> Result<(), FeedError> {
         let hold = match found {
+            _ if mutation::is_on(Mutation::MarkForgotten) => None,
             Found::Nothing => None,
             Found::Mark(_) if whole => self.mark.hold,
             Found::Mark(mark) => Some(mark.hold.unwrap_or_default().max(mark.time.plus(STRIDE))),

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use types::{AccountId, KekEpoch, KeyDomain};
+use types::{
+    AccountId, KekEpoch, KeyDomain,
+    mutation::{self, Mutation},
+};
 
 use super::{Halt, Judged, View, refuse, stores::account_of};
 use crate::{
@@ -16,7 +19,7 @@ pub(super) fn use_once(view: &mut View<'_>, account: AccountId, value: &SealedIn
     let record = account_of(view, account)?;
     let settings = view.settings()?;
     let previous = record.previous_dek.filter(|previous| previous.dek == value.dek && view.time < previous.until);
-    if record.current_dek != Some(value.dek) && previous.is_none() {
+    if record.current_dek != Some(value.dek) && previous.is_none() && !mutation::is_on(Mutation::GraceEndless) {
         return refuse(RefusalKind::Reseal, "the value is sealed under a data key that is not current");
     }
     let Some(dek) = view.read::<DekRecord>(TypedKey::Dek { account, dek: value.dek })? else {

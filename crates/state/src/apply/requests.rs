@@ -3,6 +3,8 @@
 //! Remembered is what a handler answered, for 24 hours of log time. Not remembered are `Reseal`, after which the sealer tries again
 //! under the same id, and what the gate or the table of operations refused. When the memory is full the oldest is forgotten first.
 
+use types::mutation::{self, Mutation};
+
 use super::{Halt, Identity, View};
 use crate::{
     Command, Keyspace, Prefix, Refusal, RefusalKind, Reply, TypedKey,
@@ -33,7 +35,7 @@ pub(super) fn reused() -> Refusal {
 /// Keeps a handler's answer.
 pub(super) fn remember(view: &mut View<'_>, identity: &Identity, command: &Command, result: &Result<Reply, Refusal>) -> Result<(), Halt> {
     let (Some(owner), Some(request)) = (identity.owner(), command.request) else { return Ok(()) };
-    if matches!(result, Err(Refusal { kind: RefusalKind::Reseal, .. })) {
+    if matches!(result, Err(Refusal { kind: RefusalKind::Reseal, .. })) || mutation::is_on(Mutation::RequestForgotten) {
         return Ok(());
     }
     let expires = view.time.plus(REQUEST_AGE);
