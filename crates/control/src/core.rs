@@ -108,7 +108,7 @@ impl Core {
     }
 
     /// Identifies the caller for a look at what this node itself knows: on the newest state, and where there is none to be had soon, as
-    /// without a majority, on what this node last heard, as long as an edge would serve by it.
+    /// without a majority, on what this node last heard, for no longer than the lease ([`Core::heard_lately`]).
     pub(crate) async fn identify_here(&self, call: &Call) -> Result<(Caller, State), PublicError> {
         some_credential(call)?;
         let newest = tokio::select! {
@@ -116,13 +116,10 @@ impl Core {
             newest = self.newest() => newest.ok(),
             () = self.clock.sleep(NEWEST_WITHIN) => None,
         };
-        let state = newest.unwrap_or_else(|| self.consensus.local());
-        let offline = state.settings().map_err(error::damaged)?.and_then(|settings| settings.edge_offline_max_ms);
-        let age = self.clock.wall().since(state.last_time());
-        if offline.is_some_and(|offline| age.as_millis() > u128::from(offline)) {
-            let message = "this node has heard nothing of the cluster for longer than a credential may be believed: ask another";
-            return Err(PublicError::new(ErrorKind::Unavailable, message));
-        }
+        let state = match newest {
+            Some(state) => state,
+            None => self.heard_lately()?,
+        };
         Ok((Caller::identify(&state, call, self.clock.wall())?, state))
     }
 

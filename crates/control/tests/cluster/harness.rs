@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use client::{Client, Config, Tls, Token};
+use client::{Client, Config, Retries, Tls, Token};
 use consensus::{AuditLog, AuditOptions, Consensus, Limits, Options, SledTables, Timing, Unconnected};
 use control::{Control, ControlOptions};
 use enrol::{Founding, Peer, Peers, RecoveryKeys};
@@ -53,6 +53,8 @@ pub(crate) struct Ground {
     ports: Vec<SocketAddr>,
     /// The feature level at which nodes that are started are held, as an older build would be.
     level: Mutex<Option<FeatureLevel>>,
+    /// The lease with which the cluster is founded, where it is not the usual one.
+    lease: Option<Duration>,
     /// Log entries between two snapshot files.
     snapshot_entries: AtomicU64,
 }
@@ -60,12 +62,17 @@ pub(crate) struct Ground {
 impl Ground {
     /// Founds a cluster at node 1 and registers as many nodes as asked for.
     pub(crate) async fn new(nodes: u64) -> Self {
-        Self::begun(nodes, None).await
+        Self::begun(nodes, None, None).await
+    }
+
+    /// As [`Ground::new`], with another lease.
+    pub(crate) async fn leased(nodes: u64, lease: Duration) -> Self {
+        Self::begun(nodes, None, Some(lease)).await
     }
 
     /// As [`Ground::new`], by nodes that know a feature level only.
     pub(crate) async fn held(nodes: u64, level: u32) -> Self {
-        Self::begun(nodes, Some(FeatureLevel::new(level))).await
+        Self::begun(nodes, Some(FeatureLevel::new(level)), None).await
     }
 
     /// At which level nodes are held that are started from now on.
@@ -84,14 +91,14 @@ impl Ground {
         std::mem::replace(&mut self.ports[node as usize - 1], other).to_string()
     }
 
-    async fn begun(nodes: u64, level: Option<FeatureLevel>) -> Self {
+    async fn begun(nodes: u64, level: Option<FeatureLevel>, lease: Option<Duration>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let pki = DevPki::ensure(&folder.path().join("pki"), CLUSTER, RealClock::new().wall()).unwrap();
         FileRoot::create(&RealDisk, &OsEntropy, &folder.path().join("root.key")).unwrap();
         // Held open together, so that the system gives different ones.
         let held: Vec<_> = (0..nodes).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let ports = held.iter().map(|listener| listener.local_addr().unwrap()).collect();
-        let ground = Self { folder, pki, ports, level: Mutex::new(level), snapshot_entries: AtomicU64::new(100_000) };
+        let ground = Self { folder, pki, ports, level: Mutex::new(level), lease, snapshot_entries: AtomicU64::new(100_000) };
         for node in 1..=nodes {
             ground.prepare(node);
         }
@@ -241,6 +248,7 @@ impl Ground {
         config.keys.root = self.folder.path().join("root.key");
         config.keys.signing = self.at(node, "signing.key");
         config.keys.node = self.at(node, "node.key");
+        config.cluster.lease = self.lease.unwrap_or(config.cluster.lease);
         config
     }
 
@@ -301,10 +309,19 @@ impl Ground {
 
     /// The holder of a token, at these nodes in turn.
     pub(crate) fn client_with(&self, nodes: &[u64], token: String) -> Client {
+        Client::new(self.reaching(nodes, token)).unwrap()
+    }
+
+    /// The first operator, who asks one node once.
+    pub(crate) fn once(&self, node: u64) -> Client {
+        Client::new(self.reaching(&[node], self.token()).retries(Retries::NONE)).unwrap()
+    }
+
+    fn reaching(&self, nodes: &[u64], token: String) -> Config {
         let ca_pem = std::fs::read_to_string(self.pki.ca()).unwrap();
         let at = nodes.iter().map(|node| self.ports[*node as usize - 1].to_string());
         let config = Config::tls(at, Tls { ca_pem, ..Tls::default() });
-        Client::new(config.token(Token::new(token).unwrap()).timeout(PATIENCE)).unwrap()
+        config.token(Token::new(token).unwrap()).timeout(PATIENCE)
     }
 
     /// A channel to `node` with the certificate of `edge`.
