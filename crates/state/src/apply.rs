@@ -34,6 +34,7 @@ use types::{
 
 use gate::Identity;
 pub(crate) use gate::{authorize, authorize_body};
+use requests::Known;
 use view::View;
 
 use crate::{
@@ -128,20 +129,20 @@ pub(crate) fn apply(state: &State, index: LogIndex, command: &Command) -> Result
     follows(state, index, command)?;
     let mut view = View::new(state, index, state.time.max(command.stamp));
     let identity = settle(gate::enter(&view, command))?;
-    if let Ok(identity) = &identity
-        && let Some(result) = requests::recall(&view, identity, command)?
-    {
-        requests::sweep(&mut view)?;
-        return Ok(Outcome { result, writes: view.writes(), change_set: None, audit: None, time: view.time });
-    }
     let (result, change_set) = match &identity {
-        Ok(identity) if requests::is_reused(&view, identity, command)? => (Err(requests::reused()), None),
-        Ok(identity) => decide(&mut view, identity, command)?,
+        Ok(identity) => match requests::recall(&view, identity, command)? {
+            Known::Answered(result) => {
+                requests::sweep(&mut view)?;
+                return Ok(Outcome { result, writes: view.writes(None), change_set: None, audit: None, time: view.time });
+            }
+            Known::Reused => (Err(requests::reused()), None),
+            Known::New => decide(&mut view, identity, command)?,
+        },
         Err(refusal) => (Err(refusal.clone()), None),
     };
     requests::sweep(&mut view)?;
     let audit = entry::record(&mut view, identity.as_ref().ok(), command, &result)?;
-    Ok(Outcome { result, writes: view.writes(), change_set, audit, time: view.time })
+    Ok(Outcome { result, writes: view.writes(change_set.as_deref()), change_set, audit, time: view.time })
 }
 
 /// Whether this build may apply the command here at all.

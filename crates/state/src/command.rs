@@ -26,7 +26,11 @@ pub use body::{
 };
 pub use kind::CommandKind;
 
-use crate::{FEATURE_LEVEL_MAX, format::FormatError, limits::CHANGE_SET_BYTES_MAX};
+use crate::{
+    FEATURE_LEVEL_MAX,
+    format::{self, FormatError},
+    limits::CHANGE_SET_BYTES_MAX,
+};
 
 /// Who proposes a command, as authentication found it. `apply` looks it up again at its own index.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,13 +130,9 @@ type Rest<P, O, B> = (P, UnixMillis, Option<RequestKey>, O, B);
 impl Command {
     /// The bytes of the log entry, laid out as in the module's header.
     pub fn encode(&self) -> Bytes {
-        let mut head = Vec::with_capacity(256);
-        head.push(FORMAT);
-        head.extend_from_slice(&self.level.get().to_be_bytes());
-        head.extend_from_slice(&self.body.kind().number().to_be_bytes());
+        let ([l0, l1, l2, l3], [k0, k1]) = (self.level.get().to_be_bytes(), self.body.kind().number().to_be_bytes());
         let rest: Rest<_, _, _> = (self.principal, self.stamp, self.request, &self.origin, &self.body);
-        // Only a sequence of unknown length could fail, and a command has none.
-        postcard::to_extend(&rest, head).map(Bytes::from).unwrap_or_default()
+        format::encode_behind(&[FORMAT, l0, l1, l2, l3, k0, k1], &rest).into()
     }
 
     /// Reads a log entry.

@@ -1,6 +1,7 @@
 //! One format byte, then a postcard body: how records, commands' bodies, replies and audit entries are stored.
 
 use bytes::Bytes;
+use postcard::ser_flavors::Flavor;
 use serde::{Serialize, de::DeserializeOwned};
 
 /// Stored bytes that do not decode.
@@ -34,10 +35,43 @@ pub enum FormatError {
     },
 }
 
-/// Format byte and postcard body.
+/// Room that most encodings have enough of: to grow is to copy, and to wipe what was copied.
+const ROOM: usize = 512;
+
+/// Where postcard writes to. Its own vectors begin empty and look for room at each byte, of which ids have many.
+struct Room(Vec<u8>);
+
+impl Flavor for Room {
+    type Output = Vec<u8>;
+
+    #[inline]
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    #[inline]
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<Vec<u8>> {
+        Ok(self.0)
+    }
+}
+
+/// Format byte and postcard body, in no more memory than they take: most are kept for long.
 pub(crate) fn encode<T: Serialize>(format: u8, value: &T) -> Bytes {
+    encode_behind(&[format], value).into_boxed_slice().into()
+}
+
+/// A head, and a postcard body behind it.
+pub(crate) fn encode_behind<T: Serialize>(head: &[u8], value: &T) -> Vec<u8> {
+    let mut room = Vec::with_capacity(ROOM);
+    room.extend_from_slice(head);
     // Serialization into a growing vector fails only for sequences of unknown length, which none of our types has.
-    postcard::to_extend(value, vec![format]).map(Bytes::from).unwrap_or_default()
+    postcard::serialize_with_flavor(value, Room(room)).unwrap_or_default()
 }
 
 /// Checks the format byte, decodes the body and refuses bytes after it.

@@ -70,7 +70,13 @@ pub(crate) mod versions {
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<VersionEntry>, D::Error> {
         deserializer.deserialize_bytes(Visit(|bytes| {
             let (entries, rest) = bytes.as_chunks::<ENTRY_BYTES>();
-            if rest.is_empty() { Ok(entries.iter().map(entry).collect()) } else { Err("a version is cut off".to_owned()) }
+            if !rest.is_empty() {
+                return Err("a version is cut off".to_owned());
+            }
+            // Most often they are read so that one more is added.
+            let mut versions = Vec::with_capacity(entries.len() + 1);
+            versions.extend(entries.iter().map(entry));
+            Ok(versions)
         }))
     }
 

@@ -13,18 +13,25 @@ use crate::{
     record::{RequestAgeRecord, RequestRecord},
 };
 
-/// The first answer to this request, if it is a retry.
-pub(super) fn recall(view: &View<'_>, identity: &Identity, command: &Command) -> Result<Option<Result<Reply, Refusal>>, Halt> {
-    let (Some(owner), Some(request)) = (identity.owner(), command.request) else { return Ok(None) };
-    let first: Option<RequestRecord> = view.read(TypedKey::Request { owner, request: request.id })?;
-    Ok(first.filter(|first| view.time < first.expires).filter(|first| first.fingerprint == request.fingerprint).map(|first| first.result))
+/// What is remembered of a request.
+pub(super) enum Known {
+    /// Nothing.
+    New,
+    /// It was answered: this is a retry.
+    Answered(Result<Reply, Refusal>),
+    /// Its id was used for something else.
+    Reused,
 }
 
-/// Whether the request's id was used for something else.
-pub(super) fn is_reused(view: &View<'_>, identity: &Identity, command: &Command) -> Result<bool, Halt> {
-    let (Some(owner), Some(request)) = (identity.owner(), command.request) else { return Ok(false) };
+/// Looks a request up.
+pub(super) fn recall(view: &View<'_>, identity: &Identity, command: &Command) -> Result<Known, Halt> {
+    let (Some(owner), Some(request)) = (identity.owner(), command.request) else { return Ok(Known::New) };
     let first: Option<RequestRecord> = view.read(TypedKey::Request { owner, request: request.id })?;
-    Ok(first.is_some_and(|first| view.time < first.expires && first.fingerprint != request.fingerprint))
+    Ok(match first.filter(|first| view.time < first.expires) {
+        None => Known::New,
+        Some(first) if first.fingerprint == request.fingerprint => Known::Answered(first.result),
+        Some(_) => Known::Reused,
+    })
 }
 
 /// The refusal of a request id that was used for something else.

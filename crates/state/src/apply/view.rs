@@ -82,20 +82,25 @@ impl<'a> View<'a> {
         Ok(())
     }
 
-    /// What was written and differs from the state.
-    fn changed(&self) -> impl Iterator<Item = (&Key, &Option<Bytes>)> {
-        self.overlay.iter().filter(|(key, value)| self.state.stored(key) != value.as_ref())
+    /// Whether what was written differs from the state.
+    fn differs(&self, key: &Key, value: Option<&Bytes>) -> bool {
+        self.state.stored(key) != value
     }
 
-    /// All writes, by rising key.
-    pub(super) fn writes(&self) -> Vec<Write> {
-        self.changed().map(|(key, value)| Write { key: key.clone(), value: value.clone() }).collect()
+    /// All writes, by rising key: the changes of the set, if any, whose keys lie before all others, and the rest.
+    pub(super) fn writes(&self, set: Option<&ChangeSet>) -> Vec<Write> {
+        let changes = set.map_or(&[][..], |set| &set.changes);
+        let mut writes = Vec::with_capacity(self.overlay.len() + 1);
+        writes.extend(changes.iter().map(|change| Write { key: change.key.clone(), value: change.value.clone() }));
+        let control = self.overlay.iter().filter(|(key, value)| !key.is_propagated() && self.differs(key, value.as_ref()));
+        writes.extend(control.map(|(key, value)| Write { key: key.clone(), value: value.clone() }));
+        writes
     }
 
     /// The change set of what was written to propagated keys, if anything was.
     pub(super) fn change_set(&self) -> Judged<Option<Arc<ChangeSet>>> {
         let mut changes = Vec::new();
-        for (key, value) in self.changed() {
+        for (key, value) in &self.overlay {
             let size = record_bytes(key, value.as_deref());
             if size > RECORD_BYTES_MAX {
                 return refuse(
@@ -103,7 +108,7 @@ impl<'a> View<'a> {
                     format!("the command would make a record of {size} bytes; at most {RECORD_BYTES_MAX} are allowed"),
                 );
             }
-            if key.is_propagated() {
+            if key.is_propagated() && self.differs(key, value.as_ref()) {
                 changes.push(Change { key: key.clone(), value: value.clone() });
             }
         }
