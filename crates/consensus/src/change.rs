@@ -301,7 +301,7 @@ impl<R: Runtime> Voter<R> {
         rows.filter(|row| row.contact.is_some_and(|contact| contact <= REACHABLE_WITHIN)).map(|row| row.node).collect()
     }
 
-    async fn hand_over(&self, to: Option<NodeId>) -> Result<Stopped, Stopped> {
+    pub(crate) async fn hand_over(&self, to: Option<NodeId>) -> Result<Stopped, Stopped> {
         let (members, reachable) = (self.members(), self.reachable());
         let to = match to {
             Some(to) if to == self.node => return Ok(Answered::Done(to.get())),

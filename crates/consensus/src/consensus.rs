@@ -9,6 +9,7 @@ use types::{LogIndex, NodeId};
 
 use crate::{
     Runtime,
+    clock::Clocks,
     engine::Engine,
     error::{ProposeError, ReadError, StartError, StopReason},
     members::{ChangeError, Membership, Overview, Progress},
@@ -70,7 +71,7 @@ impl Consensus {
     }
 
     /// Proposes a command, and waits until it is applied here. A node that does not lead sends it to the one that does, which
-    /// puts its own stamp on it. While there is no leader it tries again within the deadline instead of failing.
+    /// puts its own stamp on it: that of the command counts nowhere. While there is no leader it tries again within the deadline instead of failing.
     ///
     /// A command with a request key is sent again also when an answer was lost: `apply` returns the first reply. One without is
     /// never sent twice, unless it is known not to have arrived. Safe to cancel in this sense: once called, the proposal goes on
@@ -179,6 +180,11 @@ impl Consensus {
     /// [`ReadError::Stopped`] or [`ReadError::Unavailable`] when the deadline passes.
     pub async fn snapshot(&self) -> Result<(), ReadError> {
         self.engine.snapshot().await
+    }
+
+    /// The voters' wall clocks, as this node reads them once a second, and how its own stands among them.
+    pub fn clocks(&self) -> Clocks {
+        self.engine.clocks()
     }
 
     /// How the voter stands.

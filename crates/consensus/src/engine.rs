@@ -1,7 +1,7 @@
 //! A running voter: start, proposals, reads, the rhythm of ticks, and the way down.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex,
     atomic::{AtomicBool, Ordering},
 };
 
@@ -23,6 +23,7 @@ use types::{LogIndex, NodeId};
 
 use crate::{
     Runtime,
+    clock::{Clocks, Known},
     consensus::Status,
     error::{ProposeError, ReadError, StopReason, chain},
     machine::Core,
@@ -51,6 +52,7 @@ pub(crate) trait Engine: Send + Sync + 'static {
     fn change(&self, change: Change) -> BoxFuture<'_, Result<NodeId, ChangeError>>;
     fn step_down(&self) -> BoxFuture<'_, ()>;
     fn snapshot(&self) -> BoxFuture<'_, Result<(), ReadError>>;
+    fn clocks(&self) -> Clocks;
     fn status(&self) -> Status;
     fn confirmed_leader(&self) -> BoxFuture<'_, Option<NodeId>>;
     fn stopped(&self) -> BoxFuture<'_, StopReason>;
@@ -69,6 +71,8 @@ pub(crate) struct Voter<R: Runtime> {
     /// Held by the change of the membership that is under way here.
     pub(crate) changing: tokio::sync::Mutex<()>,
     pub(crate) clock: Arc<dyn Clock>,
+    /// What is known of the others' clocks.
+    pub(crate) clocks: Mutex<Known>,
     pub(crate) timing: Timing,
     pub(crate) limits: Limits,
     /// One permit a proposal in flight; closed when the voter goes down.
@@ -129,6 +133,7 @@ impl<R: Runtime> Engine for Arc<Voter<R>> {
                 PeerRpc::ReadIndex => self.take_read(request).await,
                 PeerRpc::Change => self.take_change(request).await,
                 PeerRpc::Progress => Ok(encode_forward(&self.overview_here())),
+                PeerRpc::Clock => Ok(encode_forward(&self.clock.wall().get())),
                 _ => self.server.handle(rpc, request).await,
             }
         })
@@ -157,6 +162,10 @@ impl<R: Runtime> Engine for Arc<Voter<R>> {
 
     fn snapshot(&self) -> BoxFuture<'_, Result<(), ReadError>> {
         Box::pin(self.write_snapshot())
+    }
+
+    fn clocks(&self) -> Clocks {
+        self.clocks_now()
     }
 
     fn status(&self) -> Status {
@@ -248,7 +257,10 @@ impl<R: Runtime> Voter<R> {
                 self.core.applied.ticked(&self.core.local(), self.clock.wall());
                 continue;
             }
-            let Some(tick) = leads.then(|| self.tick_command()).flatten() else { continue };
+            if !leads {
+                continue;
+            }
+            let Some(tick) = self.tick_command().await else { continue };
             match encode(&tick) {
                 Ok(bytes) => {
                     if let Err(error) = self.write(bytes, false).await {
@@ -261,14 +273,17 @@ impl<R: Runtime> Voter<R> {
     }
 
     /// None while there is no cluster in the state yet, or it does not know this node: a refused tick would only fill the audit log.
-    fn tick_command(&self) -> Option<Command> {
+    async fn tick_command(&self) -> Option<Command> {
         let state = self.core.local();
         let level = state.settings().ok()??.feature_level;
         let known = state.node(self.node).ok()?.is_some_and(|node| node.revoked.is_none());
-        known.then(|| Command {
+        if !known {
+            return None;
+        }
+        Some(Command {
             level,
             principal: Principal::Node { node: self.node },
-            stamp: self.clock.wall(),
+            stamp: self.stamp().await,
             request: None,
             origin: Origin::default(),
             body: CommandBody::Tick,

@@ -30,6 +30,8 @@ pub enum PeerRpc {
     Change,
     /// How the members stand, as the leader sees them.
     Progress,
+    /// What the wall clock shows.
+    Clock,
 }
 
 impl PeerRpc {
@@ -46,6 +48,7 @@ impl PeerRpc {
             Self::ReadIndex => "read_index",
             Self::Change => "change",
             Self::Progress => "progress",
+            Self::Clock => "clock",
         }
     }
 }

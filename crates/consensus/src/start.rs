@@ -17,6 +17,7 @@ use types::NodeId;
 use crate::{
     Runtime,
     audit::Audited,
+    clock::Known,
     engine::{Engine, Voter},
     error::{StartError, StopReason, chain},
     log::{RaftLog, SnapshotMark},
@@ -95,6 +96,7 @@ pub(crate) async fn start<R: Runtime>(options: Options) -> Result<Arc<dyn Engine
         transport,
         closing: AtomicBool::new(false),
         changing: tokio::sync::Mutex::new(()),
+        clocks: Known::new(clock.monotonic()).into(),
         clock,
         timing,
         limits,
@@ -113,6 +115,7 @@ pub(crate) async fn start<R: Runtime>(options: Options) -> Result<Arc<dyn Engine
         voter.shutdown().await;
         return Err(StartError::Stopped(reason));
     }
+    drop(R::spawn(voter.clone().keep_clocks()));
     drop(R::spawn(voter.clone().tick()));
     Ok(Arc::new(voter))
 }

@@ -6,7 +6,8 @@
 //!
 //! **Invariants**
 //! 1. A command is proposed again only if it is known not to have been taken, or if it has a request key, by which `apply` knows it.
-//! 2. Whoever is asked as the leader and is not says so; it passes nothing on, so that no call goes round in circles.
+//! 2. What enters the log has a stamp of this crate ([`Voter::stamp`]); none that came with a command, whoever sent it.
+//! 3. Whoever is asked as the leader and is not says so; it passes nothing on, so that no call goes round in circles.
 
 use std::{
     future::Future,
@@ -168,7 +169,7 @@ impl<R: Runtime> Voter<R> {
     pub(crate) async fn submit(self: &Arc<Self>, command: Command) -> Result<Reply, ProposeError> {
         self.running().map_err(ProposeError::Stopped)?;
         let again = command.request.is_some();
-        let bytes = encode(&command)?;
+        let bytes = encode(&Command { stamp: self.stamp().await, ..command })?;
         let voter = self.clone();
         let work = self.tracked(bytes.len(), self.timing.deadline, async move { voter.write(bytes, again).await }).await;
         work.unwrap_or_else(|untracked| {
@@ -275,7 +276,7 @@ impl<R: Runtime> Voter<R> {
         let answer = match Command::decode(&call.command) {
             Err(error) => Answered::Refused(format!("the leader cannot take it: {error}")),
             Ok(command) => {
-                let bytes = encode(&Command { stamp: self.clock.wall(), ..command }).map_err(|error| malformed(error.to_string()))?;
+                let bytes = encode(&Command { stamp: self.stamp().await, ..command }).map_err(|error| malformed(error.to_string()))?;
                 let voter = self.clone();
                 match self.tracked(bytes.len(), within, async move { voter.lead(bytes, within).await }).await {
                     Ok(answer) => answer,

@@ -37,6 +37,8 @@ pub enum Mutation {
     GraceEndless,
     /// A voter: a tick is its own clock's second, whether it leads or not, and no majority has committed it.
     TickUncommitted,
+    /// A voter: a leader stamps by its own clock, whatever the others' say.
+    OwnClockBelieved,
     /// A control node: an edge that presents less than it once acknowledged is served in silence.
     BackupUnnoticed,
     /// A control node: an edge counts as having durably what was sent to it.
@@ -90,6 +92,7 @@ impl Mutation {
         Self::ExpectationIgnored,
         Self::GraceEndless,
         Self::TickUncommitted,
+        Self::OwnClockBelieved,
         Self::BackupUnnoticed,
         Self::ReceiptEarly,
         Self::ChainUnchecked,

@@ -1,4 +1,4 @@
-//! What a node that does not lead asks the one that does.
+//! What a node that does not lead asks the one that does; and what each asks each of its clock.
 //!
 //! | form | bytes after the format byte |
 //! |---|---|

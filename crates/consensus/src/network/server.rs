@@ -57,7 +57,7 @@ impl<R: Runtime> Server<R> {
                 answer.map(|answer| calls::encode_transfer_answer(&answer)).map_err(|_| PeerError::Stopped)
             }
             PeerRpc::Snapshot => self.chunk(SnapshotChunk::decode(request).map_err(malformed)?).await,
-            PeerRpc::Propose | PeerRpc::ReadIndex | PeerRpc::Change | PeerRpc::Progress => {
+            PeerRpc::Propose | PeerRpc::ReadIndex | PeerRpc::Change | PeerRpc::Progress | PeerRpc::Clock => {
                 Err(PeerError::Malformed { rpc, detail: "it is not one of Raft's own calls".to_owned() })
             }
         }

@@ -21,7 +21,7 @@ use types::NodeId;
 
 use super::{
     commands::{account_id, create_account_once, init},
-    rig::{Heard, Rig, SimClock, simulate},
+    rig::{Heard, Rig, simulate},
 };
 use crate::{Consensus, PeerError, PeerRpc, PeerTransport, ProposeError, ReadError, Runtime, lock};
 
@@ -178,7 +178,7 @@ impl Cluster {
         let rig = &self.rigs[index];
         let heard = Arc::new(Heard::default());
         let port = Port { net: self.net.clone(), from: rig.node };
-        let options = rig.options(heard.clone(), Arc::new(port), Arc::new(SimClock));
+        let options = rig.options(heard.clone(), Arc::new(port), Arc::new(rig.skew.clone()));
         let voter = Consensus::start_on::<SimRuntime>(options).await.unwrap();
         lock(&self.net.voters).insert(rig.node, voter.clone());
         (heard, voter)

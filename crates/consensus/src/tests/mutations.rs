@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use seams::mutation::{Mutation, with};
 
-use super::{cluster::power_fails_again_and_again, one_voter::crash_again_and_again};
+use super::{clocks::clocks_go_wrong_one_at_a_time, cluster::power_fails_again_and_again, one_voter::crash_again_and_again};
 
 /// The first seed under which the run panics.
 fn caught(mutation: Mutation, seeds: std::ops::Range<u64>, run: impl Fn(u64)) -> Option<u64> {
@@ -25,4 +25,9 @@ fn leader_that_leads_on_after_a_restart_is_caught() {
 #[test]
 fn snapshot_ahead_of_the_audit_log_is_caught() {
     assert!(caught(Mutation::AuditLeftBehind, 0..40, crash_again_and_again).is_some());
+}
+
+#[test]
+fn leader_that_believes_its_own_clock_is_caught() {
+    assert!(caught(Mutation::OwnClockBelieved, 0..1, clocks_go_wrong_one_at_a_time).is_some());
 }

@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeMap,
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicI64, Ordering},
+    },
     time::Duration,
 };
 
@@ -36,6 +39,30 @@ impl Clock for SimClock {
 
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
         Box::pin(SimRuntime::sleep(duration))
+    }
+}
+
+/// How many milliseconds a voter's wall clock is ahead of the true one; outlives its process.
+#[derive(Clone, Default)]
+pub(super) struct Skew(Arc<AtomicI64>);
+
+impl Skew {
+    pub(super) fn set(&self, ms: i64) {
+        self.0.store(ms, Ordering::Relaxed);
+    }
+}
+
+impl Clock for Skew {
+    fn wall(&self) -> UnixMillis {
+        UnixMillis::new(SimClock.wall().get().saturating_add_signed(self.0.load(Ordering::Relaxed)))
+    }
+
+    fn monotonic(&self) -> Duration {
+        SimClock.monotonic()
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        SimClock.sleep(duration)
     }
 }
 
@@ -99,6 +126,7 @@ pub(super) struct Rig {
     pub(super) limits: Limits,
     pub(super) voters: BTreeMap<NodeId, String>,
     pub(super) audit_bytes_max: u64,
+    pub(super) skew: Skew,
 }
 
 impl Rig {
@@ -111,6 +139,7 @@ impl Rig {
             limits: Limits { snapshot_entries: 40, keep_entries: 10, segment_bytes: SEGMENT_BYTES, ..Limits::default() },
             voters: voters.iter().map(|id| (NodeId::new(*id), format!("voter-{id}"))).collect(),
             audit_bytes_max: 128 * SEGMENT_BYTES,
+            skew: Skew::default(),
         }
     }
 
@@ -164,12 +193,12 @@ impl Rig {
 
     /// What is left when the process is gone: the same disk and table.
     pub(super) fn survivor(&self) -> Self {
-        Self { disk: self.disk.clone(), tables: self.tables.clone(), voters: self.voters.clone(), ..*self }
+        Self { disk: self.disk.clone(), tables: self.tables.clone(), voters: self.voters.clone(), skew: self.skew.clone(), ..*self }
     }
 
     /// Starts the voter alone, in the simulated runtime.
     pub(super) async fn start(&self, heard: Arc<dyn Applied>) -> Result<Consensus, StartError> {
-        Consensus::start_on::<SimRuntime>(self.options(heard, Arc::new(Unconnected), Arc::new(SimClock))).await
+        Consensus::start_on::<SimRuntime>(self.options(heard, Arc::new(Unconnected), Arc::new(self.skew.clone()))).await
     }
 
     /// Power off. The runtime of the voter must be gone.

@@ -86,6 +86,7 @@ fn rpc(call: RaftCall) -> Result<PeerRpc, Status> {
         RaftCall::ReadIndex => PeerRpc::ReadIndex,
         RaftCall::Change => PeerRpc::Change,
         RaftCall::Progress => PeerRpc::Progress,
+        RaftCall::Clock => PeerRpc::Clock,
     })
 }
 

@@ -41,7 +41,7 @@ enum Lane {
 const fn lane(rpc: PeerRpc) -> Lane {
     match rpc {
         PeerRpc::Append => Lane::Entries,
-        PeerRpc::Heartbeat | PeerRpc::Vote | PeerRpc::PreVote | PeerRpc::Transfer => Lane::Pulse,
+        PeerRpc::Heartbeat | PeerRpc::Vote | PeerRpc::PreVote | PeerRpc::Transfer | PeerRpc::Clock => Lane::Pulse,
         PeerRpc::Propose | PeerRpc::ReadIndex | PeerRpc::Change | PeerRpc::Progress => Lane::Forwarded,
         PeerRpc::Snapshot => Lane::Files,
     }
@@ -59,6 +59,7 @@ const fn number(rpc: PeerRpc) -> RaftCall {
         PeerRpc::ReadIndex => RaftCall::ReadIndex,
         PeerRpc::Change => RaftCall::Change,
         PeerRpc::Progress => RaftCall::Progress,
+        PeerRpc::Clock => RaftCall::Clock,
     }
 }
 
