@@ -103,7 +103,7 @@ impl Plan<'_> {
         let (issuer, authority_key) = Issuer::create(&format!("cinnabar CA {cluster}"), Validity::lease(now, AUTHORITY_LIFETIME))?;
         let authority_key = Zeroizing::new(authority_key);
         let signing = layout.signing_key.as_deref().context("a control node has a signing key")?;
-        identity(config, &layout, signing, (cluster, node), &issuer, &clock)?;
+        let first_set = identity(config, &layout, signing, (cluster, node), &issuer, &clock)?;
 
         let recovery = RecoveryKey::generate(&entropy)?;
         self.hand_over(&recovery, out)?;
@@ -116,14 +116,19 @@ impl Plan<'_> {
             operator_token: token.hash(),
             authority_certificate: issuer.certificate().to_vec(),
             authority_key: authority_key.to_vec(),
-            recovery: RecoveryKeys { signing: public.signing, envelope: public.opening.encode() },
+            recovery: RecoveryKeys {
+                signing: public.signing,
+                envelope: public.opening.encode(),
+                // By it an archive proves to whoever has the key that it is this cluster's.
+                first_set: recovery.sign(&first_set.signing_bytes(cluster)).to_vec(),
+            },
         };
         if let Err(error) = founding.write(&config.node.data_dir) {
             // A context whose cluster never was would stand in the way of the next attempt.
             let _ = self.forget_context();
             return Err(error.into());
         }
-        self.tell(out, (cluster, node), root_made, in_force)
+        self.tell(out, (cluster, node), Anchor::of(cluster, &first_set), (root_made, in_force))
     }
 
     /// Gives the recovery key to the operator, this once.
@@ -163,7 +168,13 @@ impl Plan<'_> {
         Ok(contexts.save(&path)?)
     }
 
-    fn tell(&self, out: Output, (cluster, node): (ClusterId, NodeId), root_made: bool, in_force: bool) -> Result<()> {
+    fn tell(
+        &self,
+        out: Output,
+        (cluster, node): (ClusterId, NodeId),
+        anchor: Anchor,
+        (root_made, in_force): (bool, bool),
+    ) -> Result<()> {
         let config = self.config;
         let root = config.keys.root.display();
         out.line(&format!("cluster    {cluster}"))?;
@@ -172,6 +183,7 @@ impl Plan<'_> {
         if let Some(file) = &self.arguments.recovery_key_file {
             out.line(&format!("recovery   {}: move it offline, it alone restores a cluster that is lost", file.display()))?;
         }
+        out.line(&format!("signers    {}: keep it with the archives, by it `snapshot verify --signers` knows them", anchor.first_signer_set))?;
         out.line(&format!("operator   context {:?}{}", self.name, if in_force { ", in force" } else { "" }))?;
         let context = if in_force { String::new() } else { format!("-c {} ", self.name) };
         out.line(&format!(
@@ -196,7 +208,7 @@ fn root_key(path: &Path) -> Result<bool> {
     Ok(true)
 }
 
-/// The first node's own files, as joining would have made them.
+/// The first node's own files, as joining would have made them. The signer set that it begins with.
 fn identity(
     config: &ControlConfig,
     layout: &Layout,
@@ -204,7 +216,7 @@ fn identity(
     (cluster, node): (ClusterId, NodeId),
     issuer: &Issuer,
     clock: &dyn Clock,
-) -> Result<()> {
+) -> Result<SignerSetRecord> {
     let key = NodeKey::kept_or_new(&layout.tls.key)?;
     enrol::envelope_key(&layout.envelope_key, &OsEntropy)?;
     let signing_key = SigningKey::generate(&OsEntropy);
@@ -220,5 +232,5 @@ fn identity(
         validity: Validity::lease(clock.wall(), config.certificates.lifetime),
     })?;
     runtime::write_secret_file(&layout.tls.cert, certificates_pem([leaf.as_slice(), issuer.certificate()]).as_bytes())?;
-    Ok(())
+    Ok(first_set)
 }

@@ -99,7 +99,7 @@ pub(crate) fn prepare(folder: &Path, edges: u16, ports: Ports) -> Result<Prepare
     control.keys.signing = signing;
     control.keys.node = keys.join("control-1.node.key");
     node_key(&control.keys.node, &entropy)?;
-    founding(&pki, cluster, &control.node.data_dir, &operator_token, &keys.join("recovery.key"))?;
+    founding(&pki, (cluster, &first_set), &control.node.data_dir, &operator_token, &keys.join("recovery.key"))?;
     if !control_file.exists() {
         control.listen.grpc = chooser.free(control.listen.grpc)?;
         control.listen.health = chooser.own(control.listen.health)?;
@@ -118,7 +118,13 @@ pub(crate) fn prepare(folder: &Path, edges: u16, ports: Ports) -> Result<Prepare
 
 /// What the first start founds the cluster on, as `cluster init` leaves it: made once, before there is a log. The operator's token gets
 /// its name last, so that what was cut short is made anew; a token without a founding beside it has founded its cluster already.
-fn founding(pki: &DevPki, cluster: ClusterId, data: &Path, operator_token: &Path, recovery_key: &Path) -> Result<()> {
+fn founding(
+    pki: &DevPki,
+    (cluster, first_set): (ClusterId, &SignerSetRecord),
+    data: &Path,
+    operator_token: &Path,
+    recovery_key: &Path,
+) -> Result<()> {
     let (disk, entropy) = (RealDisk, OsEntropy);
     if operator_token.exists() {
         return Ok(());
@@ -134,7 +140,11 @@ fn founding(pki: &DevPki, cluster: ClusterId, data: &Path, operator_token: &Path
         operator_token: token.hash(),
         authority_certificate,
         authority_key,
-        recovery: RecoveryKeys { signing: public.signing, envelope: public.opening.encode() },
+        recovery: RecoveryKeys {
+            signing: public.signing,
+            envelope: public.opening.encode(),
+            first_set: recovery.sign(&first_set.signing_bytes(cluster)).to_vec(),
+        },
     };
     founding.write(data)?;
     Ok(runtime::write_secret_file(operator_token, format!("{}\n", token.text().expose()).as_bytes())?)

@@ -5,7 +5,7 @@ mod restore;
 use std::{fs::File, io, path::Path};
 
 use cli::{Command, Failure, Global, Output, SnapshotCommand, SnapshotVerify};
-use control::snapshots::{self, ArchiveError, Checked, Opened};
+use control::snapshots::{self, ArchiveError, Checked, Opened, Origin};
 use seal::{NodeKeyPair, RecoveryKey};
 use serde::Serialize;
 use types::Hash;
@@ -43,6 +43,7 @@ struct Report {
     contents: Option<ContentsReport>,
     checked: Vec<&'static str>,
     not_checked: Vec<&'static str>,
+    origin: &'static str,
 }
 
 /// What is known only with a key.
@@ -76,10 +77,10 @@ fn verify(global: &Global, arguments: &SnapshotVerify) -> Result<(), Failure> {
     let out = Output::new(global);
     let Some(key) = key else {
         let checked = snapshots::check(source(path)?).map_err(|error| refused(path, &error))?;
-        return print(out, &report(path, checked, None));
+        return print(out, &report(path, checked, None, Origin::Unproven));
     };
-    let anchor = anchor(arguments.signers.as_deref(), key.recovery())?;
-    let opened = snapshots::open(source(path)?, key.pair(), anchor).map_err(|error| refused(path, &error))?;
+    let origin = origin(arguments.signers.as_deref(), arguments.trust_archive, key.recovery())?;
+    let opened = snapshots::open(source(path)?, key.pair(), origin).map_err(|error| refused(path, &error))?;
     let epochs = snapshots::key_epochs(&opened, key.pair()).map_err(|error| refused(path, &error))?;
     let Opened { checked, contents, opened_as, anchor, .. } = opened;
     let contents = ContentsReport {
@@ -95,7 +96,7 @@ fn verify(global: &Global, arguments: &SnapshotVerify) -> Result<(), Failure> {
         opened_as: opened_as.to_string(),
         signers: anchor.first_signer_set.to_string(),
     };
-    print(out, &report(path, checked, Some(contents)))?;
+    print(out, &report(path, checked, Some(contents), origin))?;
     if epochs.opened < epochs.there {
         return Err(Failure::failed(format!(
             "the archive is whole, but {} of its {} key epochs do not open with this key: their values could not be restored by it",
@@ -106,7 +107,7 @@ fn verify(global: &Global, arguments: &SnapshotVerify) -> Result<(), Failure> {
     Ok(())
 }
 
-fn report(path: &Path, checked: Checked, contents: Option<ContentsReport>) -> Report {
+fn report(path: &Path, checked: Checked, contents: Option<ContentsReport>, origin: Origin) -> Report {
     let Checked { header, length, .. } = checked;
     let (done, left): (&[_], &[_]) = match &contents {
         None => (
@@ -126,6 +127,12 @@ fn report(path: &Path, checked: Checked, contents: Option<ContentsReport>) -> Re
             &["that no value was changed before it was saved: the values themselves are not opened"],
         ),
     };
+    let origin = match origin {
+        Origin::RecoveryKey(_) => "proven by the recovery key",
+        Origin::Signers(_) => "proven by --signers",
+        Origin::Unproven if contents.is_some() => "NOT proven: consistent, but it may be made up; give --signers HASH, or the recovery key",
+        Origin::Unproven => "NOT proven: nothing inside was read",
+    };
     Report {
         file: path.display().to_string(),
         cluster: header.cluster.to_string(),
@@ -140,6 +147,7 @@ fn report(path: &Path, checked: Checked, contents: Option<ContentsReport>) -> Re
         contents,
         checked: done.to_vec(),
         not_checked: left.to_vec(),
+        origin,
     }
 }
 
@@ -163,6 +171,7 @@ fn print(out: Output, report: &Report) -> Result<(), Failure> {
         fields.push(("key epochs", format!("{} of {} open with this key", contents.key_epochs_opened, contents.key_epochs)));
         fields.push(("signers", contents.signers.clone()));
     }
+    fields.push(("origin", report.origin.to_owned()));
     fields.extend(report.checked.iter().map(|text| ("checked", (*text).to_owned())));
     fields.extend(report.not_checked.iter().map(|text| ("NOT checked", (*text).to_owned())));
     out.record(report, &fields)
@@ -198,7 +207,13 @@ fn source(path: &Path) -> Result<io::BufReader<File>, Failure> {
 }
 
 fn refused(path: &Path, error: &ArchiveError) -> Failure {
-    Failure::failed(format!("{}: {}", path.display(), chain(error)))
+    let hint = match error {
+        ArchiveError::Origin(_) => {
+            ". Give --signers with the hash that `cluster init` or `snapshot save` showed, if you kept it; or believe the file, for where it comes from, with --trust-archive"
+        }
+        _ => "",
+    };
+    Failure::failed(format!("{}: {}{hint}", path.display(), chain(error)))
 }
 
 /// The recovery key out of a file of mode 0600, stdin, or a hidden prompt.
@@ -216,10 +231,16 @@ fn node_key(file: &Path) -> Result<NodeKeyPair, Failure> {
     NodeKeyPair::from_file_bytes(&bytes).map_err(|error| Failure::usage(format!("{}: {error}", file.display())))
 }
 
-/// What is believed: the first signer set of this hash, and the recovery key where it is at hand.
-fn anchor(text: Option<&str>, recovery: Option<[u8; 32]>) -> Result<Option<feed::Anchor>, Failure> {
-    let bad = |_| Failure::usage("--signers: not a hash of 64 hex digits, as `snapshot verify` shows it");
-    text.map(|text| text.parse::<Hash>().map(|first_signer_set| feed::Anchor { first_signer_set, recovery }).map_err(bad)).transpose()
+/// What has to show whose archive it is: the first signer set of this hash, else the recovery key where it is at hand; nothing when the
+/// caller believes the file.
+fn origin(signers: Option<&str>, trusted: bool, recovery: Option<[u8; 32]>) -> Result<Origin, Failure> {
+    let bad = |_| Failure::usage("--signers: not a hash of 64 hex digits, as `cluster init` and `snapshot save` show it");
+    match (signers, recovery) {
+        // Nothing else is believed then, least of all a key that the file itself names.
+        (Some(text), _) => Ok(Origin::Signers(feed::Anchor { first_signer_set: text.parse::<Hash>().map_err(bad)?, recovery: None })),
+        (None, Some(recovery)) if !trusted => Ok(Origin::RecoveryKey(recovery)),
+        (None, _) => Ok(Origin::Unproven),
+    }
 }
 
 fn time(millis: u64) -> String {

@@ -189,7 +189,11 @@ pub(crate) async fn found(core: &Core, ground: Ground<'_>) -> Result<(), Bootstr
         envelopes: epoch.envelopes,
         nodes: ground.nodes.to_vec(),
         authority: authority(core, &founding, &recovery_key)?,
-        recovery: Some(RecoveryRecord { signing_key: founding.recovery.signing, envelope_key: founding.recovery.envelope.clone() }),
+        recovery: Some(RecoveryRecord {
+            signing_key: founding.recovery.signing,
+            envelope_key: founding.recovery.envelope.clone(),
+            first_set: founding.recovery.first_set.clone(),
+        }),
     };
     core.propose(&own_call(core), Principal::System, CommandBody::InitCluster(Box::new(init)))
         .await

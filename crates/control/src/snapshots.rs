@@ -56,8 +56,9 @@
 //! **Invariants**
 //! 1. Values are ciphertext before they come here; names, comments and hashes of tokens are sealed here.
 //! 2. A file has its final name only when it is whole and durable.
-//! 3. What [`open`] returns has the content that a control node signed; whether that node is of the wanted cluster shows in the
-//!    first signer set, which is compared where the caller knows it.
+//! 3. What [`open`] returns has the content that a control node signed; that this node is of the wanted cluster is shown by the first
+//!    signer set's hash, or by the recovery key's signature over it or over the generation ([`Origin`]); or the caller says that it
+//!    wants no proof.
 //!
 //! **Failure**: damage is named with its place ([`ArchiveError::Damaged`]); a newer format says so.
 
@@ -78,7 +79,7 @@ pub use read::{ArchiveReader, Chunk};
 pub(crate) use save::{Parts, Saves, save};
 pub(crate) use schedule::{Schedule, run};
 use seal::SealError;
-pub use verify::{Checked, Contents, KeyEpochs, Opened, check, key_epochs, open};
+pub use verify::{Checked, Contents, KeyEpochs, Opened, Origin, check, key_epochs, open};
 pub use write::{Draft, Identity, Sink};
 
 /// Why an archive was not written, or is not to be used.
@@ -138,6 +139,9 @@ pub enum ArchiveError {
     /// The signature, or the chain of signer sets that leads to it.
     #[error("the archive is not signed by the cluster's control nodes")]
     Unsigned(#[source] Box<feed::Fault>),
+    /// The recovery key has signed neither its first signer set nor its generation.
+    #[error("nothing proves that the archive is of this recovery key's cluster: whoever has the key's public half could have made it up")]
+    Origin(#[source] Box<feed::Fault>),
     /// The node may not sign.
     #[error("this node is not in the signer set yet: save at another control node")]
     NoSigner,

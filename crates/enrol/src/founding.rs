@@ -44,6 +44,8 @@ pub struct RecoveryKeys {
     pub signing: [u8; 32],
     /// To which key epochs are sealed, as crate `seal` encodes it.
     pub envelope: Vec<u8>,
+    /// The recovery key's signature over the first signer set, whose one member is the founding node; empty: it has signed none.
+    pub first_set: Vec<u8>,
 }
 
 impl Founding {
@@ -117,7 +119,7 @@ mod tests {
             operator_token: [2; 32],
             authority_certificate: vec![3; 300],
             authority_key: vec![4; 100],
-            recovery: RecoveryKeys { signing: [5; 32], envelope: vec![6; 1218] },
+            recovery: RecoveryKeys { signing: [5; 32], envelope: vec![6; 1218], first_set: vec![7; 64] },
         };
         founding.write(data.path()).unwrap();
         let read = Founding::read(data.path()).unwrap().unwrap();

@@ -341,8 +341,30 @@ impl Trust {
     }
 }
 
-/// Verifies what a control node signed as a member of the signer set in force at `state`, reached from the first set, which has to be
-/// the anchor's where the caller has one. Returns that first set's anchor: without one of the caller's own it says only that `state`
+/// What a holder of the recovery key believes of `state` without knowing anything else: the generation that the key's statement began,
+/// or, in the first one, the first signer set, which the key signed when the cluster was founded.
+///
+/// # Errors
+/// [`Fault::UntrustedGeneration`] or [`Fault::UntrustedSignerSet`] where the key has signed neither: nothing tells such a state from one
+/// that somebody made up.
+pub fn anchor_by_recovery_key(state: &Propagated, cluster: ClusterId, recovery: [u8; 32]) -> Result<Anchor, Fault> {
+    let refuse = |detail: &str| Fault::UntrustedSignerSet { version: 1, detail: detail.into() };
+    let first = first_set(state)?;
+    let anchor = Anchor { recovery: Some(recovery), ..Anchor::of(cluster, &first) };
+    if let Some(signed) = generation_of(state, state.generation())? {
+        // What follows from the statement is followed by whoever verifies with the anchor.
+        return verify_generation(cluster, &recovery, &signed).map(|()| anchor);
+    }
+    let signature = state.recovery().ok().flatten().map(|record| record.first_set).unwrap_or_default();
+    if verifies(&recovery, &first.signing_bytes(cluster), &signature) {
+        Ok(anchor)
+    } else {
+        Err(refuse("it is not signed by this recovery key"))
+    }
+}
+
+/// Verifies what a control node signed as a member of the signer set in force at `state`, reached from the first set of its generation,
+/// which has to be the anchor's where the caller has one. Returns that first set's anchor: without one of the caller's own it says only that `state`
 /// agrees with itself.
 ///
 /// # Errors
@@ -354,12 +376,17 @@ pub fn verify_signed<T: Statement>(
     what: &'static str,
     signed: &Signed<T>,
 ) -> Result<Anchor, Fault> {
-    let first = signer_set_at(state, 1)
-        .ok_or_else(|| Fault::UntrustedSignerSet { version: 1, detail: "its record is missing or damaged".into() })?;
+    let first = first_set(state)?;
     let recovery = state.recovery().ok().flatten().map(|record| record.signing_key);
     let anchor = anchor.unwrap_or_else(|| Anchor { recovery, ..Anchor::of(cluster, &first) });
     Trust::new(cluster, anchor).follow(state)?.verify(what, state.position(), signed)?;
     Ok(anchor)
+}
+
+/// The set with which the generation of `state` began.
+fn first_set(state: &Propagated) -> Result<SignerSetRecord, Fault> {
+    let missing = || Fault::UntrustedSignerSet { version: 1, detail: "its record is missing or damaged".into() };
+    state.first_signer_set().ok().flatten().ok_or_else(missing)
 }
 
 /// The version of the signer set in force; 0 before the cluster was begun.

@@ -36,7 +36,7 @@ async fn cluster_restored_from_yesterdays_snapshot_is_followed_by_its_running_ed
     assert_eq!(fs::metadata(&archive).unwrap().permissions().mode() & 0o777, 0o600);
     let again = fleet.cli.expect(2, &["snapshot", "save", &file]).await;
     assert!(again.stderr.contains("--force"), "{again:?}");
-    fleet.cli.ok(&["snapshot", "save", &file, "--force"]).await;
+    let saved = fleet.cli.ok(&["--format", "json", "snapshot", "save", &file, "--force"]).await;
     let plain = fleet.cli.ok(&["snapshot", "verify", &file]).await;
     assert!(plain.stdout.contains("NOT checked") && plain.stdout.contains("recovery key"), "{plain:?}");
     let node_key = text(&fleet.data("control-1").join("identity/envelope.key"));
@@ -45,7 +45,15 @@ async fn cluster_restored_from_yesterdays_snapshot_is_followed_by_its_running_ed
         let report = run.json();
         assert_eq!(report["contents"]["secrets"], 2, "{report}");
         assert_eq!(report["contents"]["key_epochs_opened"], report["contents"]["key_epochs"], "{report}");
+        let proven = report["origin"] == "proven by the recovery key";
+        assert!(proven == (key[0] == "--recovery-key-file") && (proven || report["origin"].as_str().unwrap().starts_with("NOT proven")));
     }
+    let signers = saved.json()["signers"].as_str().unwrap().to_owned();
+    let told = fleet.cli.ok(&["--format", "json", "snapshot", "verify", &file, "--key-file", &node_key, "--signers", &signers]).await;
+    assert_eq!(told.json()["origin"], "proven by --signers");
+    let other = "0".repeat(64);
+    let refused = fleet.cli.expect(1, &["snapshot", "verify", &file, "--key-file", &node_key, "--signers", &other]).await;
+    assert!(refused.stderr.contains("not signed by the cluster's control nodes"), "{refused:?}");
     let damaged = fleet.folder().join("damaged.cbsnap");
     let mut bytes = fs::read(&archive).unwrap();
     let middle = bytes.len() / 2;
@@ -99,8 +107,13 @@ async fn cluster_restored_from_yesterdays_snapshot_is_followed_by_its_running_ed
     }
     // An archive of the new generation is one like any other.
     let later = text(&fleet.folder().join("later.cbsnap"));
-    fleet.cli.ok(&["snapshot", "save", &later]).await;
+    let saved = fleet.cli.ok(&["--format", "json", "snapshot", "save", &later]).await.json();
     fleet.cli.ok(&["snapshot", "verify", &later, "--recovery-key-file", &recovery]).await;
+    // By who signs it, it is known too; the generation before is not it.
+    let node_key = text(&fleet.data("control-1").join("identity/envelope.key"));
+    let verify = ["snapshot", "verify", &later, "--key-file", &node_key, "--signers"];
+    fleet.cli.ok(&[&verify[..], &[saved["signers"].as_str().unwrap()]].concat()).await;
+    fleet.cli.expect(1, &[&verify[..], &[&signers]].concat()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -163,7 +176,7 @@ async fn cluster_restored_apart_keeps_its_secrets_and_none_of_its_edges() {
     let config = text(&fleet.config("control-1"));
     let restored =
         fleet.cli.ok(&["snapshot", "restore", &file, "--config", &config, "--recovery-key-file", &recovery, "--new-cluster"]).await;
-    assert!(restored.stderr.contains("not proved") && restored.stderr.contains("--signers"), "{restored:?}");
+    assert!(!restored.stderr.contains("not proved"), "the recovery key proves it: {restored:?}");
     fleet.start_node("control-1").await;
 
     // The operator's token is as it was, the authority is another.

@@ -19,7 +19,7 @@ use std::{
 };
 
 use cli::{Failure, Global, Output, SnapshotRestore};
-use control::snapshots::{self, Opened};
+use control::snapshots::{self, Opened, Origin};
 use enrol::{Issuer, Layout, Leaf, NodeKey, Peers, Validity, certificates_pem};
 use feed::SigningKey;
 use runtime::{
@@ -35,7 +35,7 @@ use state::{
 };
 use types::{ClusterId, NodeId, Revision, UnixMillis};
 
-use super::{anchor, recovery_key, refused, source};
+use super::{origin, recovery_key, refused, source};
 use crate::chain;
 
 /// Records that are read in one go.
@@ -55,6 +55,7 @@ struct Restored {
     address: String,
     secrets: u64,
     root_key: String,
+    signers: String,
     new_cluster: bool,
 }
 
@@ -64,9 +65,9 @@ pub(super) fn run(global: &Global, arguments: &SnapshotRestore) -> Result<(), Fa
     let layout = Layout::control(&config);
     untouched(&config, &layout)?;
     let recovery = recovery_key(arguments.recovery_key_file.as_deref())?;
-    let anchor = anchor(arguments.signers.as_deref(), Some(recovery.public().signing))?;
+    let origin = origin(arguments.signers.as_deref(), arguments.trust_archive, Some(recovery.public().signing))?;
     out.say("opening and verifying the archive");
-    let opened = snapshots::open(source(&arguments.file)?, recovery.opening(), anchor).map_err(|error| refused(&arguments.file, &error))?;
+    let opened = snapshots::open(source(&arguments.file)?, recovery.opening(), origin).map_err(|error| refused(&arguments.file, &error))?;
     of_this_recovery_key(&opened.state, &recovery)?;
     let tools = Tools { disk: Arc::new(runtime::RealDisk), entropy: runtime::OsEntropy, now: runtime::RealClock::new().wall() };
     let plan = Plan { config: &config, layout: &layout, recovery: &recovery, new_cluster: arguments.new_cluster };
@@ -82,6 +83,7 @@ pub(super) fn run(global: &Global, arguments: &SnapshotRestore) -> Result<(), Fa
         address: config.advertise().to_string(),
         secrets: opened.contents.secrets,
         root_key: config.keys.root.display().to_string(),
+        signers: made.begun.signed.statement.signer_set_hash.to_string(),
         new_cluster: arguments.new_cluster,
     };
     out.record(
@@ -93,12 +95,13 @@ pub(super) fn run(global: &Global, arguments: &SnapshotRestore) -> Result<(), Fa
             ("goes on at", restored.begins.clone()),
             ("data", restored.data.clone()),
             ("root key", restored.root_key.clone()),
+            ("signers", restored.signers.clone()),
         ],
     )?;
-    if arguments.signers.is_none() {
+    if opened.origin == Origin::Unproven {
         // The recovery key's public half is no secret, so whoever holds it can make up an archive that opens with the key.
         out.say(&format!(
-            "not proved: that the archive is your cluster's, and not made up by somebody who had a node of it. Its first signer set is {}: compare it with what `snapshot verify` showed of an earlier archive, or restore with --signers",
+            "not proved: that the archive is your cluster's, and not made up. Its first signer set is {}: compare it with what `cluster init` and `snapshot save` showed",
             opened.anchor.first_signer_set
         ));
     }

@@ -16,6 +16,7 @@ struct Saved {
     position: String,
     records: u64,
     bytes: u64,
+    signers: String,
 }
 
 pub(super) async fn save(session: &Session, path: &Path, force: bool) -> Result<(), Failure> {
@@ -60,7 +61,7 @@ pub(super) async fn save(session: &Session, path: &Path, force: bool) -> Result<
         .map_err(|_| Failure::failed("the thread that writes ended"))?
         .map_err(|error| local("finish", error))?;
     let position = begin.position.map_or_else(|| "-".into(), |position| types::Position::from(position).to_string());
-    let saved = Saved { file: shown.to_string(), cluster: begin.cluster_id, position, records: begin.records, bytes };
+    let saved = Saved { file: shown.to_string(), cluster: begin.cluster_id, position, records: begin.records, bytes, signers: begin.first_signer_set };
     session.out.record(
         &saved,
         &[
@@ -69,6 +70,7 @@ pub(super) async fn save(session: &Session, path: &Path, force: bool) -> Result<
             ("position", saved.position.clone()),
             ("records", saved.records.to_string()),
             ("bytes", saved.bytes.to_string()),
+            ("signers", saved.signers.clone()),
         ],
     )?;
     session.out.say(&format!("check it where it will be kept: cinnabar snapshot verify {shown}"));

@@ -32,9 +32,12 @@ pub struct SnapshotVerify {
     /// Open it with a control node's envelope key in this file
     #[arg(long, value_name = "FILE", conflicts_with = "recovery_key_file")]
     pub key_file: Option<PathBuf>,
-    /// Believe only the cluster whose first signer set has this hash, as an earlier `snapshot verify` showed it
+    /// Believe only the cluster whose first signer set has this hash, as `cluster init` and `snapshot save` show it
     #[arg(long, value_name = "HASH")]
     pub signers: Option<String>,
+    /// With the recovery key: accept also an archive that the key does not prove to be of its cluster
+    #[arg(long, conflicts_with = "signers")]
+    pub trust_archive: bool,
 }
 
 /// `snapshot restore`
@@ -54,7 +57,10 @@ pub struct SnapshotRestore {
     /// Begin with a new certificate authority and without any of the former nodes: edges have to be enrolled anew
     #[arg(long)]
     pub new_cluster: bool,
-    /// Believe only the cluster whose first signer set has this hash
+    /// Believe only the cluster whose first signer set has this hash, and not what the recovery key has signed
     #[arg(long, value_name = "HASH")]
     pub signers: Option<String>,
+    /// Restore also an archive that nothing proves to be of the recovery key's cluster
+    #[arg(long, conflicts_with = "signers")]
+    pub trust_archive: bool,
 }

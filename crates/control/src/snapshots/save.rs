@@ -75,12 +75,14 @@ pub(crate) fn save(core: &Arc<Core>, state: State, call: Call) -> Result<Parts, 
             if refused { Err(gone()) } else { sent }
         };
         let made = (|| -> Result<u64, ArchiveError> {
+            let first = state.first_signer_set()?.ok_or(ArchiveError::Empty)?.hash(core.cluster);
             let draft = draft(&core, state)?;
             put(Ok(part(v1::save_snapshot_reply::Part::Begin(v1::SnapshotBegin {
                 cluster_id: draft.header().cluster.to_string(),
                 position: Some(draft.header().position.into()),
                 records: draft.header().records,
                 bytes_about: draft.bytes_about(),
+                first_signer_set: first.to_string(),
             }))))?;
             let bytes = draft.write(&mut |bytes| put(Ok(part(v1::save_snapshot_reply::Part::Data(bytes.into())))))?;
             put(Ok(part(v1::save_snapshot_reply::Part::End(v1::SnapshotEnd { bytes }))))?;

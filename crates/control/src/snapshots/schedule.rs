@@ -145,7 +145,7 @@ fn save_file(core: &Core, schedule: &Schedule, state: State) -> Result<(PathBuf,
     draft.write(&mut |bytes| file.write(&bytes).map_err(ArchiveError::io("write")))?;
     file.finish().map_err(failed("finish", &path))?;
     let written = disk.open(&path, seams::OpenMode::Read).map_err(failed("read back", &path))?;
-    let opened = match verify::open(FromStart { file: &*written, offset: 0 }, &key, None) {
+    let opened = match verify::open(FromStart { file: &*written, offset: 0 }, &key, verify::Origin::Unproven) {
         Ok(opened) => opened,
         Err(error) => {
             // What does not verify must not look like a backup, nor push one out.

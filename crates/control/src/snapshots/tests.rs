@@ -29,7 +29,7 @@ fn archive_round_trips_with_every_key_it_is_for() {
     assert_eq!(checked.length, bytes.len() as u64);
     assert_eq!(checked.header.recipients(), [Recipient::Node(NodeId::new(1)), Recipient::Recovery]);
     for (key, opened_as) in [(&world.node_key, Recipient::Node(NodeId::new(1))), (world.recovery.opening(), Recipient::Recovery)] {
-        let opened = open(&bytes[..], key, None).unwrap();
+        let opened = open(&bytes[..], key, Origin::Unproven).unwrap();
         assert_eq!(opened.opened_as, opened_as);
         let records =
             |state: &State| state.records().map(|(key, value)| (key.as_bytes().to_vec(), value.to_vec())).collect::<BTreeMap<_, _>>();
@@ -37,9 +37,30 @@ fn archive_round_trips_with_every_key_it_is_for() {
         assert_eq!(opened.contents.secrets, 3);
         assert_eq!(opened.contents.values, 3);
         assert_eq!(opened.contents.operator_tokens, 1);
-        assert!(open(&bytes[..], key, Some(opened.anchor)).is_ok());
+        assert!(open(&bytes[..], key, Origin::Signers(opened.anchor)).is_ok());
         let other = feed::Anchor { first_signer_set: types::Hash::ZERO, recovery: None };
-        assert!(matches!(open(&bytes[..], key, Some(other)), Err(ArchiveError::Unsigned(_))));
+        assert!(matches!(open(&bytes[..], key, Origin::Signers(other)), Err(ArchiveError::Unsigned(_))));
+    }
+}
+
+#[test]
+fn archive_made_up_whole_by_who_knows_the_public_keys_is_believed_by_no_recovery_key() {
+    let world = World::new(1);
+    let public = world.recovery.public().signing;
+    let bytes = world.archive();
+    let opened = open(&bytes[..], world.recovery.opening(), Origin::RecoveryKey(public)).unwrap();
+    assert_eq!(opened.origin, Origin::RecoveryKey(public));
+    assert!(open(&bytes[..], &world.node_key, Origin::RecoveryKey(public)).is_ok(), "whatever key opens it");
+
+    // The same cluster id, the same recovery key, and everything signed as it has to be, by a signer of the forger's own.
+    for signature in [Vec::new(), world.first_set(), vec![7; 64]] {
+        let forged = world.forged(signature);
+        let bytes = forged.archive();
+        let opened = open(&bytes[..], world.recovery.opening(), Origin::Unproven).unwrap();
+        assert_eq!(opened.checked.header.cluster, world::CLUSTER, "it agrees with itself");
+        assert!(matches!(open(&bytes[..], world.recovery.opening(), Origin::RecoveryKey(public)), Err(ArchiveError::Origin(_))));
+        let genuine = Origin::Signers(world.anchor());
+        assert!(matches!(open(&bytes[..], world.recovery.opening(), genuine), Err(ArchiveError::Unsigned(_))));
     }
 }
 
@@ -58,7 +79,7 @@ fn archive_hides_names_comments_and_hashes() {
 fn archive_opens_for_no_other_key() {
     let world = World::new(0);
     let stranger = NodeKeyPair::generate(&SimEntropy::new(99)).unwrap();
-    let refused = open(&world.archive()[..], &stranger, None).err().unwrap();
+    let refused = open(&world.archive()[..], &stranger, Origin::Unproven).err().unwrap();
     assert!(matches!(refused, ArchiveError::NotForThisKey { .. }));
     assert_eq!(
         refused.to_string(),
@@ -122,7 +143,7 @@ fn archive_forged_with_right_checksums_is_refused_with_a_key() {
         let mut changed = bytes.clone();
         changed[at] ^= 1;
         let forged = catch_unwind(AssertUnwindSafe(|| with_checksums_set_right(changed))).unwrap();
-        assert!(open(&forged[..], &world.node_key, None).is_err(), "byte {at}");
+        assert!(open(&forged[..], &world.node_key, Origin::Unproven).is_err(), "byte {at}");
     }
 }
 
@@ -132,8 +153,8 @@ fn archive_signed_by_another_key_is_refused() {
     let other = SigningKey::generate(&SimEntropy::new(77));
     let bytes = world.archive_signed(&other, 1);
     assert!(check(&bytes[..]).is_ok());
-    assert!(matches!(open(&bytes[..], &world.node_key, None), Err(ArchiveError::Unsigned(_))));
-    assert!(matches!(open(&world.archive_signed(&world.signing, 2)[..], &world.node_key, None), Err(ArchiveError::Unsigned(_))));
+    assert!(matches!(open(&bytes[..], &world.node_key, Origin::Unproven), Err(ArchiveError::Unsigned(_))));
+    assert!(matches!(open(&world.archive_signed(&world.signing, 2)[..], &world.node_key, Origin::Unproven), Err(ArchiveError::Unsigned(_))));
 }
 
 #[test]
@@ -152,7 +173,7 @@ fn archive_of_many_records_has_many_chunks_in_order() {
     let bytes = world.archive();
     let checked = check(&bytes[..]).unwrap();
     assert!(checked.chunks > 3, "{}", checked.chunks);
-    let opened = open(&bytes[..], &world.node_key, None).unwrap();
+    let opened = open(&bytes[..], &world.node_key, Origin::Unproven).unwrap();
     assert_eq!(opened.contents.values, 400);
     // A chunk less, with everything set right that needs no key.
     let header = 20 + u32::from_be_bytes(bytes[12..16].try_into().unwrap()) as usize + 72;
@@ -164,7 +185,7 @@ fn archive_of_many_records_has_many_chunks_in_order() {
     without[totals + 13..totals + 21].copy_from_slice(&(totals as u64).to_be_bytes());
     let without = with_checksums_set_right(without);
     assert!(check(&without[..]).is_ok());
-    assert!(matches!(open(&without[..], &world.node_key, None), Err(ArchiveError::Seal(_))));
+    assert!(matches!(open(&without[..], &world.node_key, Origin::Unproven), Err(ArchiveError::Seal(_))));
 }
 
 #[test]
@@ -204,6 +225,6 @@ fn archive_of_format_1_still_opens() {
         std::fs::write(&path, world.archive()).unwrap();
     }
     let bytes = std::fs::read(&path).unwrap();
-    let opened = open(&bytes[..], world.recovery.opening(), None).unwrap();
+    let opened = open(&bytes[..], world.recovery.opening(), Origin::Unproven).unwrap();
     assert_eq!((opened.contents.secrets, opened.checked.header.position.to_string()), (2, "1.5".to_owned()));
 }

@@ -60,6 +60,18 @@ pub struct Contents {
     pub operator_tokens: u64,
 }
 
+/// By what an archive has to show whose it is. That it agrees with itself shows nothing: who has no more than the public halves of a
+/// cluster's keys can make one up whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The first signer set has this hash, as the founder of the cluster was shown it.
+    Signers(Anchor),
+    /// The holder of this recovery key (its Ed25519 public key) has signed the first signer set, or the generation.
+    RecoveryKey([u8; 32]),
+    /// By nothing: it may be of anybody.
+    Unproven,
+}
+
 /// An archive that was opened and verified.
 pub struct Opened {
     /// What it says of itself, verified.
@@ -72,15 +84,17 @@ pub struct Opened {
     pub opened_as: Recipient,
     /// The hash of the cluster's first signer set, on which the signature rests. An archive made up from nothing has another.
     pub anchor: Anchor,
+    /// What shows that it is of the wanted cluster.
+    pub origin: Origin,
 }
 
 /// Opens an archive with the recovery key's or a control node's opening key, and verifies all of it: seal, order and hash of the
-/// records, that each record reads, the state root, and the signature by the signer sets inside, the first of which is `anchor`'s
-/// where the caller knows it.
+/// records, that each record reads, the state root, and the signature by the signer sets inside, which have to begin as `origin`
+/// demands.
 ///
 /// # Errors
 /// [`ArchiveError`]: every variant but the last three.
-pub fn open(source: impl Read, key: &NodeKeyPair, anchor: Option<Anchor>) -> Result<Opened, ArchiveError> {
+pub fn open(source: impl Read, key: &NodeKeyPair, origin: Origin) -> Result<Opened, ArchiveError> {
     let mut reader = ArchiveReader::open(source)?;
     let header = reader.header().clone();
     let (opened_as, archive_key) = unwrap(&header, key)?;
@@ -111,10 +125,18 @@ pub fn open(source: impl Read, key: &NodeKeyPair, anchor: Option<Anchor>) -> Res
     same(state.chain_hash() == header.chain_hash, "chain hash")?;
     same(state.state_root() == header.state_root, "state root")?;
     same(state.applied_index() == header.applied && state.last_time() == header.time, "place in the log")?;
+    let anchor = match origin {
+        Origin::Signers(anchor) => Some(anchor),
+        Origin::RecoveryKey(recovery) => {
+            let anchor = feed::anchor_by_recovery_key(state.propagated(), header.cluster, recovery);
+            Some(anchor.map_err(|fault| ArchiveError::Origin(Box::new(fault)))?)
+        }
+        Origin::Unproven => None,
+    };
     let anchor = feed::verify_signed(state.propagated(), header.cluster, anchor, "archive", reader.signed())
         .map_err(|fault| ArchiveError::Unsigned(Box::new(fault)))?;
     let checked = Checked { length: reader.length().unwrap_or_default(), chunks, header };
-    Ok(Opened { checked, state, contents, opened_as, anchor })
+    Ok(Opened { checked, state, contents, opened_as, anchor, origin })
 }
 
 /// The archive's key, by whichever envelope is for this opening key.

@@ -134,7 +134,7 @@ impl Ground {
             operator_token: token.hash(),
             authority_certificate,
             authority_key,
-            recovery: RecoveryKeys { signing: recovery.signing, envelope: recovery.opening.encode() },
+            recovery: RecoveryKeys { signing: recovery.signing, envelope: recovery.opening.encode(), first_set: Vec::new() },
         };
         founding.write(&self.at(1, "data")).unwrap();
         runtime::write_secret_file(&self.folder.path().join("operator.token"), token.text().expose().as_bytes()).unwrap();

@@ -72,7 +72,7 @@ impl Ground {
         std::fs::create_dir_all(self.data()).unwrap();
         let (authority_certificate, authority_key) = self.pki.authority().unwrap();
         let recovery = RecoveryKey::generate(&OsEntropy).unwrap().public();
-        let recovery = RecoveryKeys { signing: recovery.signing, envelope: recovery.opening.encode() };
+        let recovery = RecoveryKeys { signing: recovery.signing, envelope: recovery.opening.encode(), first_set: Vec::new() };
         Founding { cluster: CLUSTER, operator_token, authority_certificate, authority_key, recovery }.write(&self.data()).unwrap();
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use control::snapshots::{self, Opened};
+use control::snapshots::{self, Opened, Origin};
 use runtime::config::{Never, SnapshotsConfig};
 use seal::NodeKeyPair;
 use state::{Grant, GrantScope, Role};
@@ -33,7 +33,7 @@ async fn save(client: &client::Client) -> (v1::SnapshotBegin, Vec<u8>) {
 
 fn open(ground: &Ground, bytes: &[u8]) -> Opened {
     let key = runtime::read_secret_file(&ground.at("node.key")).unwrap();
-    snapshots::open(bytes, &NodeKeyPair::from_file_bytes(&key).unwrap(), None).unwrap()
+    snapshots::open(bytes, &NodeKeyPair::from_file_bytes(&key).unwrap(), Origin::Unproven).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -136,7 +136,7 @@ impl Plane {
                 node(EDGE, "edge-1", NodeRole::Edge, node_key.public().encode()),
             ],
             authority: AuthorityRecord { certificate: vec![1], envelopes: Vec::new() },
-            recovery: Some(RecoveryRecord { signing_key: recovery_key().public(), envelope_key: vec![7; 1218] }),
+            recovery: Some(RecoveryRecord { signing_key: recovery_key().public(), envelope_key: vec![7; 1218], first_set: Vec::new() }),
         };
         let parts = publisher_parts(&clock, &envelope);
         let publisher = Publisher::new(PublisherOptions::new(CLUSTER, CONTROL), signing, parts, &State::empty());

@@ -41,6 +41,11 @@ pub struct RecoveryRecord {
     /// Its public key for envelopes.
     #[serde(with = "crate::packed::vec")]
     pub envelope_key: Vec<u8>,
+    /// Its Ed25519 signature over the cluster's first signer set ([`SignerSetRecord::signing_bytes`](super::SignerSetRecord::signing_bytes)),
+    /// made when the cluster was founded: by it an archive shows whoever has the key that it is of the key's own cluster. Empty: it has
+    /// signed none.
+    #[serde(with = "crate::packed::vec")]
+    pub first_set: Vec<u8>,
 }
 stored!(RecoveryRecord, "a recovery record");
 

@@ -110,7 +110,7 @@ pub(crate) fn init() -> InitCluster {
             certificate: vec![8; 60],
             envelopes: vec![envelope(1), (Recipient::Recovery, EnvelopeRecord { bytes: vec![9; 40] })],
         },
-        recovery: Some(RecoveryRecord { signing_key: [9; 32], envelope_key: vec![9; 32] }),
+        recovery: Some(RecoveryRecord { signing_key: [9; 32], envelope_key: vec![9; 32], first_set: vec![9; 64] }),
     }
 }
 

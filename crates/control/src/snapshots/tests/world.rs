@@ -5,7 +5,7 @@ use seal::{NodeKeyPair, RecoveryKey};
 use seams::sim::SimEntropy;
 use state::{
     Command, CommandBody, InitCluster, NewDek, NewNode, NewSecret, Origin, Principal, SealedInput, State,
-    record::{AuthorityRecord, EnvelopeRecord, MemberKey, NodeRole, RecoveryRecord, SettingsRecord, WrappedDek},
+    record::{AuthorityRecord, EnvelopeRecord, MemberKey, NodeRole, RecoveryRecord, SettingsRecord, SignerSetRecord, WrappedDek},
 };
 use types::{
     AccountId, ClusterId, DekId, KekEpoch, KeyDomain, LogIndex, NodeId, SealedValue, SecretId, StoreId, TokenId, UnixMillis, ValueId,
@@ -32,7 +32,39 @@ impl World {
         let entropy = SimEntropy::new(11);
         let (node_key, recovery) = (NodeKeyPair::generate(&entropy).unwrap(), RecoveryKey::generate(&entropy).unwrap());
         let mut world = Self { state: State::empty(), node_key, recovery, signing: SigningKey::generate(&entropy) };
-        world.found();
+        let first_set = world.first_set();
+        world.found(first_set);
+        world.fill(secrets);
+        world
+    }
+
+    /// What somebody makes up who knows this cluster's public keys and has a signing key of their own. `first_set` is what they put in
+    /// place of the recovery key's signature, which they cannot make.
+    pub(super) fn forged(&self, first_set: Vec<u8>) -> Self {
+        let entropy = SimEntropy::new(12);
+        let recovery = RecoveryKey::parse(self.recovery.text().expose()).unwrap();
+        let (node_key, signing) = (NodeKeyPair::generate(&entropy).unwrap(), SigningKey::generate(&entropy));
+        let mut forged = Self { state: State::empty(), node_key, recovery, signing };
+        forged.found(first_set);
+        forged.fill(1);
+        forged
+    }
+
+    /// The recovery key's signature over the first signer set, as `cluster init` makes it.
+    pub(super) fn first_set(&self) -> Vec<u8> {
+        self.recovery.sign(&self.set().signing_bytes(CLUSTER)).to_vec()
+    }
+
+    pub(super) fn anchor(&self) -> feed::Anchor {
+        feed::Anchor::of(CLUSTER, &self.set())
+    }
+
+    fn set(&self) -> SignerSetRecord {
+        SignerSetRecord { version: 1, threshold: 1, keys: vec![MemberKey { node: NODE, key: self.signing.public() }], signatures: Vec::new() }
+    }
+
+    fn fill(&mut self, secrets: u16) {
+        let world = self;
         let operator = Principal::Operator { token: TOKEN_HASH };
         world.apply(operator, CommandBody::CreateAccount { account: ACCOUNT, name: "account".parse().unwrap() });
         world.apply(operator, CommandBody::CreateStore { account: ACCOUNT, store: STORE, name: "store".parse().unwrap() });
@@ -41,10 +73,9 @@ impl World {
         for number in 0..secrets {
             world.secret(operator, number);
         }
-        world
     }
 
-    fn found(&mut self) {
+    fn found(&mut self, first_set: Vec<u8>) {
         let node = NewNode {
             id: NODE,
             name: "control-1".parse().unwrap(),
@@ -69,7 +100,7 @@ impl World {
             envelopes: vec![(state::Recipient::Node(NODE), EnvelopeRecord { bytes: vec![1; 40] })],
             nodes: vec![node],
             authority: AuthorityRecord { certificate: vec![8; 60], envelopes: Vec::new() },
-            recovery: Some(RecoveryRecord { signing_key: public.signing, envelope_key: public.opening.encode() }),
+            recovery: Some(RecoveryRecord { signing_key: public.signing, envelope_key: public.opening.encode(), first_set }),
         };
         self.apply(Principal::System, CommandBody::InitCluster(Box::new(init)));
     }

@@ -185,7 +185,7 @@ impl Plane {
 
     /// Lets the state name the recovery key.
     pub fn name_recovery_key(&mut self, key: &SigningKey) {
-        let recovery = RecoveryRecord { signing_key: key.public(), envelope_key: vec![] };
+        let recovery = RecoveryRecord { signing_key: key.public(), envelope_key: vec![], first_set: vec![] };
         self.commit(vec![record(TypedKey::Recovery, recovery.encode())]);
     }
 
