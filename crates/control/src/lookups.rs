@@ -34,7 +34,7 @@ use seams::Clock;
 use state::State;
 use types::{NodeId, UnixMillis};
 
-pub(crate) use self::doors::{Doors, open};
+pub(crate) use self::doors::{bind, open};
 use crate::core::Core;
 
 /// How often readiness and gauges follow: as often as ticks come.

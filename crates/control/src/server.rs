@@ -30,7 +30,7 @@ use crate::{
     enrol::{Enrolment, Visitors},
     glue::{Glue, publisher},
     keys::UnlockError,
-    lookups::{self, Doors, Lookups},
+    lookups::{self, Lookups},
     majority::Majority,
     options::ControlOptions,
     peers::{RaftService, Registry, Transport},
@@ -181,7 +181,12 @@ impl Control {
             age_max: config.audit.age_max.duration(),
         };
         let audit = AuditLog::open(disk.clone(), kept).map_err(ControlError::Audit)?;
-        let doors = Doors::bind(&config).await.map_err(|(what, source)| ControlError::Io { operation: "listen at", what, source })?;
+        let unbound = |::doors::BindError { key, address, source }| ControlError::Io {
+            operation: "listen at",
+            what: format!("{address} ({key})"),
+            source,
+        };
+        let doors = lookups::bind(&config).await.map_err(unbound)?;
         let (address, listener) = listen(config.listen.grpc, "gRPC").await?;
         let told = Peers::read(&data.join(IDENTITY_FOLDER).join("peers"))?;
         // Whoever has joined a cluster waits to be added to it.

@@ -8,12 +8,13 @@ use std::{
     time::Duration,
 };
 
+use ::doors::{LookupLimits, Offer};
 use enrol::{Layout, Peers, Remote, Renewal};
 use feed::{CoreOptions, FollowerOptions};
-use lookup::{Authenticator, Lookup, PeerPattern, PeerRule, PeerRules, Served, Service, ServiceOptions, Serving};
+use lookup::{Lookup, Served, Serving};
 use runtime::{
     TokioSpawn, Undrained,
-    config::{ConsumerPattern, EdgeConfig},
+    config::EdgeConfig,
     health::Readiness,
     tls::{ClientCertificates, ClientTls, Expect, PeerIdentity, ServerTls},
 };
@@ -22,7 +23,6 @@ use seams::Spawn;
 use state::FEATURE_LEVEL_MAX;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
-use tonic::service::Routes;
 use types::{ClusterId, NodeId};
 use wire::v1::status_server::StatusServer;
 
@@ -83,7 +83,7 @@ impl Edge {
         disk.create_dir_all(data).map_err(failed("create the folder (node.data_dir)", data))?;
         let owner = std::fs::metadata(data).map_err(failed("look at the folder (node.data_dir)", data))?.uid();
         let lock = runtime::DataLock::acquire(data)?;
-        let doors = Doors::bind(&config, Arc::clone(&clock)).await?;
+        let doors = Doors::bind(&config).await?;
         let addresses = Addresses { unix: config.listen.unix.path.clone(), grpc: doors.grpc_address, health: doors.health_address };
 
         let ring = Arc::new(KeyRing::with_cache(cluster, config.limits.deks_cached_max));
@@ -117,6 +117,7 @@ impl Edge {
         let users = (server_tls.clone(), client_tls.clone(), renewing_tls);
         let renewal = renewal(&config, users, Arc::clone(&clock), Arc::clone(&entropy));
         tasks.spawn("renew", Box::pin(renewal.run(tasks.token().child_token())));
+        let timer = Arc::clone(&clock);
         let following = Following {
             core: CoreOptions { level_max, ..core_options(&config, cluster, anchor, data.join("feed")) },
             options: FollowerOptions { level: level_max, ..follower_options(&config, cluster, node) },
@@ -134,8 +135,8 @@ impl Edge {
         let follower = following.open().await?;
         tasks.spawn("follow", Box::pin(following.run(follower, tasks.token().child_token())));
 
-        let routes = routes(&config, &lookup, &source, &tasks).await;
-        doors.open(routes, &config.connections, server_tls, readiness.clone(), metrics, &tasks);
+        let offer = offer(&config, &lookup, &source, &tasks).await;
+        doors.open(offer, &config.connections, server_tls, readiness.clone(), metrics, (&tasks, &timer));
         tasks.spawn("status", Box::pin(status::watch(Arc::clone(&source), Arc::clone(&checks), tasks.token().child_token())));
         let edge = Self { addresses, lookup, readiness, checks, source, tasks, _lock: lock };
         let status = edge.status();
@@ -203,37 +204,17 @@ fn renewal(
 }
 
 /// The services of both gRPC doors.
-async fn routes(config: &EdgeConfig, lookup: &Arc<Lookup>, source: &Arc<StatusSource>, tasks: &TokioSpawn) -> Routes {
-    let authenticator = Authenticator::new(peer_rules(config));
-    let options = ServiceOptions {
+async fn offer(config: &EdgeConfig, lookup: &Arc<Lookup>, source: &Arc<StatusSource>, tasks: &TokioSpawn) -> Offer {
+    let authenticator = ::doors::authenticator(&config.peer);
+    let limits = LookupLimits {
         watches_max: config.limits.watches_max,
-        stream_waiting_max: config.limits.lookups_pipelined_max,
-        // The lookup answers by itself before the door cuts the call.
-        patience_max: config.connections.request_timeout / 10 * 9,
-        ..ServiceOptions::default()
+        pipelined_max: config.limits.lookups_pipelined_max,
+        request_timeout: config.connections.request_timeout,
     };
-    let service = Service::new(Arc::clone(lookup), authenticator.clone(), config.node.name.clone(), options, tasks.token().child_token());
-    let (reporter, health) = tonic_health::server::health_reporter();
-    reporter.set_serving::<wire::v1::lookup_server::LookupServer<Service>>().await;
-    Routes::new(health)
-        .add_service(service.into_server())
-        .add_service(StatusServer::new(StatusService::new(Arc::clone(source), authenticator)))
-        .prepare()
-}
-
-/// The configuration's `[[peer]]` as rules.
-fn peer_rules(config: &EdgeConfig) -> PeerRules {
-    let rules = config.peer.iter().flat_map(|rule| {
-        rule.consumers.iter().map(|pattern| {
-            let pattern = match pattern {
-                ConsumerPattern::Any => PeerPattern::Any,
-                ConsumerPattern::Kind(kind) => PeerPattern::Kind(*kind),
-                ConsumerPattern::One(kind, name) => PeerPattern::One(*kind, name.clone()),
-            };
-            PeerRule { uid: rule.uid, account: rule.account, pattern }
-        })
-    });
-    PeerRules::new(rules.collect())
+    let (lookup, name) = (Arc::clone(lookup), config.node.name.clone());
+    let offer = Offer::lookups(lookup, authenticator.clone(), name, limits, tasks.token().child_token()).await;
+    let status = StatusServer::new(StatusService::new(Arc::clone(source), authenticator));
+    offer.with(|routes| routes.add_service(status))
 }
 
 /// Cluster and number are the certificate's; the configuration, where it names them, has to agree.

@@ -84,3 +84,10 @@ pub enum EdgeError {
     #[error(transparent)]
     Lock(#[from] runtime::DataLockError),
 }
+
+impl From<doors::BindError> for EdgeError {
+    fn from(error: doors::BindError) -> Self {
+        let doors::BindError { key, address, source } = error;
+        Self::Listen { key, address, source }
+    }
+}
