@@ -186,8 +186,11 @@ impl Caller {
         Ok(consumer)
     }
 
-    /// The consumer that the request itself names, by the id of its account; nothing proves it. For mutations.
+    /// The consumer that the connection proves, or that the request itself names by the id of its account. For mutations.
     pub(crate) fn named(&self) -> Option<ConsumerRef> {
+        if let Proof::Consumer { consumer, .. } = &self.proof {
+            return Some(consumer.clone());
+        }
         let wanted = self.wanted.as_ref()?;
         Some(ConsumerRef { account: wanted.account.as_ref()?.id?, kind: wanted.kind, name: wanted.name.clone() })
     }

@@ -4,6 +4,7 @@ mod callers;
 mod grpc;
 mod large;
 mod lookups;
+mod mutations;
 mod stress;
 mod watches;
 mod world;

@@ -17,10 +17,11 @@ use futures::{
 };
 use openraft_rt_sim::{SimInstant, SimRuntime};
 use seams::{Entropy, sim::SimEntropy};
+use state::{State, limits::Quota};
 use types::NodeId;
 
 use super::{
-    commands::{account_id, create_account_once, init},
+    commands::{account_id, create_account_once, init, set_quota},
     rig::{Heard, Rig, simulate},
 };
 use crate::{Consensus, PeerError, PeerRpc, PeerTransport, ProposeError, ReadError, Runtime, lock};
@@ -372,7 +373,7 @@ fn cluster_of_the_same_seed_has_the_same_history() {
 }
 
 #[test]
-fn leader_without_majority_neither_acknowledges_nor_reads() {
+pub(super) fn leader_without_majority_neither_acknowledges_nor_reads() {
     simulate(5, async {
         let cluster = Cluster::start(5, 0).await;
         assert!(cluster.write(0).await);
@@ -412,6 +413,36 @@ fn voter_far_behind_gets_a_snapshot_and_follows_on() {
         cluster.voters[behind] = voter;
         assert!(cluster.write(121).await);
         cluster.agree().await;
+    });
+}
+
+#[test]
+pub(super) fn snapshot_that_is_received_takes_the_place_of_all_that_was_there() {
+    simulate(10, async {
+        let cluster = Cluster::start(10, 0).await;
+        assert!(cluster.write(0).await && cluster.write(1).await);
+        let leader = cluster.leader().await;
+        // A record that control nodes alone hold, which is gone by the time of the snapshot.
+        cluster.voters[leader].propose(set_quota(1, Some(Quota::default()))).await.unwrap();
+        cluster.agree().await;
+        let behind = (leader + 1) % 3;
+        cluster.net.isolate(cluster.nodes()[behind], &cluster.nodes());
+        cluster.voters[cluster.leader().await].propose(set_quota(1, None)).await.unwrap();
+        for number in 2..=120 {
+            assert!(cluster.write(number).await);
+        }
+        let leader = cluster.leader().await;
+        assert!(cluster.voters[leader].status().purged > cluster.voters[behind].status().last_log, "the log that it would need is gone");
+        lock(&cluster.net.cut).clear();
+        let newest = cluster.voters[behind].linearizable().await.unwrap();
+        assert_eq!(newest.record_count(), State::from_records(newest.records()).unwrap().record_count());
+        while cluster.voters.iter().any(|voter| voter.local().applied_index() != newest.applied_index()) {
+            SimRuntime::sleep(Duration::from_millis(50)).await;
+            assert!(cluster.voters.iter().all(|voter| voter.local().applied_index() <= newest.applied_index()), "nobody writes");
+        }
+        for voter in &cluster.voters {
+            assert!(voter.local().records().eq(newest.records()), "each holds the same, what control nodes alone hold included");
+        }
     });
 }
 

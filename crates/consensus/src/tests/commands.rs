@@ -2,6 +2,7 @@
 
 use state::{
     Command, CommandBody, InitCluster, NewNode, Origin, Principal, Recipient, RequestKey,
+    limits::Quota,
     record::{AuthorityRecord, EnvelopeRecord, MemberKey, NodeRole, SettingsRecord},
 };
 use types::{
@@ -87,6 +88,11 @@ pub(super) fn create_store(account: u64, number: u64) -> Command {
         name: StoreName::new(format!("store-{number}")).unwrap(),
     };
     command(Principal::Operator { token: OPERATOR }, body)
+}
+
+/// Gives an account a quota of its own, or takes it away.
+pub(super) fn set_quota(account: u64, quota: Option<Quota>) -> Command {
+    command(Principal::Operator { token: OPERATOR }, CommandBody::SetQuota { account: account_id(account), quota })
 }
 
 /// A control node says which feature level it knows.

@@ -73,7 +73,7 @@ fn follower_without_majority_refuses_to_read_and_to_write() {
 
 /// Commands without a request key: what is said not to have been proposed was not, and nothing is in the log twice.
 #[test]
-fn command_without_request_key_enters_the_log_once_through_loss_and_elections() {
+pub(super) fn command_without_request_key_enters_the_log_once_through_loss_and_elections() {
     for seed in 30..36 {
         simulate(seed, async {
             let cluster = cluster_of(3, seed, 8).await;
@@ -119,7 +119,7 @@ fn command_without_request_key_enters_the_log_once_through_loss_and_elections() 
 
 /// With a request key a lost answer is no loss: the node itself asks again, and the first reply comes back.
 #[test]
-fn command_with_request_key_is_answered_through_loss_and_elections() {
+pub(super) fn command_with_request_key_is_answered_through_loss_and_elections() {
     for seed in 40..44 {
         simulate(seed, async {
             let cluster = cluster_of(5, seed, 10).await;

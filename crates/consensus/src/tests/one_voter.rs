@@ -32,7 +32,7 @@ fn rebuilt(state: &State) -> State {
 }
 
 #[test]
-fn proposal_is_applied_and_read_back_by_who_was_answered() {
+pub(super) fn proposal_is_applied_and_read_back_by_who_was_answered() {
     let rig = Rig::new(1, &[1]);
     simulate(1, async {
         let heard = Arc::new(Heard::default());
@@ -405,7 +405,7 @@ fn caller_that_hangs_up_does_not_stop_its_proposal() {
 }
 
 #[test]
-fn leader_ticks_once_a_second_by_its_clock() {
+pub(super) fn leader_ticks_once_a_second_by_its_clock() {
     let rig = Rig::new(1, &[1]);
     simulate(1, async {
         let heard = Arc::new(Heard::default());

@@ -77,7 +77,7 @@ async fn storage_suite_of_openraft_passes_on_real_files() {
 }
 
 #[tokio::test]
-async fn storage_suite_of_openraft_passes_on_the_simulated_disk() {
+pub(super) async fn storage_suite_of_openraft_passes_on_the_simulated_disk() {
     Suite::<Raft, _, _, _, _>::test_all(OnSimDisk::default()).await.unwrap();
 }
 

@@ -171,7 +171,7 @@ fn seeds(from: u64) -> std::ops::Range<u64> {
 }
 
 #[test]
-fn crashes_lose_nothing_that_was_acknowledged_and_readers_never_go_back() {
+pub(crate) fn crashes_lose_nothing_that_was_acknowledged_and_readers_never_go_back() {
     for seed in seeds(0) {
         run(seed, false);
     }

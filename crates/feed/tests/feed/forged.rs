@@ -38,7 +38,7 @@ fn resealed(seal: Signed<SealStatement>, change: impl FnOnce(&mut SealStatement)
 }
 
 #[test]
-fn stream_that_is_wrong_is_refused_by_name_never_shown_and_healed() {
+pub(crate) fn stream_that_is_wrong_is_refused_by_name_never_shown_and_healed() {
     let (plane, edge, mut core) = scene();
     let (four, five) = (&plane.sets[3..4], &plane.sets[4..5]);
     let both = &plane.sets[3..5];
@@ -160,7 +160,7 @@ fn good_batches_before_a_bad_one_are_kept_and_what_follows_it_is_not_looked_at()
 }
 
 #[test]
-fn checkpoint_forged_is_refused_older_is_passed_over_and_only_a_newer_one_counts() {
+pub(crate) fn checkpoint_forged_is_refused_older_is_passed_over_and_only_a_newer_one_counts() {
     let (mut plane, edge, mut core) = scene();
     take(&mut core, batch(&plane.sets[3..5], Some(&plane.seal())));
     let good = plane.checkpoint(START_MS + 2000);

@@ -8,6 +8,7 @@ mod forged;
 mod generations;
 mod harness;
 mod large;
+mod mutations;
 mod power;
 mod recovery;
 mod scripts;

@@ -137,7 +137,7 @@ fn restart_with_the_seal_in_the_table_forged_falls_back() {
 }
 
 #[test]
-fn restart_with_table_and_log_lost_shows_nothing_until_all_that_was_shown_is_certainly_back() {
+pub(crate) fn restart_with_table_and_log_lost_shows_nothing_until_all_that_was_shown_is_certainly_back() {
     for lost in ["edge/log", "edge/log and table", "a flipped bit in the log"] {
         let (mut plane, edge) = scene();
         if lost == "a flipped bit in the log" {

@@ -482,6 +482,21 @@ impl Handover for ByPosition {
 }
 
 #[tokio::test]
+pub(crate) async fn what_was_sent_is_no_receipt_before_it_is_acknowledged() {
+    let mut plane = Plane::new();
+    plane.write(3);
+    let (mut link, _serving) = served(&plane.publisher, EDGE, 64);
+    link.sender.send(hello(None)).await.unwrap();
+    while !matches!(link.receiver.recv().await.unwrap().message, Some(Message::Batch(batch)) if !batch.seal_encoded.is_empty()) {}
+    settle().await;
+    let durable = || plane.publisher.acks().rows()[0].durable;
+    assert_eq!(durable(), None, "all of it is there, and nothing is known to be durable");
+    link.sender.send(ack(at(2), plane.history[2].chain_hash())).await.unwrap();
+    settle().await;
+    assert_eq!(durable(), Some(at(2)));
+}
+
+#[tokio::test]
 async fn envelopes_are_handed_over_on_subscribing_and_when_they_change() {
     let mut plane = Plane::new();
     plane.hand_over(Arc::new(ByPosition));
@@ -581,7 +596,7 @@ async fn subscriber_is_not_fed_by_a_node_that_is_revoked() {
 }
 
 #[tokio::test]
-async fn position_presented_counts_only_when_its_history_is_ours_and_readers_see_it() {
+pub(crate) async fn position_presented_counts_only_when_its_history_is_ours_and_readers_see_it() {
     let mut plane = Plane::new();
     plane.write(9);
     let own = plane.history[4].chain_hash();

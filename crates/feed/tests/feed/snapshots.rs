@@ -62,7 +62,7 @@ fn snapshot_is_installed_shown_acknowledged_and_there_after_a_restart() {
 }
 
 #[test]
-fn snapshot_chunk_that_is_not_proven_is_refused_by_name_and_healed() {
+pub(crate) fn snapshot_chunk_that_is_not_proven_is_refused_by_name_and_healed() {
     let (plane, edge, mut core) = scene();
     let cut = cut(&plane);
     let good = cut.chunk(1).unwrap();
@@ -246,7 +246,7 @@ fn snapshot_after_a_snapshot_sends_only_what_differs() {
 }
 
 #[test]
-fn snapshot_complete_takes_away_what_was_deleted_since() {
+pub(crate) fn snapshot_complete_takes_away_what_was_deleted_since() {
     // Found by the simulation, seed 1: whoever held a record in a bucket that is empty by now could never take a complete snapshot.
     let (mut plane, edge, mut core) = scene();
     send(&mut core, &cut(&plane));

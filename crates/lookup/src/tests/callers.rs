@@ -25,7 +25,7 @@ fn token_reads_until_it_is_removed() {
 }
 
 #[test]
-fn token_ends_by_the_later_of_wall_clock_and_checkpoint() {
+pub(super) fn token_ends_by_the_later_of_wall_clock_and_checkpoint() {
     let mut world = World::new();
     let token = world.token("worker/web", Some(START.plus(Duration::from_secs(60))));
     world.publish();

@@ -48,7 +48,7 @@ fn lookup_by_version_finds_previous_and_exact_ones_and_no_candidate() {
 }
 
 #[test]
-fn lookup_before_the_first_root_says_not_synced_and_never_absent() {
+pub(super) fn lookup_before_the_first_root_says_not_synced_and_never_absent() {
     let world = World::new();
     let empty = Serving::new(world.clock.clone(), world.serving.keys().clone());
     let lookup = crate::Lookup::new(empty.into(), crate::Served::new(1).into(), &"edge-1".parse().unwrap());
@@ -209,7 +209,7 @@ fn lookup_in_another_account_finds_nothing_through_a_forged_binding() {
 }
 
 #[test]
-fn lookup_freshness_is_refused_by_position_by_max_age_and_by_the_cluster() {
+pub(super) fn lookup_freshness_is_refused_by_position_by_max_age_and_by_the_cluster() {
     let mut world = World::new();
     let get = |world: &World, freshness| opened(world.lookup.get(&certified("worker/web"), &wanted("API_KEY"), freshness));
     let max_age = |ms| FreshnessTarget { max_age: Some(Duration::from_millis(ms)), ..unbounded() };
@@ -273,7 +273,7 @@ fn serving_never_goes_back_in_position_or_checkpoint() {
 }
 
 #[test]
-fn revoked_node_serves_nothing_more() {
+pub(super) fn revoked_node_serves_nothing_more() {
     let world = World::new();
     world.serving.revoke();
     assert_eq!(world.get(), Err(LookupError::NodeRevoked));

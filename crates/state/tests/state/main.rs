@@ -5,6 +5,7 @@
 mod fixtures;
 mod formats;
 mod generations;
+mod mutations;
 mod properties;
 mod refused;
 mod scripts;

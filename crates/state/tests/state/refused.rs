@@ -45,7 +45,7 @@ fn next(follower: &Propagated, changes: Vec<Change>) -> ChangeSet {
 type Case = (&'static str, ChangeSet, fn(&ChainError) -> bool);
 
 #[test]
-fn accept_refuses_each_kind_of_forgery_by_name_and_whole() {
+pub(crate) fn accept_refuses_each_kind_of_forgery_by_name_and_whole() {
     let (world, follower) = chain();
     let good = world.sets.last().unwrap().as_ref().clone();
     let claims = |change: &dyn Fn(&mut ChangeSet)| {
@@ -160,7 +160,7 @@ fn apply_of_a_newer_level_halts_and_changes_nothing() {
 }
 
 #[test]
-fn apply_out_of_order_halts() {
+pub(crate) fn apply_out_of_order_halts() {
     let mut world = World::new();
     let tick = world.command(Principal::System, None, CommandBody::Tick);
     for index in [0, 1] {

@@ -26,7 +26,7 @@ macro_rules! scripts {
     ($($name:ident;)*) => {
         $(
             #[test]
-            fn $name() {
+            pub(crate) fn $name() {
                 let path = concat!("tests/scripts/", stringify!($name));
                 goldenscript::run(&mut Script::new(), path).expect("the script gives other output");
             }
