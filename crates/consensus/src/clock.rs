@@ -2,8 +2,8 @@
 //!
 //! `apply` takes the later of a command's stamp and log time, and knows nothing but the log: a stamp that is an hour ahead is there for
 //! good. So it must not be given. Every node asks the voters once a second what their wall clocks show ([`PeerRpc::Clock`]) and judges
-//! its own by a majority of them ([`judge::judge`]). What enters the log was stamped by a leader, or by a node that became one meanwhile, in one
-//! of three ways ([`Voter::stamp`]):
+//! its own by a majority of them ([`judge::judge`]). What enters the log was stamped by a leader, or by a node that became one
+//! meanwhile, in one of three ways ([`Voter::stamp`]):
 //!
 //! | the own clock | the stamp |
 //! |---|---|
@@ -84,6 +84,13 @@ pub struct Clocks {
     pub ahead_ms: Vec<(NodeId, i64)>,
 }
 
+impl Clocks {
+    /// How many milliseconds the clock of `node` is ahead, if it is known.
+    pub fn ahead_ms(&self, node: NodeId) -> Option<i64> {
+        self.ahead_ms.iter().find(|row| row.0 == node).map(|row| row.1)
+    }
+}
+
 /// What a node knows of the clocks of the others.
 pub(crate) struct Known {
     begun: Duration,
@@ -147,19 +154,32 @@ impl<R: Runtime> Voter<R> {
         while self.verdict() == Verdict::Unknown && self.leads() && self.is_new() {
             backoff.wait::<R>().await;
         }
-        let (wall, now, log_time) = (self.clock.wall(), self.clock.monotonic(), lock(&self.core.shown).last_time());
         if mutation::is_on(Mutation::OwnClockBelieved) {
-            return wall;
+            return self.clock.wall();
         }
+        let log_time = lock(&self.core.shown).last_time();
         let mut known = lock(&self.clocks);
-        known.stamps.saw(log_time, now);
+        let (time, stamps) = self.next_stamp(&known, log_time);
+        known.stamps = stamps;
+        time
+    }
+
+    /// What a stamp of this moment would be.
+    pub(crate) fn time_now(&self) -> UnixMillis {
+        let log_time = lock(&self.core.shown).last_time();
+        self.next_stamp(&lock(&self.clocks), log_time).0
+    }
+
+    fn next_stamp(&self, known: &Known, log_time: UnixMillis) -> (UnixMillis, Stamps) {
+        let (wall, now, mut stamps) = (self.clock.wall(), self.clock.monotonic(), known.stamps);
+        stamps.saw(log_time, now);
         let agreed = match known.judge(offset(wall, now)) {
             Verdict::Agrees => Some(wall),
             Verdict::Differs { majority } => Some(shown(majority, now)),
             // Nothing is in the log yet, so there is nothing to go on from.
-            Verdict::Split | Verdict::Unknown => Some(wall).filter(|_| known.stamps.is_empty()),
+            Verdict::Split | Verdict::Unknown => Some(wall).filter(|_| stamps.is_empty()),
         };
-        known.stamps.next(agreed, now)
+        (stamps.next(agreed, now), stamps)
     }
 
     fn is_new(&self) -> bool {
@@ -261,15 +281,10 @@ impl<R: Runtime> Voter<R> {
         match verdict {
             Verdict::Differs { majority } => {
                 let ahead_ms = own.saturating_sub(majority);
-                tracing::error!(
-                    ahead_ms,
-                    "this node's clock is wrong: set it right. It stamps nothing by it, signs no checkpoint, and gives up leadership"
-                );
+                tracing::error!(ahead_ms, "this node's clock is wrong: set it right. It stamps nothing by it, and gives up leadership");
             }
             Verdict::Split => {
-                tracing::error!(
-                    "no majority of the voters' clocks agrees: set them right, or bring back a voter whose clock is. Log time goes on from the last stamp"
-                );
+                tracing::error!("no majority of the voters' clocks agrees: set them right, or bring back a voter whose clock is right");
             }
             Verdict::Agrees | Verdict::Unknown => tracing::info!("this node's clock agrees with a majority of the voters again"),
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use state::{Command, Reply, State};
-use types::{LogIndex, NodeId};
+use types::{LogIndex, NodeId, UnixMillis};
 
 use crate::{
     Runtime,
@@ -71,7 +71,7 @@ impl Consensus {
     }
 
     /// Proposes a command, and waits until it is applied here. A node that does not lead sends it to the one that does, which
-    /// puts its own stamp on it: that of the command counts nowhere. While there is no leader it tries again within the deadline instead of failing.
+    /// stamps it: the command's own stamp counts nowhere. While there is no leader it tries again within the deadline instead of failing.
     ///
     /// A command with a request key is sent again also when an answer was lost: `apply` returns the first reply. One without is
     /// never sent twice, unless it is known not to have arrived. Safe to cancel in this sense: once called, the proposal goes on
@@ -185,6 +185,12 @@ impl Consensus {
     /// The voters' wall clocks, as this node reads them once a second, and how its own stands among them.
     pub fn clocks(&self) -> Clocks {
         self.engine.clocks()
+    }
+
+    /// The time that a command would be stamped with if this node led: its wall clock's where a majority agrees with it, else the
+    /// majority's, else the last log time and what has gone by since.
+    pub fn time(&self) -> UnixMillis {
+        self.engine.time()
     }
 
     /// How the voter stands.

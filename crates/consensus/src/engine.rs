@@ -19,7 +19,7 @@ use seams::{
 use state::{Command, CommandBody, Origin, Principal, Reply, State};
 use store::{LogWriter, WriteBehind};
 use tokio::sync::Semaphore;
-use types::{LogIndex, NodeId};
+use types::{LogIndex, NodeId, UnixMillis};
 
 use crate::{
     Runtime,
@@ -53,6 +53,7 @@ pub(crate) trait Engine: Send + Sync + 'static {
     fn step_down(&self) -> BoxFuture<'_, ()>;
     fn snapshot(&self) -> BoxFuture<'_, Result<(), ReadError>>;
     fn clocks(&self) -> Clocks;
+    fn time(&self) -> UnixMillis;
     fn status(&self) -> Status;
     fn confirmed_leader(&self) -> BoxFuture<'_, Option<NodeId>>;
     fn stopped(&self) -> BoxFuture<'_, StopReason>;
@@ -166,6 +167,10 @@ impl<R: Runtime> Engine for Arc<Voter<R>> {
 
     fn clocks(&self) -> Clocks {
         self.clocks_now()
+    }
+
+    fn time(&self) -> UnixMillis {
+        self.time_now()
     }
 
     fn status(&self) -> Status {

@@ -14,6 +14,7 @@ use types::NodeId;
 
 use crate::{
     bootstrap::{self, Ground},
+    clock,
     core::{Core, counts},
     epochs, housekeeping,
     keys::{self, UnlockError},
@@ -41,6 +42,7 @@ pub(crate) struct Parts {
 pub(crate) struct Checks {
     pub(crate) member: Check,
     pub(crate) majority: Check,
+    pub(crate) clock: Check,
     pub(crate) replayed: Check,
     pub(crate) unlocked: Check,
     pub(crate) serving: Check,
@@ -49,9 +51,10 @@ pub(crate) struct Checks {
 /// Brings the node up. Takes as long as it takes others to answer; returns early only for what no waiting heals.
 pub(crate) async fn bring_up(core: &Arc<Core>, parts: Parts) -> Result<(), ControlError> {
     let Parts { config, root, signing_key, register, checks } = parts;
-    let Checks { member, majority, replayed, unlocked, serving } = checks;
+    let Checks { member, majority, clock, replayed, unlocked, serving } = checks;
     core.tasks.spawn("watch the membership", Box::pin(watch_membership(core.clone(), member.clone())));
     core.tasks.spawn("watch the leader", Box::pin(majority::watch(core.clone(), majority.clone())));
+    core.tasks.spawn("watch the clock", Box::pin(clock::watch(core.clone(), clock)));
     loop {
         match core.consensus.recovered().await {
             Ok(()) => break,

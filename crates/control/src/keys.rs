@@ -299,5 +299,5 @@ pub(crate) fn recipients(state: &State) -> Result<Vec<(seal::Recipient, NodePubl
 
 /// What `now` is for a control node's own judgements, before `apply` judges by log time.
 pub(crate) fn now(core: &Core, state: &State) -> UnixMillis {
-    core.clock.wall().max(state.last_time())
+    core.consensus.time().max(state.last_time())
 }

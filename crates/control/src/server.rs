@@ -264,6 +264,7 @@ impl Control {
         let checks = Checks {
             member: readiness.check("member of the cluster"),
             majority: readiness.check("majority"),
+            clock: readiness.check("clock"),
             replayed: readiness.check("log replayed"),
             unlocked: readiness.check("keys unlocked"),
             serving,

@@ -55,6 +55,7 @@ struct StatusRow {
     matched_index: Option<u64>,
     behind_entries: Option<u64>,
     heard_ms_ago: Option<u64>,
+    clock_ahead_ms: Option<i64>,
 }
 
 /// What `status` prints as JSON.
@@ -114,6 +115,7 @@ async fn status(session: &Session) -> Result<(), Failure> {
             matched_index: progress.matched_index,
             behind_entries: progress.matched_index.map(|matched| reply.last_index.saturating_sub(matched)),
             heard_ms_ago: progress.contact_ms,
+            clock_ahead_ms: status.clock_ahead_ms,
         }
     };
     let members: Vec<StatusRow> = reply.members.into_iter().map(row).collect();
@@ -135,7 +137,7 @@ async fn status(session: &Session) -> Result<(), Failure> {
     if report.change_unfinished {
         session.out.line(UNFINISHED)?;
     }
-    session.out.rows(&["node", "id", "role", "address", "behind", "heard"], &report.members, |row| {
+    session.out.rows(&["node", "id", "role", "address", "behind", "heard", "clock"], &report.members, |row| {
         let mut cells = row.member.cells();
         cells.push(match row.behind_entries {
             _ if report.no_leader_ms.is_some() => "-".to_owned(),
@@ -147,8 +149,15 @@ async fn status(session: &Session) -> Result<(), Failure> {
             Some(ms) => format!("{ms} ms ago"),
             None => "never".to_owned(),
         });
+        cells.push(row.clock_ahead_ms.map_or_else(|| "-".to_owned(), clock));
         cells
     })
+}
+
+/// How far a clock is off, to a tenth of a second.
+fn clock(ahead_ms: i64) -> String {
+    let tenths = (ahead_ms as f64 / 100.0).round() as i64;
+    format!("{:+.1} s", tenths as f64 / 10.0)
 }
 
 /// Prints the member that a change was about.
@@ -206,4 +215,15 @@ async fn remove(session: &Session, node: String, force: bool, yes: bool) -> Resu
 async fn transfer(session: &Session, node: Option<String>) -> Result<(), Failure> {
     let request = v1::ClusterTransferRequest { node: node.unwrap_or_default() };
     show(session, session.control()?.cluster_transfer(request).await.map_err(failed)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clock_is_shown_with_its_sign() {
+        let shown = [0, 49, -49, 50, -1_449, 3_600_000].map(clock);
+        assert_eq!(shown, ["+0.0 s", "+0.0 s", "+0.0 s", "+0.1 s", "-1.4 s", "+3600.0 s"]);
+    }
 }

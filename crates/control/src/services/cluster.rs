@@ -99,8 +99,12 @@ async fn overview(core: &Core) -> Result<Option<Overview>, PublicError> {
 
 /// What this node knows of the members by itself.
 fn leaderless(core: &Core, state: &State) -> v1::ClusterStatusReply {
-    let (members, here) = (core.consensus.membership(), core.consensus.status());
-    let status = |node: NodeId| v1::MemberStatus { member: Some(row(state, &members, None, node)), progress: None };
+    let (members, here, clocks) = (core.consensus.membership(), core.consensus.status(), core.consensus.clocks());
+    let status = |node: NodeId| v1::MemberStatus {
+        member: Some(row(state, &members, None, node)),
+        progress: None,
+        clock_ahead_ms: clocks.ahead_ms(node),
+    };
     v1::ClusterStatusReply {
         members: ids(&members).map(status).collect(),
         joint: members.joint,
@@ -133,7 +137,7 @@ impl v1::cluster_server::Cluster for Services {
             let (caller, state) = core.identify_here(&call).await?;
             caller.require(Operation::ManageMembership, GrantScope::Cluster)?;
             let Some(overview) = overview(&core).await? else { return Ok(leaderless(&core, &state)) };
-            let members = core.consensus.membership();
+            let (members, clocks) = (core.consensus.membership(), core.consensus.clocks());
             let status = |node: NodeId| {
                 let progress = overview.progress.iter().find(|row| row.node == node);
                 v1::MemberStatus {
@@ -142,6 +146,7 @@ impl v1::cluster_server::Cluster for Services {
                         matched_index: row.matched.map(LogIndex::get),
                         contact_ms: row.contact.map(|contact| u64::try_from(contact.as_millis()).unwrap_or(u64::MAX)),
                     }),
+                    clock_ahead_ms: clocks.ahead_ms(node),
                 }
             };
             Ok(v1::ClusterStatusReply {

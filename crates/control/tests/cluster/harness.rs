@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, OnceLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -23,14 +23,14 @@ use runtime::{
     tls::{ClientTls, Expect, PeerCertificate},
 };
 use seal::{FileRoot, NodeKeyPair, OperatorToken, RecoveryKey};
-use seams::{Clock, Disk};
+use seams::{BoxFuture, Clock, Disk};
 use state::{
     Command, CommandBody, NewNode, NewSignerSet, Origin, Principal, State,
     record::{MemberKey, NodeRole, SignerSetRecord},
 };
 use store::{Drive, SledOptions};
 use tonic::transport::Channel;
-use types::{ClusterId, FeatureLevel, NodeId};
+use types::{ClusterId, FeatureLevel, NodeId, UnixMillis};
 use wire::v1;
 
 pub(crate) const CLUSTER: ClusterId = ClusterId::from_bytes([0xc3; 16]);
@@ -57,6 +57,25 @@ pub(crate) struct Ground {
     lease: Option<Duration>,
     /// Log entries between two snapshot files.
     snapshot_entries: AtomicU64,
+    /// How many milliseconds each node's wall clock is ahead, by its number.
+    skews: Vec<Arc<AtomicI64>>,
+}
+
+/// This machine's clock, set wrong.
+struct SkewedClock(RealClock, Arc<AtomicI64>);
+
+impl Clock for SkewedClock {
+    fn wall(&self) -> UnixMillis {
+        UnixMillis::new(self.0.wall().get().saturating_add_signed(self.1.load(Ordering::Relaxed)))
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.0.monotonic()
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        self.0.sleep(duration)
+    }
 }
 
 impl Ground {
@@ -85,6 +104,11 @@ impl Ground {
         self.snapshot_entries.store(entries, Ordering::Relaxed);
     }
 
+    /// Sets a node's wall clock, also while it runs.
+    pub(crate) fn set_clock(&self, node: u64, ahead_ms: i64) {
+        self.skews[node as usize - 1].store(ahead_ms, Ordering::Relaxed);
+    }
+
     /// Gives a node that does not run another port. Returns where it was.
     pub(crate) fn move_away(&mut self, node: u64) -> String {
         let other = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -98,7 +122,15 @@ impl Ground {
         // Held open together, so that the system gives different ones.
         let held: Vec<_> = (0..nodes).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let ports = held.iter().map(|listener| listener.local_addr().unwrap()).collect();
-        let ground = Self { folder, pki, ports, level: Mutex::new(level), lease, snapshot_entries: AtomicU64::new(100_000) };
+        let ground = Self {
+            folder,
+            pki,
+            ports,
+            level: Mutex::new(level),
+            lease,
+            snapshot_entries: AtomicU64::new(100_000),
+            skews: (0..nodes).map(|_| Arc::default()).collect(),
+        };
         for node in 1..=nodes {
             ground.prepare(node);
         }
@@ -261,7 +293,8 @@ impl Ground {
     pub(crate) async fn try_start(&self, node: u64) -> Result<Node, String> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let level_max = *self.level.lock().unwrap();
-        let options = ControlOptions { level_max, ..ControlOptions::new(self.config(node), metrics()) };
+        let clock = Arc::new(SkewedClock(RealClock::new(), self.skews[node as usize - 1].clone()));
+        let options = ControlOptions { level_max, clock, ..ControlOptions::new(self.config(node), metrics()) };
         let handle = runtime.handle().clone();
         let control = tokio::task::spawn_blocking(move || handle.block_on(Control::start(options))).await.unwrap();
         let text = |error: control::ControlError| {
