@@ -9,8 +9,8 @@
 //!    nor a snapshot file. So replay, which begins at such a copy, makes every entry that is not stored; and the Raft log, which is
 //!    purged below a snapshot file only, is cut only below entries that are stored.
 //! 2. A stored sequence is never stored again.
-//! 3. What is cut leaves a record of where the chain goes on ([`AuditCut`]), durable before the first file goes. The newest hash of
-//!    the chain is in the state itself.
+//! 3. What is cut leaves a record of where the chain goes on ([`AuditCut`]), signed by the node, and durable before the first file goes.
+//!    The newest hash of the chain is in the state itself. So what is kept is verified without a cluster ([`verify_entries`]).
 //!
 //! **Concurrency**: `emit` comes from the task that applies, and takes a lock that is never held during I/O. `sync` blocks: it runs
 //! on the table's thread, or where blocking work runs.
@@ -18,9 +18,10 @@
 //! **Failure**: the first failure of the disk is kept: every later call fails with it, and the voter stops, for mutations must not
 //! go unaudited.
 //!
-//! **Left out**: a signature of the record at a cut; a query over what is stored.
+//! **Left out**: a query over what is stored.
 
 mod parts;
+mod proof;
 
 use std::{
     collections::VecDeque,
@@ -38,6 +39,7 @@ use types::{Hash, LogIndex, UnixMillis};
 
 use crate::lock;
 use parts::Parts;
+pub use proof::{AuditFault, CutSignature, CutSigner, verify_entries};
 
 /// Takes the audit entries that `apply` emits, in the order of their sequence, from the task that applies.
 ///
@@ -124,6 +126,8 @@ pub struct AuditCut {
     pub index: LogIndex,
     /// Its log time.
     pub time: UnixMillis,
+    /// By whom the record is; none where the log was opened without a signer.
+    pub signature: Option<CutSignature>,
 }
 
 /// A sink that keeps entries in files, in the order of their sequence.
@@ -165,7 +169,15 @@ impl AuditLog {
     /// # Errors
     /// [`LogError`]: the disk, or damage.
     pub fn open(disk: Arc<dyn Disk>, options: AuditOptions) -> Result<Self, LogError> {
-        let parts = Parts::open(disk, options)?;
+        Self::open_signing(disk, options, None)
+    }
+
+    /// As [`AuditLog::open`], with who signs the records of cuts.
+    ///
+    /// # Errors
+    /// As [`AuditLog::open`].
+    pub fn open_signing(disk: Arc<dyn Disk>, options: AuditOptions, signer: Option<Arc<dyn CutSigner>>) -> Result<Self, LogError> {
+        let parts = Parts::open(disk, options, signer)?;
         let next = parts.next();
         let waiting = Waiting {
             entries: VecDeque::new(),

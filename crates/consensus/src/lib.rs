@@ -25,9 +25,8 @@
 //!
 //! Any node takes proposals and reads: one that does not lead passes them on (`write.rs`). Members are learners, which get the
 //! log, and voters; [`Consensus::add_learner`], [`Consensus::promote`] and [`Consensus::remove`] change that one step at a time
-//! (`change.rs`), through a joint membership. A command's stamp, and so log time, is what a majority of clocks agrees on
-//! (`clock.rs`). The protocol: Ongaro, *Consensus: Bridging Theory and Practice*, 2014; pre-vote is its 9.6, ReadIndex its 6.4,
-//! leadership transfer its 3.10, joint membership its 4.3.
+//! (`change.rs`), through a joint membership. A command's stamp, and so log time, is what a majority of clocks agrees on (`clock.rs`). The protocol: Ongaro, *Consensus: Bridging Theory and Practice*, 2014; pre-vote is
+//! its 9.6, ReadIndex its 6.4, leadership transfer its 3.10, joint membership its 4.3.
 
 mod audit;
 mod change;
@@ -55,7 +54,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-pub use audit::{AuditCut, AuditLog, AuditOptions, AuditSink, NoAudit};
+pub use audit::{AuditCut, AuditFault, AuditLog, AuditOptions, AuditSink, CutSignature, CutSigner, NoAudit, verify_entries};
 pub use clock::{ClockStanding, Clocks};
 pub use consensus::{Consensus, Status};
 pub use error::{ProposeError, ReadError, StartError, StopReason};

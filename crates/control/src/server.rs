@@ -27,6 +27,7 @@ use crate::{
     bootstrap::{self, BootstrapError},
     bring_up::{Checks, Parts, bring_up},
     core::Core,
+    cuts::Cuts,
     enrol::{Enrolment, Visitors},
     glue::{Glue, publisher},
     keys::UnlockError,
@@ -180,7 +181,8 @@ impl Control {
             bytes_max: config.audit.bytes_max.bytes(),
             age_max: config.audit.age_max.duration(),
         };
-        let audit = AuditLog::open(disk.clone(), kept).map_err(ControlError::Audit)?;
+        let cuts = Cuts { cluster, node, key: read_key(&config.keys.signing, SigningKey::from_file_bytes)? };
+        let audit = AuditLog::open_signing(disk.clone(), kept, Some(Arc::new(cuts))).map_err(ControlError::Audit)?;
         let unbound = |::doors::BindError { key, address, source }| ControlError::Io {
             operation: "listen at",
             what: format!("{address} ({key})"),
@@ -264,7 +266,6 @@ impl Control {
         let checks = Checks {
             member: readiness.check("member of the cluster"),
             majority: readiness.check("majority"),
-            clock: readiness.check("clock"),
             replayed: readiness.check("log replayed"),
             unlocked: readiness.check("keys unlocked"),
             serving,

@@ -4,7 +4,8 @@
 //! time when it was begun, 16 hex digits, which no entry of a part before it exceeds. So names alone tell what to cut. A part that is
 //! full or old is closed and another begun; so is one whose next sequence is not the one that comes, which is a gap.
 //!
-//! `cut` is a text of lines `name value` (format, sequence, hash, index, time, end): the last entry that was removed. It is replaced
+//! `cut` is a text of lines `name value` (format, sequence, hash, index, time, node, signature, end): the last entry that was removed,
+//! and who says so; the two lines before the end are missing where nobody signs. It is replaced
 //! whole, and durable, before the part goes; what is left of a part that was being removed goes at the next start.
 
 use std::{
@@ -20,9 +21,9 @@ use futures::FutureExt;
 use seams::{Disk, OpenMode};
 use state::AuditEntry;
 use store::{Drive, LogError, LogOptions, LogReader, LogWriter, completion};
-use types::{Hash, LogIndex, UnixMillis};
+use types::{Hash, LogIndex, NodeId, UnixMillis};
 
-use super::{AuditCut, AuditOptions};
+use super::{AuditCut, AuditOptions, CutSignature, CutSigner};
 
 /// How many parts the bounds are made of: what is cut at a time.
 const PARTS: u32 = 16;
@@ -79,6 +80,7 @@ impl Open {
 pub(super) struct Parts {
     disk: Arc<dyn Disk>,
     options: AuditOptions,
+    signer: Option<Arc<dyn CutSigner>>,
     closed: VecDeque<Closed>,
     open: Option<Open>,
     cut: Option<AuditCut>,
@@ -109,7 +111,7 @@ fn parse_name(name: &str) -> Option<(u64, UnixMillis)> {
 }
 
 impl Parts {
-    pub(super) fn open(disk: Arc<dyn Disk>, options: AuditOptions) -> Result<Self, LogError> {
+    pub(super) fn open(disk: Arc<dyn Disk>, options: AuditOptions, signer: Option<Arc<dyn CutSigner>>) -> Result<Self, LogError> {
         let folder = options.folder.clone();
         disk.create_dir_all(&folder).map_err(failed("create", &folder))?;
         let names = disk.list(&folder).map_err(failed("list", &folder))?;
@@ -117,7 +119,8 @@ impl Parts {
             true => Some(read_cut(&*disk, &folder.join(CUT))?),
             false => None,
         };
-        let mut parts = Self { disk, options, closed: VecDeque::new(), open: None, cut, next: cut.map_or(0, |cut| cut.sequence + 1) };
+        let mut parts =
+            Self { disk, options, signer, closed: VecDeque::new(), open: None, cut, next: cut.map_or(0, |cut| cut.sequence + 1) };
         let mut found: VecDeque<(String, u64, UnixMillis)> =
             names.into_iter().filter_map(|name| parse_name(&name).map(|(from, begun)| (name, from, begun))).collect();
         while let Some((name, ..)) = found.pop_front_if(|(_, from, _)| cut.is_some_and(|cut| *from <= cut.sequence)) {
@@ -234,6 +237,7 @@ impl Parts {
         };
         while let Some(oldest) = self.closed.front().cloned().filter(|oldest| over(self, oldest)) {
             let cut = self.last_of(&oldest);
+            let cut = self.signer.as_deref().map_or(cut, |signer| cut.signed(signer));
             write_cut(&*self.disk, &self.options.folder, &cut)?;
             self.cut = Some(cut);
             self.closed.pop_front();
@@ -262,7 +266,7 @@ impl Parts {
                 );
                 // The entries after it, or the head in the state, still name the hash of the last one.
                 let next = self.closed.get(1).map(|next| next.from).or(self.open.as_ref().map(|open| open.from)).unwrap_or(self.next);
-                AuditCut { sequence: next - 1, hash: Hash::ZERO, index: LogIndex::default(), time: part.end }
+                AuditCut { sequence: next - 1, hash: Hash::ZERO, index: LogIndex::default(), time: part.end, signature: None }
             }
         }
     }
@@ -273,7 +277,8 @@ impl Parts {
         let last = reader.read(next.saturating_sub(1)..next, 1).map_err(unshared)?.pop();
         let Some((at, stored)) = last else { return Ok(None) };
         let entry = self.decode(&part.name, &stored)?;
-        Ok(Some(AuditCut { sequence: part.from + at, hash: AuditEntry::hash_of(&stored), index: entry.index, time: entry.time }))
+        let (hash, index, time) = (AuditEntry::hash_of(&stored), entry.index, entry.time);
+        Ok(Some(AuditCut { sequence: part.from + at, hash, index, time, signature: None }))
     }
 
     fn decode(&self, part: &str, stored: &[u8]) -> Result<AuditEntry, LogError> {
@@ -372,6 +377,10 @@ fn read_cut(disk: &dyn Disk, path: &Path) -> Result<AuditCut, LogError> {
             hash: field("hash")?.parse().ok()?,
             index: LogIndex::new(number("index")?),
             time: UnixMillis::new(number("time")?),
+            signature: match field("signature") {
+                None => None,
+                Some(text) => Some(CutSignature { node: NodeId::new(number("node")?), signature: bytes_of(text)? }),
+            },
         })
     };
     whole().ok_or_else(|| LogError::Damaged {
@@ -381,10 +390,22 @@ fn read_cut(disk: &dyn Disk, path: &Path) -> Result<AuditCut, LogError> {
     })
 }
 
+/// 64 bytes in hex.
+fn bytes_of(text: &str) -> Option<[u8; 64]> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
+    let bytes: Option<Vec<u8>> = pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect();
+    bytes?.try_into().ok()
+}
+
 fn write_cut(disk: &dyn Disk, folder: &Path, cut: &AuditCut) -> Result<(), LogError> {
     let (path, new) = (folder.join(CUT), folder.join(CUT_NEW));
-    let AuditCut { sequence, hash, index, time } = cut;
-    let text = format!("format 1\nsequence {sequence}\nhash {hash}\nindex {index}\ntime {}\nend\n", time.get());
+    let AuditCut { sequence, hash, index, time, signature } = cut;
+    let signed = signature.map_or_else(String::new, |CutSignature { node, signature }| {
+        let hex: String = signature.iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("node {node}\nsignature {hex}\n")
+    });
+    let text = format!("format 1\nsequence {sequence}\nhash {hash}\nindex {index}\ntime {}\n{signed}end\n", time.get());
     match disk.remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("remove", &new)(error)),
         _ => {}

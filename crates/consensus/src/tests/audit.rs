@@ -7,9 +7,9 @@ use seams::{
     sim::{DiskFaults, SimDisk, SimEntropy},
 };
 use state::{AuditEntry, AuditOutcome, AuditPrincipal, CommandKind, Origin};
-use types::{Hash, LogIndex, Position, UnixMillis};
+use types::{ClusterId, Hash, LogIndex, NodeId, Position, UnixMillis};
 
-use crate::{AuditCut, AuditLog, AuditOptions, AuditSink};
+use crate::{AuditCut, AuditFault, AuditLog, AuditOptions, AuditSink, CutSigner, verify_entries};
 
 const HOUR: u64 = 3_600_000;
 
@@ -101,7 +101,8 @@ fn entries_that_are_too_old_are_cut_and_the_record_of_the_cut_names_the_last() {
     let (kept, cut) = (sequences(&log), log.cut().unwrap());
     assert!((16..=18).contains(&kept.len()) && kept.last() == Some(&40), "{kept:?}");
     let last = &entries[cut.sequence as usize - 1];
-    let expected = AuditCut { sequence: kept[0] - 1, hash: AuditEntry::hash_of(&last.encode()), index: last.index, time: last.time };
+    let hash = AuditEntry::hash_of(&last.encode());
+    let expected = AuditCut { sequence: kept[0] - 1, hash, index: last.index, time: last.time, signature: None };
     assert_eq!(cut, expected);
     assert_eq!(entries[kept[0] as usize - 1].previous, cut.hash, "the first that is kept goes on from it");
 
@@ -151,4 +152,82 @@ fn log_whose_disk_failed_says_so_to_everybody_from_then_on() {
     assert!(log.sync().is_err(), "it is not known what is durable");
     let error = log.emit(Vec::new(), UnixMillis::default()).unwrap_err().to_string();
     assert!(error.starts_with("the audit log has stopped: "), "{error}");
+}
+
+const CLUSTER: ClusterId = ClusterId::from_bytes([3; 16]);
+const NODE: NodeId = NodeId::new(7);
+
+/// What stands for a signature here: the bytes' own sum, which whoever verifies makes too.
+struct Sums;
+
+fn sum(bytes: &[u8]) -> [u8; 64] {
+    let hash = AuditEntry::hash_of(bytes);
+    std::array::from_fn(|place| hash.as_bytes()[place % 32])
+}
+
+impl CutSigner for Sums {
+    fn cluster(&self) -> ClusterId {
+        CLUSTER
+    }
+
+    fn node(&self) -> NodeId {
+        NODE
+    }
+
+    fn sign(&self, bytes: &[u8]) -> [u8; 64] {
+        sum(bytes)
+    }
+}
+
+#[test]
+fn log_that_was_cut_is_verified_from_the_signed_record_to_the_head_and_no_change_is_missed() {
+    let disk = SimDisk::new();
+    let options = AuditOptions { bytes_max: 4 << 20, age_max: Some(Duration::from_secs(16 * 3600)), ..AuditOptions::new("audit") };
+    let open = || AuditLog::open_signing(Arc::new(disk.clone()), options.clone(), Some(Arc::new(Sums))).unwrap();
+    let log = open();
+    let entries = chain(1..41);
+    for entry in &entries {
+        emit(&log, std::slice::from_ref(entry));
+        log.sync().unwrap();
+    }
+    drop(log);
+    // Read back from the files, as somebody would who has nothing else.
+    let log = open();
+    let (cut, kept) = (log.cut().unwrap(), log.read(0..u64::MAX, usize::MAX).unwrap());
+    let by_node = |node: NodeId, bytes: &[u8], signature: &[u8; 64]| node == NODE && *signature == sum(bytes);
+    cut.verify(CLUSTER, by_node).unwrap();
+    let head = (40, AuditEntry::hash_of(&entries[39].encode()));
+    let from = Some((cut.sequence, cut.hash));
+    assert_eq!(verify_entries(from, kept.clone(), Some(head)), Ok(Some(head)));
+
+    // Of the record at the cut nothing may be changed, nor may another cluster's be shown.
+    let signed = cut.signature.unwrap();
+    let forged = [
+        AuditCut { sequence: cut.sequence + 1, ..cut },
+        AuditCut { hash: Hash::ZERO, ..cut },
+        AuditCut { index: LogIndex::new(0), ..cut },
+        AuditCut { time: UnixMillis::new(0), ..cut },
+        AuditCut { signature: Some(crate::CutSignature { node: NodeId::new(8), ..signed }), ..cut },
+    ];
+    for (number, forged) in forged.into_iter().enumerate() {
+        assert!(matches!(forged.verify(CLUSTER, by_node), Err(AuditFault::Signature { .. })), "{number}");
+    }
+    assert!(cut.verify(ClusterId::from_bytes([4; 16]), by_node).is_err());
+    let unsigned = AuditCut { signature: None, ..cut };
+    assert_eq!(unsigned.verify(CLUSTER, by_node), Err(AuditFault::Unsigned { sequence: cut.sequence }));
+
+    // Of the entries none may be left out at the front, in the middle or at the end, or be changed.
+    let (first, middle) = (kept[0].0, kept.len() / 2);
+    let fault = |kept: Vec<(u64, bytes::Bytes)>| verify_entries(from, kept, Some(head)).unwrap_err();
+    assert_eq!(fault(kept[1..].to_vec()), AuditFault::Gap { expected: first, found: first + 1 });
+    let mut without = kept.clone();
+    let (left_out, _) = without.remove(middle);
+    assert_eq!(fault(without), AuditFault::Gap { expected: left_out, found: left_out + 1 });
+    assert_eq!(fault(kept[..kept.len() - 1].to_vec()), AuditFault::Head { last: 39, head: 40 });
+    let mut changed = kept.clone();
+    let mut entry = AuditEntry::decode(&changed[middle].1).unwrap();
+    entry.action = CommandKind::RevokeNode;
+    changed[middle].1 = entry.encode();
+    assert_eq!(fault(changed), AuditFault::Broken { sequence: left_out + 1 });
+    assert_eq!(verify_entries(Some((cut.sequence, Hash::ZERO)), kept, None), Err(AuditFault::Broken { sequence: first }));
 }
