@@ -11,7 +11,7 @@ use runtime::{
 use seams::Clock;
 use tokio::net::TcpListener;
 
-use crate::{Offer, grpc};
+use crate::{Offer, grpc, socket};
 
 /// An address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -64,9 +64,10 @@ impl Doors {
     /// Serves until the token of `tasks` is cancelled.
     pub fn open(self, offer: Offer, limits: &ConnectionLimits, tls: ServerTls, tasks: &TokioSpawn, clock: &Arc<dyn Clock>) {
         let accept = AcceptLimits::from(limits);
-        let routes = offer.into_routes();
+        let (service, routes) = offer.into_parts();
         if let Some(unix) = self.unix {
-            grpc::serve("lookups_unix", routes.clone(), limits, accept_unix(unix, &accept, tasks), tasks, Arc::clone(clock));
+            let connections = socket::divide(accept_unix(unix, &accept, tasks), service, limits, tasks, clock);
+            grpc::serve("lookups_unix", routes.clone(), limits, connections, tasks, Arc::clone(clock));
         }
         if let Some(listener) = self.tls {
             grpc::serve("lookups_tls", routes, limits, accept_tls(listener, tls, accept, tasks), tasks, Arc::clone(clock));

@@ -1,4 +1,5 @@
-//! Where services ask: gRPC on a UNIX socket and over TLS, the same at an edge and at a control node that serves lookups.
+//! Where services ask: gRPC on a UNIX socket and over TLS, and lookups in frames on that socket; the same at an edge and at a control node
+//! that serves lookups.
 //!
 //! [`Doors::bind`] takes the addresses before anything is served, [`Offer`] says what is served, and [`Doors::open`] serves it. A layer
 //! turns what the transport proved ([`runtime::listen::Peer`]) into [`lookup::Connection`]; tokens are looked at by the services.
@@ -15,6 +16,7 @@ mod bind;
 mod grpc;
 mod offer;
 mod rules;
+mod socket;
 
 pub use bind::{BindError, Doors, bind_tcp};
 pub use offer::{LookupLimits, Offer};

@@ -21,6 +21,7 @@ pub struct LookupLimits {
 
 /// The services.
 pub struct Offer {
+    service: Service,
     routes: Routes,
 }
 
@@ -43,16 +44,17 @@ impl Offer {
         let service = Service::new(lookup, authenticator, name, options, stop);
         let (reporter, health) = tonic_health::server::health_reporter();
         reporter.set_serving::<LookupServer<Service>>().await;
-        Self { routes: Routes::new(health).add_service(service.into_server()) }
+        Self { routes: Routes::new(health).add_service(service.clone().into_server()), service }
     }
 
     /// With more services: `add` puts them in.
     #[must_use]
     pub fn with(self, add: impl FnOnce(Routes) -> Routes) -> Self {
-        Self { routes: add(self.routes) }
+        Self { routes: add(self.routes), ..self }
     }
 
-    pub(crate) fn into_routes(self) -> Routes {
-        self.routes.prepare()
+    /// Lookups without gRPC, and all of it over gRPC.
+    pub(crate) fn into_parts(self) -> (Service, Routes) {
+        (self.service, self.routes.prepare())
     }
 }

@@ -30,6 +30,12 @@ impl Credential {
         }
     }
 
+    /// What a connection without metadata brings: `authorization` is the text that gRPC has under this name, empty for none.
+    pub(crate) fn in_frames(connection: Connection, authorization: &[u8]) -> Self {
+        let bearer = (!authorization.is_empty()).then(|| bearer(authorization));
+        Self { connection, bearer, timeout: None }
+    }
+
     /// Who calls, acting as `consumer` when the request names one.
     ///
     /// # Errors

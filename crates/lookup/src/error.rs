@@ -14,6 +14,7 @@ use state::ReadError;
 use types::{BindingName, ConsumerRef, KekEpoch, KeyDomain, Position, Scope, SecretName};
 use wire::{
     ErrorKind, PublicError,
+    frames::FrameError,
     parse::{FieldError, Which},
 };
 
@@ -167,6 +168,15 @@ pub enum LookupError {
         /// The bound.
         max: usize,
     },
+    /// What a connection in frames brought is no frame.
+    #[error("what this connection sent is no request in frames: {reason}")]
+    BadFrame {
+        /// What is wrong with it.
+        reason: FrameError,
+    },
+    /// A connection in frames has lasted as long as it may.
+    #[error("this connection has lasted as long as it may; connect again")]
+    ConnectionOld,
     /// The request itself is wrong.
     #[error(transparent)]
     Invalid(#[from] FieldError),
@@ -178,14 +188,14 @@ impl LookupError {
         match self {
             Self::Unauthenticated | Self::NotAToken { .. } => ErrorKind::Unauthenticated,
             Self::PeerNotMapped { .. } | Self::OtherConsumer { .. } => ErrorKind::Denied,
-            Self::PeerAmbiguous { .. } | Self::Invalid(_) => ErrorKind::InvalidArgument,
+            Self::PeerAmbiguous { .. } | Self::BadFrame { .. } | Self::Invalid(_) => ErrorKind::InvalidArgument,
             Self::Revoked { .. } => ErrorKind::Revoked,
             Self::NotBound { .. } => ErrorKind::NotBound,
             Self::ScopeNotAllowed { .. } => ErrorKind::ScopeNotAllowed,
             Self::Deleted { .. } | Self::NoSuchSecret { .. } | Self::NoSuchVersion { .. } => ErrorKind::Absent,
             Self::NotSynced | Self::BehindPosition { .. } => ErrorKind::NotSynced,
             Self::TooStale { .. } => ErrorKind::TooStale,
-            Self::KeyMissing { .. } | Self::Unreadable | Self::NodeRevoked | Self::Stopping => ErrorKind::Unavailable,
+            Self::KeyMissing { .. } | Self::Unreadable | Self::NodeRevoked | Self::Stopping | Self::ConnectionOld => ErrorKind::Unavailable,
             Self::Busy { .. } => ErrorKind::Busy,
             Self::Damaged => ErrorKind::Internal,
         }

@@ -35,7 +35,7 @@ pub use credential::Credential;
 pub use error::LookupError;
 pub use path::{Found, Lookup};
 pub use served::{Served, ServedRow};
-pub use service::{HeldReplies, Service, ServiceOptions};
+pub use service::{FrameLimits, HeldReplies, Service, ServiceOptions};
 pub use serving::{Bounds, Serving};
 pub use stages::{Stage, Stages};
 pub use watch::Watch;

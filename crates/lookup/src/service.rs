@@ -1,4 +1,4 @@
-//! The lookup path over gRPC: `Get`, `GetMany`, `Watch` and the pipelined `Stream`.
+//! The lookup path over gRPC: `Get`, `GetMany`, `Watch` and the pipelined `Stream`; and the last in frames of our own (`frames.rs`).
 //!
 //! The server that mounts [`Service`] puts a [`Connection`] into each request's extensions; the rest of a credential is the request's own
 //! `authorization` metadata. `Stream` has no task and no channel of its own: the reply stream pulls the request stream, so what is in
@@ -9,6 +9,7 @@
 //!
 //! **Failure**: a refused lookup fails a unary call, and is an outcome in the others. While draining, streams end with "unavailable".
 
+mod frames;
 mod held;
 mod pipeline;
 mod places;
@@ -22,10 +23,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{
-    Stream,
-    stream::{self, FuturesUnordered},
-};
+use futures::{Stream, stream};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use types::{ConsumerRef, NodeName};
@@ -35,10 +33,10 @@ use wire::{
     v1,
 };
 
-pub use self::held::HeldReplies;
+pub use self::{frames::FrameLimits, held::HeldReplies};
 use self::{
     held::Held,
-    pipeline::{Callers, Pipeline},
+    pipeline::{Asking, Pipeline},
     places::{Holder, Place, Places},
 };
 use crate::{Authenticator, Caller, Credential, Found, Lookup, LookupError, Watch, credential::Label};
@@ -211,15 +209,19 @@ impl Service {
     }
 
     fn begin_stream(&self, credential: Credential, requests: Streaming<v1::StreamRequest>) -> Result<Pipeline, LookupError> {
+        let place = self.stream_place(&credential)?;
+        Ok(Pipeline { asking: Asking::new(self.clone(), credential), requests, ended: false, _place: place })
+    }
+
+    /// A place among the open streams, for whom the credential stands for in the present root.
+    fn stream_place(&self, credential: &Credential) -> Result<Place, LookupError> {
         let holder = match credential.caller(&self.authenticator, None) {
             Ok(caller) => Holder::Consumer(self.known(&caller).map_err(|error| self.lookup.refused(error))?),
             // Each request says as whom.
             Err(LookupError::PeerAmbiguous { uid }) => Holder::Uid(uid),
             Err(error) => return Err(self.lookup.refused(error)),
         };
-        let place = self.streams.take(holder, 1)?;
-        let callers = Callers { credential, last: None };
-        Ok(Pipeline { service: self.clone(), callers, requests, ended: false, waiting: FuturesUnordered::new(), _place: place })
+        self.streams.take(holder, 1)
     }
 }
 

@@ -14,6 +14,7 @@
 #[cfg(test)]
 mod carriers;
 mod error;
+pub mod frames;
 mod generated;
 mod kind;
 mod limits;

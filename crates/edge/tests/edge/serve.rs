@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::{Request, transport::Channel};
 use types::Position;
 use wire::{
-    ErrorKind, PublicError,
+    ErrorKind, PublicError, frames,
     v1::{self, lookup_client::LookupClient, status_client::StatusClient},
 };
 
@@ -187,5 +187,35 @@ async fn edge_ends_a_watch_when_its_connection_is_old_enough() {
     let mut watch = LookupClient::new(unix(&edge)).watch(get(&plane, "API_KEY", None, None)).await.unwrap().into_inner();
     let end = async { while let Ok(Some(_)) = watch.message().await {} };
     tokio::time::timeout(PATIENCE, end).await.expect("the client has to connect anew, and prove itself");
+    edge.shutdown(PATIENCE).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn edge_answers_in_frames_on_the_same_socket_to_tokens_and_uids() {
+    let mut plane = Plane::start().await;
+    let uid = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(plane.folder.path()).unwrap());
+    let edge = plane.edge_with(vec![PeerRule { uid, account: ACCOUNT, consumers: vec!["worker/web".parse().unwrap()] }]).await;
+    plane.write("GREETING", "hello");
+    let position = plane.bind("API_KEY", "GREETING");
+    plane.tick();
+    assert!(edge.serving().reached(position, PATIENCE).await);
+    for hello in [format!("Bearer {}", plane.token.text().expose()), String::new()] {
+        let mut stream = tokio::net::UnixStream::connect(&edge.addresses().unix).await.unwrap();
+        let mut bytes = frames::PREFACE.to_vec();
+        frames::append_bytes(hello.as_bytes(), &mut bytes);
+        let get = get(&plane, "API_KEY", Some(position), None).into_inner();
+        frames::append(&v1::StreamRequest { tag: 5, get: Some(get) }, &mut bytes);
+        stream.write_all(&bytes).await.unwrap();
+        let mut received = Vec::new();
+        let reply: v1::StreamReply = loop {
+            if let Some((frame, _)) = frames::split(&received, frames::REPLY_BYTES_MAX).unwrap() {
+                break frames::decode(frame).unwrap();
+            }
+            assert!(stream.read_buf(&mut received).await.unwrap() > 0, "the edge closed");
+        };
+        assert_eq!((reply.tag, reply.outcome.unwrap().into_result().unwrap().value), (5, b"hello".to_vec()));
+    }
+    // A drain does not wait for what a caller leaves open.
+    let _open = tokio::net::UnixStream::connect(&edge.addresses().unix).await.unwrap();
     edge.shutdown(PATIENCE).await.unwrap();
 }

@@ -12,14 +12,19 @@ use crate::{Caller, Credential, Found, LookupError};
 
 /// One lookup stream.
 pub(super) struct Pipeline {
-    pub(super) service: Service,
-    pub(super) callers: Callers,
+    pub(super) asking: Asking,
     pub(super) requests: Streaming<v1::StreamRequest>,
     /// Whether the caller has sent its last request.
     pub(super) ended: bool,
+    pub(super) _place: Place,
+}
+
+/// The lookups of one stream, in whatever form they come.
+pub(super) struct Asking {
+    pub(super) service: Service,
+    callers: Callers,
     /// Lookups that wait for a position, or for the disk.
     pub(super) waiting: FuturesUnordered<BoxFuture<'static, (u64, Result<Found, LookupError>)>>,
-    pub(super) _place: Place,
 }
 
 /// What may happen next on a stream.
@@ -36,12 +41,12 @@ impl Pipeline {
     pub(super) async fn step(mut self) -> Option<(Result<v1::StreamReply, Status>, Self)> {
         loop {
             let (tag, outcome) = match self.event().await {
-                Event::Request(request) => match self.begin(request) {
+                Event::Request(request) => match self.asking.begin(request) {
                     Some(ready) => ready,
                     None => continue,
                 },
                 Event::Ready(ready) => ready,
-                Event::Ended if self.waiting.is_empty() => return None,
+                Event::Ended if self.asking.waiting.is_empty() => return None,
                 Event::Ended => {
                     self.ended = true;
                     continue;
@@ -52,18 +57,19 @@ impl Pipeline {
                     return self.last(status);
                 }
             };
-            let reply = v1::StreamReply { tag, outcome: Some(self.service.outcome(outcome)) };
+            let reply = v1::StreamReply { tag, outcome: Some(self.asking.service.outcome(outcome)) };
             return Some((Ok(reply), self));
         }
     }
 
     /// Chooses only: no work is lost with the arm that loses.
     async fn event(&mut self) -> Event {
-        let room = self.waiting.len() < self.service.options.stream_waiting_max;
+        let room = self.asking.has_room();
+        let Asking { service, waiting, .. } = &mut self.asking;
         tokio::select! {
             biased;
-            () = self.service.stop.cancelled() => Event::Stop,
-            Some(ready) = self.waiting.next() => Event::Ready(ready),
+            () = service.stop.cancelled() => Event::Stop,
+            Some(ready) = waiting.next() => Event::Ready(ready),
             request = self.requests.message(), if room && !self.ended => match request {
                 Ok(Some(request)) => Event::Request(request),
                 Ok(None) => Event::Ended,
@@ -73,8 +79,27 @@ impl Pipeline {
         }
     }
 
+    /// Sends `status` and nothing more.
+    fn last(mut self, status: Status) -> Option<(Result<v1::StreamReply, Status>, Self)> {
+        self.ended = true;
+        self.asking.waiting.clear();
+        Some((Err(status), self))
+    }
+}
+
+impl Asking {
+    /// Whoever has this credential asks.
+    pub(super) fn new(service: Service, credential: Credential) -> Self {
+        Self { service, callers: Callers { credential, last: None }, waiting: FuturesUnordered::new() }
+    }
+
+    /// Whether one more may wait.
+    pub(super) fn has_room(&self) -> bool {
+        self.waiting.len() < self.service.options.stream_waiting_max
+    }
+
     /// Answers at once, or lets the lookup wait for its position, or for the disk.
-    fn begin(&mut self, request: v1::StreamRequest) -> Option<(u64, Result<Found, LookupError>)> {
+    pub(super) fn begin(&mut self, request: v1::StreamRequest) -> Option<(u64, Result<Found, LookupError>)> {
         let tag = request.tag;
         let parsed = GetTarget::try_from(request.get.unwrap_or_default()).map_err(LookupError::from);
         let parsed = parsed.and_then(|get| Ok((self.callers.caller(&self.service, get.consumer)?, get.wanted, get.freshness)));
@@ -96,19 +121,12 @@ impl Pipeline {
         self.waiting.push(wait.boxed());
         None
     }
-
-    /// Sends `status` and nothing more.
-    fn last(mut self, status: Status) -> Option<(Result<v1::StreamReply, Status>, Self)> {
-        self.ended = true;
-        self.waiting.clear();
-        Some((Err(status), self))
-    }
 }
 
 /// The callers of one stream: nearly always one, so the last is kept.
-pub(super) struct Callers {
-    pub(super) credential: Credential,
-    pub(super) last: Option<(Option<ConsumerTarget>, Caller)>,
+struct Callers {
+    credential: Credential,
+    last: Option<(Option<ConsumerTarget>, Caller)>,
 }
 
 impl Callers {
