@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use cli::{ClusterInit, Context, Contexts, Failure, Global, Output};
-use enrol::{Founding, Issuer, Layout, Leaf, NodeKey, RecoveryKeys, Validity, certificates_pem};
+use enrol::{CertifiedRole, Founding, Issuer, Layout, Leaf, NodeKey, RecoveryKeys, Validity, certificates_pem};
 use feed::{Anchor, SigningKey};
 use runtime::{
     OsEntropy, RealClock, RealDisk,
@@ -227,6 +227,7 @@ fn identity(
     runtime::write_secret_file(&layout.tls.ca, certificates_pem([issuer.certificate()]).as_bytes())?;
     let leaf = issuer.issue(&Leaf {
         identity: &PeerIdentity::Node { cluster, node },
+        role: Some(CertifiedRole::Control),
         public_key: &key.public_key(),
         names: &config.certificate_names(),
         validity: Validity::lease(clock.wall(), config.certificates.lifetime),

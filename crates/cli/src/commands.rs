@@ -1,6 +1,7 @@
 //! The operator commands: each parses its arguments, makes its calls and prints what came back.
 
 mod accounts;
+mod authority;
 mod bindings;
 mod cluster;
 mod consumers;
@@ -15,7 +16,10 @@ mod status;
 mod stores;
 mod tokens;
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, atomic::AtomicU32},
+    time::Duration,
+};
 
 use client::{Client, ClientError, Config, Tls, Token};
 use runtime::{
@@ -40,26 +44,35 @@ pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
     if global.verbose {
         trace_calls()?;
     }
-    let session = Session { global: global.clone(), out: Output::new(global) };
+    let session = Session { global: global.clone(), out: Output::new(global), trust: Arc::default() };
+    let done = carry_out(&session, command).await;
+    if done.is_ok() {
+        authority::refresh(&session).await;
+    }
+    done
+}
+
+async fn carry_out(session: &Session, command: Command) -> Result<(), Failure> {
     match command {
-        Command::Context(command) => contexts::run(&session, command),
-        Command::Whoami => status::whoami(&session).await,
-        Command::Status => status::status(&session).await,
-        Command::Fleet => fleet::run(&session).await,
-        Command::Account(command) => accounts::run(&session, command).await,
-        Command::Quota(command) => accounts::quota(&session, command).await,
-        Command::Store(command) => stores::run(&session, command).await,
-        Command::Secret(command) => secrets::run(&session, command).await,
-        Command::Bind { consumer, binding, store, wait } => bindings::bind(&session, &consumer, binding, store, wait).await,
-        Command::Unbind { consumer, binding, store, wait } => bindings::unbind(&session, &consumer, binding.or(store), wait).await,
-        Command::Binding(command) => bindings::run(&session, command).await,
-        Command::Consumer(command) => consumers::run(&session, command).await,
-        Command::Node(command) => nodes::run(&session, command).await,
-        Command::Token(command) => tokens::run(&session, command).await,
-        Command::Snapshot(SnapshotCommand::Save { file, force }) => snapshots::save(&session, &file, force).await,
-        Command::Get(arguments) => lookups::get(&session, arguments).await,
-        Command::Watch(arguments) => lookups::watch(&session, arguments).await,
-        Command::Cluster(ClusterCommand::Level(arguments)) => levels::run(&session, arguments).await,
+        Command::Context(command) => contexts::run(session, command),
+        Command::Whoami => status::whoami(session).await,
+        Command::Status => status::status(session).await,
+        Command::Fleet => fleet::run(session).await,
+        Command::Account(command) => accounts::run(session, command).await,
+        Command::Quota(command) => accounts::quota(session, command).await,
+        Command::Store(command) => stores::run(session, command).await,
+        Command::Secret(command) => secrets::run(session, command).await,
+        Command::Bind { consumer, binding, store, wait } => bindings::bind(session, &consumer, binding, store, wait).await,
+        Command::Unbind { consumer, binding, store, wait } => bindings::unbind(session, &consumer, binding.or(store), wait).await,
+        Command::Binding(command) => bindings::run(session, command).await,
+        Command::Consumer(command) => consumers::run(session, command).await,
+        Command::Node(command) => nodes::run(session, command).await,
+        Command::Token(command) => tokens::run(session, command).await,
+        Command::Snapshot(SnapshotCommand::Save { file, force }) => snapshots::save(session, &file, force).await,
+        Command::Get(arguments) => lookups::get(session, arguments).await,
+        Command::Watch(arguments) => lookups::watch(session, arguments).await,
+        Command::Cluster(ClusterCommand::Ca(command)) => authority::run(session, command).await,
+        Command::Cluster(ClusterCommand::Level(arguments)) => levels::run(session, arguments).await,
         Command::Cluster(
             command @ (ClusterCommand::Status
             | ClusterCommand::Members
@@ -67,7 +80,7 @@ pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
             | ClusterCommand::Promote { .. }
             | ClusterCommand::Remove { .. }
             | ClusterCommand::Transfer { .. }),
-        ) => cluster::run(&session, command).await,
+        ) => cluster::run(session, command).await,
         Command::Snapshot(SnapshotCommand::Verify(_) | SnapshotCommand::Restore(_))
         | Command::Cluster(ClusterCommand::Init(_))
         | Command::Dev(_)
@@ -89,6 +102,8 @@ fn trace_calls() -> Result<(), Failure> {
 pub(crate) struct Session {
     pub(crate) global: Global,
     pub(crate) out: Output,
+    /// The highest version of the list of believed certificate authorities that a server has named.
+    trust: Arc<AtomicU32>,
 }
 
 impl Session {
@@ -126,7 +141,7 @@ impl Session {
         let addresses = context.addresses();
         let tls = Tls { ca_pem: context.ca, ..Tls::default() };
         let token = Token::new(context.token).map_err(|error| Failure::usage(format!("the context's token: {error}")))?;
-        let config = Config::tls(addresses, tls).token(token).timeout(self.global.timeout);
+        let config = Config::tls(addresses, tls).token(token).timeout(self.global.timeout).trust_seen(self.trust.clone()).control_only();
         Client::new(config).map_err(|error| Failure::usage(format!("cannot reach the control node: {error}")))
     }
 
@@ -231,6 +246,11 @@ pub(crate) fn failed(error: ClientError) -> Failure {
     if public.kind == wire::ErrorKind::DeadlineExceeded && !error.server.contains('/') {
         text =
             format!("{text}\n  Without a majority of the voters nothing is written: `cinnabar fleet` shows when each was last heard of.");
+    }
+    if public.message.contains("UnknownIssuer") {
+        text = format!(
+            "{text}\n  The cluster's certificate authority may have been replaced since this context learned it: copy `identity/ca.pem` from the data folder of a control node, and run `cinnabar context ca NAME --ca FILE`"
+        );
     }
     if !public.request_id.is_empty() {
         text = format!("{text}\n  request {}", public.request_id);

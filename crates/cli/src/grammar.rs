@@ -11,7 +11,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use bench::{BenchCommand, BenchCommon, BenchLookup, BenchPropagate, BenchScale, BenchWrite};
-pub use cluster::{ClusterCommand, ClusterInit};
+pub use cluster::{CaCommand, ClusterCommand, ClusterInit};
 pub use level::{LevelArgs, LevelCommand};
 pub use nodes::{JoinTokenCommand, NodeCommand, NodeKind, TokenCommand};
 pub use snapshot::{SnapshotCommand, SnapshotRestore, SnapshotVerify};
@@ -224,6 +224,14 @@ pub enum ContextCommand {
         #[arg(long, value_name = "HOST:PORT")]
         control: String,
         /// The cluster's CA certificate
+        #[arg(long, value_name = "FILE")]
+        ca: PathBuf,
+    },
+    /// Give a context another CA file, after it has missed the replacement of the cluster's certificate authority
+    Ca {
+        /// Its name
+        name: String,
+        /// The CA certificates, such as `identity/ca.pem` of a control node
         #[arg(long, value_name = "FILE")]
         ca: PathBuf,
     },

@@ -21,10 +21,10 @@ pub use commands::run;
 pub use context::{Context, ContextError, Contexts, EdgeContext};
 pub use failure::Failure;
 pub use grammar::{
-    AccountCommand, BenchCommand, BenchCommon, BenchLookup, BenchPropagate, BenchScale, BenchWrite, BindingCommand, Cli, ClusterCommand,
-    ClusterInit, Command, ConfigCommand, ConsumerCommand, ConsumerTokenCommand, ContextCommand, DevArgs, Format, Global, JoinTokenCommand,
-    LevelArgs, LevelCommand, LookupArgs, NodeCommand, NodeKind, QuotaCommand, SecretCommand, ServerArgs, SnapshotCommand, SnapshotRestore,
-    SnapshotVerify, StoreCommand, TokenCommand,
+    AccountCommand, BenchCommand, BenchCommon, BenchLookup, BenchPropagate, BenchScale, BenchWrite, BindingCommand, CaCommand, Cli,
+    ClusterCommand, ClusterInit, Command, ConfigCommand, ConsumerCommand, ConsumerTokenCommand, ContextCommand, DevArgs, Format, Global,
+    JoinTokenCommand, LevelArgs, LevelCommand, LookupArgs, NodeCommand, NodeKind, QuotaCommand, SecretCommand, ServerArgs, SnapshotCommand,
+    SnapshotRestore, SnapshotVerify, StoreCommand, TokenCommand,
 };
 pub use keyboard::Keyboard;
 pub use output::Output;

@@ -158,6 +158,12 @@ calls! {
         patient cluster_remove = remove(ClusterRemoveRequest) -> ClusterChangeReply;
         /// Hands leadership to another voter.
         patient cluster_transfer = transfer(ClusterTransferRequest) -> ClusterChangeReply;
+        /// The certificate authorities that are believed.
+        read show_authority = show_authority(ShowAuthorityRequest) -> ShowAuthorityReply;
+        /// Replaces the certificate authority.
+        change rotate_authority = rotate_authority(RotateAuthorityRequest) -> ShowAuthorityReply;
+        /// Ends the belief in former authorities.
+        change finish_authority = finish_authority(FinishAuthorityRequest) -> ShowAuthorityReply;
     }
     "receipts" receipts_client::ReceiptsClient {
         /// Waits once, as long as the request says and the server allows; mind the client's own deadline. See [`Client::wait_live`].

@@ -4,7 +4,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU32, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -16,7 +16,7 @@ use tonic::{
     transport::Channel,
 };
 use types::RequestId;
-use wire::{ErrorKind, PublicError, REQUEST_ID_METADATA};
+use wire::{ErrorKind, PublicError, REQUEST_ID_METADATA, TRUST_METADATA};
 
 use crate::{
     ClientError, Config, ConfigError, Retries, Token,
@@ -42,6 +42,8 @@ struct Shared {
     turn: AtomicUsize,
     token: Option<Token>,
     retries: Retries,
+    /// The highest version of the list of certificate authorities that a server has named.
+    trust: Arc<AtomicU32>,
 }
 
 /// What a call is known by, and whether it may be sent again.
@@ -99,9 +101,9 @@ impl Client {
     pub fn new(config: Config) -> Result<Self, ConfigError> {
         let routes = connect::routes(&config)?;
         let servers = config.servers();
-        let Config { token, timeout, retries, .. } = config;
+        let Config { token, timeout, retries, trust, .. } = config;
         let (current, turn) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Ok(Self { shared: Arc::new(Shared { routes, servers, current, turn, token, retries }), timeout })
+        Ok(Self { shared: Arc::new(Shared { routes, servers, current, turn, token, retries, trust }), timeout })
     }
 
     /// The same client with another deadline for its calls.
@@ -140,6 +142,7 @@ impl Client {
             let (error, unsent) = match timeout_at(end, send(route.channel, request)).await {
                 Ok(Ok(response)) => {
                     trace("ok");
+                    self.note_trust(&response);
                     return Ok(response.into_inner());
                 }
                 Ok(Err(status)) => (public(&status), connect::never_sent(&status)),
@@ -159,6 +162,11 @@ impl Client {
                 None => return Err(failure(call, &route.server, &ticket.id, error, attempts)),
             }
         }
+    }
+
+    fn note_trust<A>(&self, response: &Response<A>) {
+        let named = response.metadata().get(TRUST_METADATA).and_then(|version| version.to_str().ok()?.parse().ok());
+        self.shared.trust.fetch_max(named.unwrap_or(0), Ordering::Relaxed);
     }
 
     /// Opens a stream, once, within the deadline.

@@ -1,6 +1,11 @@
 //! What a client is made from.
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicU32},
+    time::Duration,
+};
 
 use zeroize::Zeroizing;
 
@@ -80,6 +85,8 @@ pub struct Config {
     pub(crate) timeout: Duration,
     pub(crate) retries: Retries,
     pub(crate) connections: usize,
+    pub(crate) trust: Arc<AtomicU32>,
+    pub(crate) control_only: bool,
 }
 
 impl Config {
@@ -94,7 +101,15 @@ impl Config {
     }
 
     fn to(target: Target) -> Self {
-        Self { target, token: None, timeout: TIMEOUT_USUAL, retries: Retries::default(), connections: 1 }
+        Self {
+            target,
+            token: None,
+            timeout: TIMEOUT_USUAL,
+            retries: Retries::default(),
+            connections: 1,
+            trust: Arc::default(),
+            control_only: false,
+        }
     }
 
     /// With a token in every call.
@@ -115,6 +130,21 @@ impl Config {
     #[must_use]
     pub fn retries(mut self, retries: Retries) -> Self {
         self.retries = retries;
+        self
+    }
+
+    /// Tells in `seen` the highest version of the list of believed certificate authorities that a server has named: who holds an older
+    /// list asks for the new one while the old one still counts.
+    #[must_use]
+    pub fn trust_seen(mut self, seen: Arc<AtomicU32>) -> Self {
+        self.trust = seen;
+        self
+    }
+
+    /// Of control nodes alone: a server that the CA certified for something else is refused, whatever names its certificate carries.
+    #[must_use]
+    pub fn control_only(mut self) -> Self {
+        self.control_only = true;
         self
     }
 

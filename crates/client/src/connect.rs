@@ -20,6 +20,7 @@ use tonic::{
 use crate::{
     ConfigError, Tls,
     config::{Config, Target},
+    server,
 };
 
 /// Connecting and the handshake together.
@@ -71,7 +72,7 @@ pub(crate) fn routes(config: &Config) -> Result<Vec<Route>, ConfigError> {
             if addresses.is_empty() {
                 return Err(ConfigError::NoAddress);
             }
-            let connector = TlsConnector::from(Arc::new(tls_config(tls)?));
+            let connector = TlsConnector::from(Arc::new(tls_config(tls, config.control_only)?));
             for _ in 0..config.connections {
                 for address in addresses {
                     let channel = tcp(address, tls.server_name.as_deref(), connector.clone())?;
@@ -126,15 +127,17 @@ fn endpoint(authority: &str) -> Result<Endpoint, ConfigError> {
 
 /// TLS 1.3 by aws-lc-rs, no session resumed, the cluster's CA alone, and the hybrid key exchange alone: what is recorded today
 /// stays closed to a later quantum computer.
-fn tls_config(tls: &Tls) -> Result<ClientConfig, ConfigError> {
+fn tls_config(tls: &Tls, control_only: bool) -> Result<ClientConfig, ConfigError> {
     let mut provider = aws_lc_rs::default_provider();
     provider.kx_groups = vec![aws_lc_rs::kx_group::X25519MLKEM768];
     let mut roots = RootCertStore::empty();
     for certificate in certificates("CA certificate", &tls.ca_pem)? {
         roots.add(certificate).map_err(ConfigError::Tls)?;
     }
-    let builder = ClientConfig::builder_with_provider(provider.into()).with_protocol_versions(&[&rustls::version::TLS13]);
-    let builder = builder.map_err(ConfigError::Tls)?.with_root_certificates(roots);
+    let provider = Arc::new(provider);
+    let builder = ClientConfig::builder_with_provider(provider.clone()).with_protocol_versions(&[&rustls::version::TLS13]);
+    let builder =
+        builder.map_err(ConfigError::Tls)?.dangerous().with_custom_certificate_verifier(server::verifier(roots, provider, control_only)?);
     let mut config = match &tls.identity {
         None => builder.with_no_client_auth(),
         Some(identity) => {

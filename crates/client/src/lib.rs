@@ -22,6 +22,7 @@ mod error;
 mod frames;
 mod lookup;
 mod retry;
+mod server;
 mod snapshots;
 #[cfg(test)]
 mod tests;
@@ -29,8 +30,8 @@ mod tests;
 pub use client::Client;
 pub use config::{Config, Identity, Tls, Token};
 pub use error::{ClientError, ConfigError};
-pub use lookup::{Replies, Requests, Watch};
 pub use frames::Frames;
+pub use lookup::{Replies, Requests, Watch};
 pub use retry::Retries;
 pub use snapshots::SavedParts;
 pub use wire::{ErrorKind, PublicError, v1};

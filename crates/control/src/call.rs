@@ -2,6 +2,7 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
+use futures::future::BoxFuture;
 use prost::Message;
 use runtime::listen::Peer;
 use seams::Spawn;
@@ -11,7 +12,7 @@ use types::{NodeId, RequestId};
 use wire::{ErrorKind, PublicError, parse};
 use zeroize::Zeroizing;
 
-use crate::core::Core;
+use crate::{core::Core, hand_over::hand_over};
 
 /// The longest request label taken over from a client.
 const LABEL_BYTES_MAX: usize = 64;
@@ -54,6 +55,10 @@ pub(crate) struct Call {
     pub(crate) origin: Origin,
     /// The change, when it came with a request id.
     pub(crate) sent: Option<Sent>,
+    /// When the caller's time is over, by the monotonic clock; none where it has not said so.
+    pub(crate) deadline: Option<Duration>,
+    /// Whether another control node has handed the call over.
+    pub(crate) handed_over: bool,
 }
 
 impl Call {
@@ -70,8 +75,41 @@ impl Call {
         };
         let label = sent.filter(usable).map_or_else(|| RequestId::from_bytes(core.entropy.id()).to_string(), str::to_owned);
         let origin = Origin { peer: peer.map_or_else(|| "unknown".to_owned(), ToString::to_string), request: label };
-        Self { credential: credential(core, request, peer), origin, sent: None }
+        let deadline = told_timeout(request.metadata()).map(|within| core.clock.monotonic().saturating_add(within));
+        Self { credential: credential(core, request, peer), origin, sent: None, deadline, handed_over: false }
     }
+
+    /// A call that another control node hands over: by whose token it was made, from where, and what is left of its time.
+    pub(crate) fn handed_over(core: &Core, token: [u8; 32], origin: Origin, within: Duration) -> Self {
+        let deadline = Some(core.clock.monotonic().saturating_add(within));
+        Self { credential: Credential::Token(token), origin, sent: None, deadline, handed_over: true }
+    }
+
+    /// What is left of the call's time: of the caller's own, and at the most what a request may take.
+    pub(crate) fn left(&self, core: &Core) -> Duration {
+        let told = self.deadline.map_or(Duration::MAX, |deadline| deadline.saturating_sub(core.clock.monotonic()));
+        told.min(core.request_timeout)
+    }
+}
+
+/// Left of a caller's time, so that the answer is there before it is over: a tenth, and no more than this.
+const ANSWER_MARGIN_MAX: Duration = Duration::from_millis(100);
+
+/// How long the caller waits for the answer, as gRPC says it: up to eight digits and a unit.
+fn told_timeout(metadata: &tonic::metadata::MetadataMap) -> Option<Duration> {
+    let text = metadata.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let number: u64 = Some(digits).filter(|digits| digits.len() <= 8 && digits.bytes().all(|byte| byte.is_ascii_digit()))?.parse().ok()?;
+    let told = match unit {
+        "H" => Duration::from_secs(number.checked_mul(3600)?),
+        "M" => Duration::from_secs(number.checked_mul(60)?),
+        "S" => Duration::from_secs(number),
+        "m" => Duration::from_millis(number),
+        "u" => Duration::from_micros(number),
+        "n" => Duration::from_nanos(number),
+        _ => return None,
+    };
+    Some(told - (told / 10).min(ANSWER_MARGIN_MAX))
 }
 
 fn credential<M>(core: &Core, request: &Request<M>, peer: Option<&Peer>) -> Credential {
@@ -104,14 +142,18 @@ pub(crate) trait Change: Message {
     /// Whether such a message brings a value.
     const HOLDS_VALUE: bool;
 
+    /// Whether it takes the cluster's keys to do it.
+    const TAKES_KEYS: bool;
+
     /// The field of that id.
     fn request_id(&mut self) -> &mut String;
 }
 
 macro_rules! changes {
-    ($holds_value:literal: $($message:ident)*) => {
+    ($holds_value:literal $takes_keys:literal: $($message:ident)*) => {
         $(impl Change for wire::v1::$message {
             const HOLDS_VALUE: bool = $holds_value;
+            const TAKES_KEYS: bool = $takes_keys;
 
             fn request_id(&mut self) -> &mut String {
                 &mut self.request_id
@@ -120,12 +162,13 @@ macro_rules! changes {
     };
 }
 
-changes! { true: CreateSecretsRequest SetValueRequest }
-changes! { false:
+changes! { true true: CreateSecretsRequest SetValueRequest }
+changes! { false true: DuplicateSecretRequest }
+changes! { false false:
     CreateAccountRequest SetQuotaRequest CreateStoreRequest DeleteStoreRequest EditSecretRequest RaiseLevelRequest
-    DeleteSecretsRequest DuplicateSecretRequest MovePointerRequest CreateConsumerRequest DeleteConsumerRequest CreateConsumerTokenRequest
+    DeleteSecretsRequest MovePointerRequest CreateConsumerRequest DeleteConsumerRequest CreateConsumerTokenRequest
     RollConsumerTokenRequest RevokeConsumerTokenRequest BindRequest UnbindRequest CreateJoinTokenRequest RevokeJoinTokenRequest
-    RevokeNodeRequest CreateTokenRequest RevokeTokenRequest
+    RevokeNodeRequest CreateTokenRequest RevokeTokenRequest RotateAuthorityRequest FinishAuthorityRequest
 }
 
 /// Runs a read in the caller's own time: it ends when the caller hangs up, or when the time for a request is over.
@@ -140,7 +183,7 @@ where
 {
     let call = Call::of(core, &request);
     let answer = run(core.clone(), call.clone(), request.into_inner());
-    let within = within(core, core.request_timeout, answer);
+    let within = within(core, call.left(core), answer);
     answered(core, operation, call.origin.request, within).await
 }
 
@@ -152,8 +195,8 @@ pub(crate) async fn change<M, R, F>(
     run: impl FnOnce(Arc<Core>, Call, M) -> F,
 ) -> Result<Response<R>, Status>
 where
-    M: Change,
-    R: Send + 'static,
+    M: Change + 'static,
+    R: Message + Default + 'static,
     F: Future<Output = Result<R, PublicError>> + Send + 'static,
 {
     let mut call = Call::of(core, &request);
@@ -174,7 +217,15 @@ where
                 .with_retry_after(Duration::from_millis(50))
         })?;
         let (send, answer) = tokio::sync::oneshot::channel();
-        let work = run(core.clone(), call, message);
+        // What a node that lacks the keys is handed it does by itself or not at all, so that nothing goes in circles.
+        let work: BoxFuture<'static, Result<R, PublicError>> = if M::TAKES_KEYS && !call.handed_over && core.lacks_keys() {
+            let again = call.sent.is_some();
+            // Under its id, by which a retry is known there as it would be here.
+            *message.request_id() = id;
+            Box::pin(hand_over(core.clone(), call, operation, message, again))
+        } else {
+            Box::pin(run(core.clone(), call, message))
+        };
         core.tasks.spawn(
             operation,
             Box::pin(async move {
@@ -192,7 +243,7 @@ async fn within<R>(core: &Core, limit: Duration, answer: impl Future<Output = Re
     tokio::select! {
         biased;
         answer = answer => answer,
-        () = core.clock.sleep(limit) => Err(PublicError::new(ErrorKind::DeadlineExceeded, format!("no answer within {} s", limit.as_secs()))),
+        () = core.clock.sleep(limit) => Err(PublicError::new(ErrorKind::DeadlineExceeded, format!("no answer within {limit:.1?}"))),
     }
 }
 
@@ -213,6 +264,10 @@ async fn answered<R>(
             let mut response = Response::new(reply);
             if let Ok(label) = label.parse() {
                 response.metadata_mut().insert(LABEL_HEADER, label);
+            }
+            // Whoever holds an older list of authorities asks for the new one while the old one still counts.
+            if let Ok(Some(trust)) = core.consensus.local().trust() {
+                response.metadata_mut().insert(wire::TRUST_METADATA, trust.version.into());
             }
             Ok(response)
         }

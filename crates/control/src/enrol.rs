@@ -13,11 +13,17 @@ mod join;
 mod names;
 mod own;
 mod renew;
+mod renewals;
+pub(crate) mod replace;
 pub(crate) mod revoke;
 pub(crate) mod signers;
 mod visitors;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicU32},
+    time::Duration,
+};
 
 use runtime::listen::Peer;
 use seal::{FileRoot, NodeKeyPair};
@@ -31,6 +37,7 @@ use wire::{
 };
 
 pub(crate) use own::renewal;
+pub(crate) use renewals::Renewals;
 pub(crate) use visitors::Visitors;
 
 use crate::{call::read, core::Core, error::damaged};
@@ -51,8 +58,12 @@ pub(crate) struct Enrolment {
     pub(crate) lifetime: Duration,
     /// What this node itself is called: names that no other kind of node gets.
     pub(crate) names: Vec<String>,
+    /// By which authority this node's own certificate is, when the registry does not say so yet; 0: nothing to say.
+    pub(crate) certified_by: AtomicU32,
     /// Who is asking to be let in.
     pub(crate) visitors: Visitors,
+    /// Which nodes have asked for certificates lately.
+    pub(crate) renewals: Renewals,
 }
 
 impl Enrolment {

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use state::{CommandBody, Principal};
 
-use crate::{bootstrap::own_call, core::Core};
+use crate::{bootstrap::own_call, core::Core, enrol::replace};
 
 /// How often the log is looked at for open jobs.
 const EVERY: Duration = Duration::from_millis(500);
@@ -20,10 +20,12 @@ pub(crate) async fn run(core: Arc<Core>) {
             () = core.clock.sleep(EVERY) => {}
         }
         report_level(&core).await;
+        replace::report(&core).await;
         // Only the leader takes steps: two that do the same would only fill the log.
         if core.consensus.status().leader != Some(core.node) {
             continue;
         }
+        replace::keep_up(&core).await;
         while let Some(job) = core.consensus.local().next_job().filter(|_| !cancelled.is_cancelled()) {
             let call = own_call(&core);
             let step = core.propose(&call, Principal::Node { node: core.node }, CommandBody::Step { job });

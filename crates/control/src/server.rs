@@ -28,7 +28,7 @@ use crate::{
     bring_up::{Checks, Parts, bring_up},
     core::Core,
     cuts::Cuts,
-    enrol::{Enrolment, Visitors},
+    enrol::{Enrolment, Renewals, Visitors},
     glue::{Glue, publisher},
     keys::UnlockError,
     lookups::{self, Lookups},
@@ -160,7 +160,9 @@ impl Control {
             disk: disk.clone(),
             lifetime: config.certificates.lifetime,
             names: config.certificate_names(),
+            certified_by: std::sync::atomic::AtomicU32::new(0),
             visitors: Visitors::default(),
+            renewals: Renewals::default(),
         };
         let signing = read_key(&config.keys.signing, SigningKey::from_file_bytes)?;
         let signing_public = signing.public();
@@ -246,7 +248,8 @@ impl Control {
             level_max,
             request_timeout: config.connections.request_timeout,
         });
-        registry.watch(&core.consensus);
+        registry.watch(&core);
+        tls.ask(registry.clone());
         let raft = RaftService::new(cluster, node, registry, core.tasks.token().clone());
         raft.open(&core.consensus);
         if let Some(serves) = &core.lookups {
@@ -266,6 +269,7 @@ impl Control {
         let checks = Checks {
             member: readiness.check("member of the cluster"),
             majority: readiness.check("majority"),
+            clock: readiness.check("clock"),
             replayed: readiness.check("log replayed"),
             unlocked: readiness.check("keys unlocked"),
             serving,

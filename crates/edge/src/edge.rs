@@ -9,7 +9,7 @@ use std::{
 };
 
 use ::doors::{LookupLimits, Offer};
-use enrol::{Layout, Peers, Remote, Renewal};
+use enrol::{Layout, Peers, Remote, Renewal, Trust};
 use feed::{CoreOptions, FollowerOptions};
 use lookup::{Lookup, Served, Serving};
 use runtime::{
@@ -115,7 +115,7 @@ impl Edge {
         });
 
         let users = (server_tls.clone(), client_tls.clone(), renewing_tls);
-        let renewal = renewal(&config, users, Arc::clone(&clock), Arc::clone(&entropy));
+        let renewal = renewal(&config, users, Arc::clone(lookup.serving()), Arc::clone(&clock), Arc::clone(&entropy));
         tasks.spawn("renew", Box::pin(renewal.run(tasks.token().child_token())));
         let timer = Arc::clone(&clock);
         let following = Following {
@@ -183,6 +183,7 @@ impl Edge {
 fn renewal(
     config: &EdgeConfig,
     (server, feed, own): (ServerTls, ClientTls, ClientTls),
+    serving: Arc<Serving>,
     clock: Arc<dyn seams::Clock>,
     entropy: Arc<dyn seams::Entropy>,
 ) -> Renewal {
@@ -200,6 +201,7 @@ fn renewal(
             Box::new(move |files| feed.reload(files)),
             Box::new(move |files| own.reload(files)),
         ],
+        trust: Some(Box::new(move || serving.root()?.state.trust().ok().flatten().map(|trust| Trust::of(&trust)))),
     }
 }
 

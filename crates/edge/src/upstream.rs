@@ -63,14 +63,17 @@ impl Upstream {
             (None, Some(peer)) => Some(&peer.public_key),
             (None, None) => None,
         };
+        if !server.may_control() {
+            return Err(format!("the server is node {node}, which the CA certified for something else than a control node"));
+        }
         match known_key {
             Some(key) if *key != server.public_key => Err(format!("the server's key is not the one registered for node {node}")),
-            Some(_) if expired && !self.expired => {
-                Err(format!("the certificate of node {node} has expired: it is renewing it, or its clock is wrong, or ours"))
-            }
-            None if expired => {
-                Err(format!("the server is node {node}, which this edge does not know yet, and its certificate has expired"))
-            }
+            Some(_) if expired && !self.expired => Err(format!(
+                "the certificate of node {node} has expired, or its CA is not believed here: it is renewing it, or we have to renew ours, or a clock is wrong"
+            )),
+            None if expired => Err(format!(
+                "the server is node {node}, which this edge does not know yet, and its certificate has expired, or its CA is not believed here"
+            )),
             Some(_) | None => Ok(()),
         }
     }
@@ -100,7 +103,7 @@ mod tests {
 
     fn certificate(identity: PeerIdentity) -> PeerCertificate {
         let at = UnixMillis::new(1);
-        PeerCertificate { identity, public_key: KEY.to_vec(), names: Vec::new(), not_before: at, not_after: at }
+        PeerCertificate { identity, role: None, public_key: KEY.to_vec(), names: Vec::new(), not_before: at, not_after: at }
     }
 
     fn node(cluster: ClusterId, node: u64) -> PeerCertificate {

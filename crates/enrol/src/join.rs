@@ -169,7 +169,8 @@ impl Came {
             return Err(wrong("the certificate is for another node or key"));
         }
         check_clock(options.clock, &leaf, endpoint)?;
-        let authority = certificates.iter().find(|der| authority_fingerprint(der) == Some(token.ca()));
+        // The last: those before it lead to it from authorities that it took over from, and carry the same key.
+        let authority = certificates.iter().rfind(|der| authority_fingerprint(der) == Some(token.ca()));
         let authority = authority.ok_or_else(|| wrong("it does not hold the CA of the token"))?.clone();
         let signers = SignerSetRecord::decode(&reply.signer_set_encoded).map_err(|error| wrong(&error.to_string()))?;
         if signers.hash(cluster) != token.signers() {
@@ -252,7 +253,7 @@ mod tests {
     /// What a control plane of this CA answers to this key.
     fn reply(issuer: &Issuer, key: &NodeKey, cluster: ClusterId, certified: u64, at: UnixMillis) -> JoinReply {
         let identity = PeerIdentity::Node { cluster, node: NodeId::new(certified) };
-        let leaf = Leaf { identity: &identity, public_key: &key.public_key(), names: &[], validity: Validity::lease(at, DAY) };
+        let leaf = Leaf { identity: &identity, role: None, public_key: &key.public_key(), names: &[], validity: Validity::lease(at, DAY) };
         JoinReply {
             node: 7,
             cluster: cluster.as_bytes().to_vec().into(),

@@ -21,6 +21,7 @@ mod keys;
 mod layout;
 mod peers;
 mod renewal;
+mod trust;
 
 pub use error::EnrolError;
 pub use founding::{Founding, RecoveryKeys};
@@ -28,8 +29,9 @@ pub use join::{JoinOptions, Joined, envelope_key, join, read_token};
 pub use keys::{CertificateRequest, NodeKey};
 pub use layout::Layout;
 pub use peers::{Peer, Peers};
-pub use renewal::{Reload, Remote, Renewal, Renewed, Source};
-pub use runtime::tls::{IssueError, Issuer, Leaf, Validity, authority_fingerprint, certificates_pem};
+pub use renewal::{Believed, Reload, Remote, Renewal, Renewed, Source};
+pub use runtime::tls::{AUTHORITY_LIFETIME, CertifiedRole, IssueError, Issuer, Leaf, Validity, authority_fingerprint, certificates_pem};
+pub use trust::Trust;
 
 /// The highest feature level that this process goes along with. A level that the environment names and that is none is told where the
 /// server starts.

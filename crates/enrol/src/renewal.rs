@@ -20,13 +20,17 @@ use types::{NodeName, UnixMillis};
 use wire::internal::{RenewRequest, enrol_client::EnrolClient};
 
 use crate::{
-    EnrolError, Layout, NodeKey, Peers,
+    EnrolError, Layout, NodeKey, Peers, Trust,
     attempt::{Failed, answer, jittered},
     join::{check_clock, keep_certificates, peer},
 };
 
 /// How often the file is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// How often it is asked which authorities are believed.
+const TRUST_EVERY: Duration = Duration::from_secs(1);
+/// Over which time nodes trade their certificates when the authority was replaced.
+const REPLACED_SPREAD: Duration = Duration::from_secs(3);
 /// The first wait after a failure; it doubles.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 /// The longest wait after a failure; a shorter life is waited for a twentieth of.
@@ -39,6 +43,8 @@ pub struct Renewed {
     pub certificates: Vec<Vec<u8>>,
     /// The control nodes; none when the source does not tell.
     pub peers: Option<Peers>,
+    /// The authorities that are believed; none before the first was replaced, or when the source does not tell.
+    pub trust: Option<Trust>,
 }
 
 /// Where certificates come from.
@@ -78,7 +84,9 @@ impl Remote {
                 Ok(reply) => {
                     let certificates = reply.certificates.iter().map(|der| der.to_vec()).collect();
                     let peers = (!reply.control_nodes.is_empty()).then(|| Peers(reply.control_nodes.iter().map(peer).collect()));
-                    return Ok(Renewed { certificates, peers });
+                    let authorities = reply.authorities.iter().map(|der| der.to_vec());
+                    let trust = Trust::told(reply.trust_version, authorities);
+                    return Ok(Renewed { certificates, peers, trust });
                 }
                 Err(Failed::Refused(message)) => return Err(EnrolError::Refused { endpoint, message }),
                 Err(failed) => attempts.push(failed.at(&endpoint)),
@@ -97,6 +105,9 @@ impl Source for Remote {
 /// Takes over renewed files, such as [`runtime::tls::ServerTls::reload`].
 pub type Reload = Box<dyn Fn(&TlsFiles) -> Result<(), TlsError> + Send + Sync>;
 
+/// Says which authorities are believed, as far as the node's state knows; none before the first was replaced.
+pub type Believed = Box<dyn Fn() -> Option<Trust> + Send + Sync>;
+
 /// The renewal of one node's certificate.
 pub struct Renewal {
     /// Its files.
@@ -113,6 +124,8 @@ pub struct Renewal {
     pub source: Arc<dyn Source>,
     /// Who uses the files.
     pub users: Vec<Reload>,
+    /// Which authorities are believed, as the node's state has it; none where nothing replaces them.
+    pub trust: Option<Believed>,
 }
 
 /// What the loop remembers between two looks.
@@ -126,6 +139,10 @@ struct Memory {
     failures: u32,
     /// Not before this moment of monotonic time.
     retry_at: Duration,
+    /// The version of the authorities that its users believe.
+    trusted: Option<u32>,
+    /// Whether the certificate was made due because another authority issues.
+    hurried: bool,
 }
 
 impl Renewal {
@@ -145,7 +162,13 @@ impl Renewal {
 
     /// Looks at the file, renews when it is due, and says how long to wait until the next look.
     async fn step(&self, memory: &mut Memory) -> Duration {
+        let wait = self.renew_when_due(memory).await;
+        if self.trust.is_some() { wait.min(TRUST_EVERY) } else { wait }
+    }
+
+    async fn renew_when_due(&self, memory: &mut Memory) -> Duration {
         self.look(memory);
+        self.believe(memory);
         let Some(held) = memory.held.clone() else { return LOOK_EVERY };
         let (now, life) = (self.clock.wall(), held.not_after.since(held.not_before));
         if now < memory.due {
@@ -197,6 +220,41 @@ impl Renewal {
         }
     }
 
+    /// Believes the authorities that the state names, if it is newer than the file. A certificate by another than the one that issues is
+    /// traded at once, for former authorities are believed only for a while.
+    fn believe(&self, memory: &mut Memory) {
+        let Some(trust) = self.trust.as_ref().and_then(|trust| trust()) else { return };
+        let path = &self.layout.tls.ca;
+        let held = *memory.trusted.get_or_insert_with(|| Trust::version_in(path));
+        if trust.version > held {
+            let kept = trust.keep(path).map_err(|error| error.to_string());
+            let reload = |user: &Reload| user(&self.layout.tls);
+            match kept.and_then(|_| self.users.iter().try_for_each(reload).map_err(|error| error.to_string())) {
+                Ok(()) => {
+                    tracing::info!(node = %self.name, version = trust.version, authorities = trust.certificates.len(), "this node believes other certificate authorities");
+                    memory.trusted = Some(trust.version);
+                }
+                Err(error) => {
+                    tracing::error!(node = %self.name, error, "the certificate authorities that are believed now cannot be taken over; it is tried again");
+                    return;
+                }
+            }
+        }
+        let by_another = self.trust_version_is_ours(&trust) && trust.issued(&self.layout.tls.cert).is_ok_and(|issued| !issued);
+        if by_another && !memory.hurried {
+            memory.hurried = true;
+            memory.due = memory.due.min(self.clock.wall().plus(jittered(&*self.entropy, REPLACED_SPREAD)));
+            tracing::info!(node = %self.name, "the certificate authority was replaced: this node trades its certificate");
+        } else if !by_another {
+            memory.hurried = false;
+        }
+    }
+
+    /// Whether the state's word is as new as the file's: an older one says nothing of the certificate.
+    fn trust_version_is_ours(&self, trust: &Trust) -> bool {
+        trust.version >= Trust::version_in(&self.layout.tls.ca)
+    }
+
     /// One attempt: the new certificate is checked before it replaces the old one.
     async fn renew(&self, held: &PeerCertificate) -> Result<UnixMillis, EnrolError> {
         let key = NodeKey::read(&self.layout.tls.key)?;
@@ -210,6 +268,9 @@ impl Renewal {
         // A node that never joined was told of nobody, and goes on so.
         if let Some(peers) = renewed.peers.filter(|peers| !peers.0.is_empty() && self.layout.peers.exists()) {
             peers.write(&self.layout.peers)?;
+        }
+        if let Some(trust) = renewed.trust {
+            trust.keep(&self.layout.tls.ca)?;
         }
         keep_certificates(&self.layout, &renewed.certificates)?;
         Ok(leaf.not_after)

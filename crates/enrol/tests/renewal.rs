@@ -43,14 +43,14 @@ impl Source for Authority {
                 return Err(EnrolError::Nowhere { what: "renewing the certificate", attempts: "x:1: nobody answers there".into() });
             }
             let key = CertificateRequest::read(&request).unwrap().public_key;
-            Ok(Renewed { certificates: self.issue(&key), peers: None })
+            Ok(Renewed { certificates: self.issue(&key), peers: None, trust: None })
         })
     }
 }
 
 impl Authority {
     fn issue(&self, public_key: &[u8]) -> Vec<Vec<u8>> {
-        let leaf = Leaf { identity: &IDENTITY, public_key, names: &[], validity: Validity::lease(self.clock.wall(), LIFETIME) };
+        let leaf = Leaf { identity: &IDENTITY, role: None, public_key, names: &[], validity: Validity::lease(self.clock.wall(), LIFETIME) };
         vec![self.issuer.issue(&leaf).unwrap(), self.issuer.certificate().to_vec()]
     }
 }
@@ -101,6 +101,7 @@ impl World {
             entropy: Arc::new(SimEntropy::new(1)),
             source: self.authority.clone(),
             users: vec![Box::new(take)],
+            trust: None,
         };
         tokio::spawn(renewal.run(cancel.clone()));
         cancel
@@ -184,7 +185,7 @@ async fn certificate_of_another_key_never_replaces_the_own_one() {
         fn renew(&self, _request: Vec<u8>) -> BoxFuture<'_, Result<Renewed, EnrolError>> {
             self.0.asked.fetch_add(1, Ordering::SeqCst);
             let certificates = self.0.issue(&NodeKey::generate().unwrap().public_key());
-            Box::pin(async { Ok(Renewed { certificates, peers: None }) })
+            Box::pin(async { Ok(Renewed { certificates, peers: None, trust: None }) })
         }
     }
     let world = World::new();
@@ -199,6 +200,7 @@ async fn certificate_of_another_key_never_replaces_the_own_one() {
         entropy: Arc::new(SimEntropy::new(1)),
         source: confused.clone(),
         users: Vec::new(),
+        trust: None,
     };
     let first = world.end();
     tokio::spawn(renewal.run(CancellationToken::new()));

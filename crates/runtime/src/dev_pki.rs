@@ -22,7 +22,7 @@ use crate::{
     SecretFileError,
     config::TlsFiles,
     disk::FOLDER_MODE,
-    tls::{IssueError, Issuer, Leaf, PeerCertificate, PeerIdentity, Validity, certificates_pem},
+    tls::{IssueError, Issuer, Leaf, PeerCertificate, PeerIdentity, Validity, certificates_pem, issued_by},
     write_secret_file,
 };
 
@@ -143,7 +143,7 @@ impl DevPki {
             let certificate = CertificateDer::from_pem_file(&files.cert).ok()?;
             let ca = CertificateDer::from_pem_file(self.ca()).ok()?;
             fs::metadata(&files.key).ok()?;
-            let signed = issued_by(&certificate, &ca)?;
+            let signed = issued_by(&certificate, &ca);
             let peer = PeerCertificate::read(&certificate).ok()?;
             Some(signed && peer.identity == *identity && peer.not_after > self.now.plus(RENEW_BEFORE))
         };
@@ -155,7 +155,7 @@ impl DevPki {
         let (ca, ca_key) = self.authority()?;
         let key = kept_or_new_key(&files.key).map_err(failed)?;
         let public_key = rcgen::PublicKeyData::subject_public_key_info(&key);
-        let leaf = Leaf { identity, public_key: &public_key, names: &[], validity: self.validity() };
+        let leaf = Leaf { identity, role: None, public_key: &public_key, names: &[], validity: self.validity() };
         let certificate = Issuer::open(&ca, &ca_key)?.issue(&leaf)?;
         write_secret_file(&files.key, key.serialize_pem().as_bytes())?;
         write_secret_file(&files.cert, certificates_pem([certificate.as_slice()]).as_bytes())?;
@@ -204,22 +204,6 @@ impl DevPki {
 fn kept_or_new_key(path: &Path) -> Result<KeyPair, rcgen::Error> {
     let kept = crate::read_secret_file(path).ok().and_then(|bytes| KeyPair::from_pem(&String::from_utf8_lossy(&bytes)).ok());
     kept.map_or_else(KeyPair::generate, Ok)
-}
-
-/// Whether a certificate names the CA's key as the one that signed it.
-fn issued_by(certificate: &[u8], ca: &[u8]) -> Option<bool> {
-    use x509_parser::{extensions::ParsedExtension, parse_x509_certificate};
-    let (_, certificate) = parse_x509_certificate(certificate).ok()?;
-    let (_, ca) = parse_x509_certificate(ca).ok()?;
-    let authority = certificate.iter_extensions().find_map(|extension| match extension.parsed_extension() {
-        ParsedExtension::AuthorityKeyIdentifier(found) => found.key_identifier.as_ref().map(|id| id.0.to_vec()),
-        _ => None,
-    });
-    let subject = ca.iter_extensions().find_map(|extension| match extension.parsed_extension() {
-        ParsedExtension::SubjectKeyIdentifier(found) => Some(found.0.to_vec()),
-        _ => None,
-    });
-    Some(authority.is_some() && authority == subject)
 }
 
 #[cfg(test)]

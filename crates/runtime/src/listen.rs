@@ -4,43 +4,47 @@
 //! nobody. What comes out is a [`Connection`] that knows its [`Peer`]; tonic puts the peer into the extensions of each request
 //! on it, so identity is established once per connection.
 //!
+//! Who has made no call yet that was answered well is a stranger, and loses its place to a newcomer when all are taken; [`KeepCallers`]
+//! tells the others apart.
+//!
 //! **Invariants**
-//! 1. Open connections, handshakes in progress and finished ones that nobody took yet are bounded by [`AcceptLimits`].
+//! 1. Open connections, handshakes in progress and finished ones that nobody took yet are bounded by [`AcceptLimits`], and by the
+//!    descriptors that the process may open.
 //! 2. A connection that is handed out over TLS has ended its handshake, and its certificate, if any, names exactly one identity.
 //!
 //! **Concurrency**: the loop ends when the token is cancelled or the stream is dropped; open connections go on.
 //!
-//! **Failure**: a full table closes the new connection at once, so that its client tries elsewhere. An error of `accept`
-//! (such as too many open files) is logged and tried again after 100 ms: an overload must not end a server.
+//! **Failure**: a table full of callers closes the new connection at once, so that its client tries elsewhere. An error of `accept`
+//! (such as too many open files) costs the oldest stranger its place, and is tried again after 100 ms: an overload must not end a server.
 
+mod callers;
 mod connection;
+mod places;
 mod unix;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, time::Duration};
 
 use seams::Spawn;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::mpsc,
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
+pub use callers::{KeepCallers, KeepingCallers};
 pub use connection::{Connection, Peer, TlsConnection, UnixConnection};
 pub use unix::{UnixSocket, accept_unix, bind_unix, unix_channel};
 
-use crate::{
-    TokioSpawn,
-    config::ConnectionLimits,
-    tls::{PeerCertificate, ServerTls},
-};
+use self::places::{Place, Places};
+use crate::{TokioSpawn, config::ConnectionLimits, tls::ServerTls};
 
 /// What an accept loop holds at most.
 #[derive(Clone, Debug)]
 pub struct AcceptLimits {
-    /// Open connections; one more is closed at once.
+    /// Open connections; one more takes the place of the oldest that has made no good call, or is closed at once where there is none.
     pub connections_max: usize,
-    /// TLS handshakes in progress; while so many are, accepting waits and the kernel's queue fills.
+    /// TLS handshakes in progress; one more takes the place of the oldest, once that has lasted a second.
     pub handshakes_max: usize,
     /// A handshake that takes longer is dropped.
     pub handshake_timeout: Duration,
@@ -71,22 +75,22 @@ pub fn accept_tls(
     tasks.spawn(
         "accept_tls",
         Box::pin(async move {
-            while let Some((stream, address, place)) = places.next_tcp(&listener, &cancel).await {
-                let Some(turn) = places.handshake(&cancel).await else { break };
+            while let Some((stream, address, place)) = next_tcp(&listener, &places, &cancel).await {
                 let (tls, ready, timeout, ending) = (tls.clone(), ready.clone(), limits.handshake_timeout, cancel.clone());
                 handshakes.spawn(
                     "handshake",
                     Box::pin(async move {
-                        let finished = tokio::time::timeout(timeout, handshake(stream, &tls, address, place));
+                        let displaced = place.cut().clone();
+                        let finished =
+                            displaced.run_until_cancelled(tokio::time::timeout(timeout, handshake(stream, &tls, address, place)));
                         // A server that ends waits for no stranger's handshake.
-                        match ending.run_until_cancelled(finished).await {
+                        match ending.run_until_cancelled(finished).await.flatten() {
                             // The receiver is gone when the server has ended: nobody is left to serve the connection.
                             Some(Ok(Ok(connection))) => drop(ending.run_until_cancelled(ready.send(Ok(connection))).await),
                             Some(Ok(Err(error))) => refused("handshake", &address, &error),
                             Some(Err(_)) => refused("handshake", &address, &io::Error::from(io::ErrorKind::TimedOut)),
                             None => {}
                         }
-                        drop(turn);
                     }),
                 );
             }
@@ -95,17 +99,16 @@ pub fn accept_tls(
     ReceiverStream::new(taken)
 }
 
-async fn handshake(
-    stream: TcpStream,
-    tls: &ServerTls,
-    address: std::net::SocketAddr,
-    place: OwnedSemaphorePermit,
-) -> io::Result<TlsConnection> {
+async fn handshake(stream: TcpStream, tls: &ServerTls, address: std::net::SocketAddr, place: Place) -> io::Result<TlsConnection> {
     stream.set_nodelay(true)?;
+    stream.readable().await?;
+    place.begin().await;
     let stream = tls.acceptor().accept(stream).await?;
     let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
-    let certificate = certificates.first().map(|end| PeerCertificate::read(end)).transpose().map_err(io::Error::other)?;
-    Ok(Connection::new(stream, Peer::tls(address, certificate), place))
+    let met = tls.met(certificates).map_err(io::Error::other)?;
+    let (certificate, dropped) = met.map_or((None, None), |met| (Some(met.certificate), met.dropped));
+    place.greeted();
+    Ok(Connection::new(stream, Peer::tls(address, certificate, place.keep()), place).dropped_by(dropped))
 }
 
 /// One line per refused connection at debug only: strangers must not fill the log. The count is for alarms.
@@ -114,45 +117,25 @@ fn refused(at: &'static str, address: &dyn std::fmt::Display, error: &io::Error)
     tracing::debug!(at, peer = %address, %error, "connection refused");
 }
 
-/// The bounded places of one listener.
-struct Places {
-    connections: Arc<Semaphore>,
-    handshakes: Arc<Semaphore>,
-}
-
-impl Places {
-    fn new(limits: &AcceptLimits) -> Self {
-        let places = |max: usize| Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS)));
-        Self { connections: places(limits.connections_max), handshakes: places(limits.handshakes_max) }
-    }
-
-    /// The next TCP connection for which there is a place; none once cancelled.
-    async fn next_tcp(
-        &self,
-        listener: &TcpListener,
-        cancel: &CancellationToken,
-    ) -> Option<(TcpStream, std::net::SocketAddr, OwnedSemaphorePermit)> {
-        loop {
-            let (stream, address) = retried(cancel, || listener.accept()).await?;
-            match self.connections.clone().try_acquire_owned() {
-                Ok(place) => return Some((stream, address, place)),
-                Err(_) => refused("full", &address, &io::Error::other("all places are taken")),
-            }
+/// The next TCP connection for which there is a place; none once cancelled.
+async fn next_tcp(listener: &TcpListener, places: &Places, cancel: &CancellationToken) -> Option<(TcpStream, std::net::SocketAddr, Place)> {
+    loop {
+        let (stream, address) = retried(cancel, places, || listener.accept()).await?;
+        match cancel.run_until_cancelled(places.admit()).await? {
+            Some(place) => return Some((stream, address, place)),
+            None => refused("full", &address, &io::Error::other("all places are taken")),
         }
-    }
-
-    async fn handshake(&self, cancel: &CancellationToken) -> Option<OwnedSemaphorePermit> {
-        cancel.run_until_cancelled(self.handshakes.clone().acquire_owned()).await?.ok()
     }
 }
 
 /// Calls `accept` until it gives a connection; none once cancelled.
 #[expect(clippy::disallowed_methods, reason = "a listener exists only in the real world")]
-async fn retried<T, F: Future<Output = io::Result<T>>>(cancel: &CancellationToken, accept: impl Fn() -> F) -> Option<T> {
+async fn retried<T, F: Future<Output = io::Result<T>>>(cancel: &CancellationToken, places: &Places, accept: impl Fn() -> F) -> Option<T> {
     loop {
         match cancel.run_until_cancelled(accept()).await? {
             Ok(accepted) => return Some(accepted),
             Err(error) => {
+                places.make_room();
                 tracing::warn!(%error, "accepting a connection failed; trying again");
                 cancel.run_until_cancelled(tokio::time::sleep(ACCEPT_RETRY)).await?;
             }

@@ -15,6 +15,8 @@
 //!    signed its certificate is not enough.
 //! 5. A node's certificate that has expired still opens a connection; [`PeerCertificate::is_expired`] is asked at each call, and
 //!    all but the calls that serve to get a new one, or to keep the voters going, refuse it.
+//! 6. A node whose key the registry knows opens a connection with a certificate of any CA, for the same calls as with one that has
+//!    expired. When a CA is believed no more, connections for which it alone vouched are cut.
 //!
 //! **Left out**: revocation lists. Who is revoked is decided by the replicated node registry, above this layer.
 
@@ -31,10 +33,13 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
 pub(crate) use client::unix_channel;
 pub use client::{ClientTls, ClientTlsStream, ConnectError, Expect, Judge};
-pub use identity::{IdentityError, PeerCertificate, PeerIdentity};
-pub use issue::{CERTIFICATE_NAMES_MAX, IssueError, Issuer, Leaf, Validity, authority_fingerprint, certificates_pem};
+pub use identity::{CertifiedRole, IdentityError, PeerCertificate, PeerIdentity};
+pub use issue::{
+    AUTHORITY_LIFETIME, CERTIFICATE_NAMES_MAX, IssueError, Issuer, Leaf, Validity, authority_fingerprint, certificates_pem,
+    first_certificate, issued_by, trust_pem, trust_version,
+};
 pub use material::TlsError;
-pub use server::{ClientCertificates, ServerTls};
+pub use server::{ClientCertificates, Registered, ServerTls};
 
 /// The protocol of gRPC in the TLS handshake.
 const ALPN_H2: &[u8] = b"h2";

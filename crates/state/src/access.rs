@@ -162,6 +162,8 @@ pub enum Operation {
     SaveSnapshots,
     /// Say which control nodes vote, and which one leads.
     ManageMembership,
+    /// Replace the certificate authority, and end the belief in former ones.
+    ManageAuthority,
 }
 
 /// One row of the table.
@@ -182,7 +184,7 @@ const ALL: RoleSet = RoleSet::of(&Role::ALL);
 const NONE: RoleSet = RoleSet::of(&[]);
 
 /// The one table: operation, roles that have it, and whether a control node may do it unasked.
-const TABLE: [Row; 18] = [
+const TABLE: [Row; 19] = [
     Row { operation: Operation::ReadMetadata, name: "read metadata", roles: ALL, nodes: true },
     Row { operation: Operation::ManageAccounts, name: "manage accounts", roles: SUPER, nodes: false },
     Row { operation: Operation::ManageStores, name: "manage stores", roles: ADMIN, nodes: false },
@@ -201,6 +203,7 @@ const TABLE: [Row; 18] = [
     Row { operation: Operation::EnrolNodes, name: "enrol nodes", roles: NONE, nodes: true },
     Row { operation: Operation::SaveSnapshots, name: "save snapshots", roles: SUPER, nodes: false },
     Row { operation: Operation::ManageMembership, name: "manage the cluster's members", roles: SUPER, nodes: false },
+    Row { operation: Operation::ManageAuthority, name: "replace the certificate authority", roles: SUPER, nodes: true },
 ];
 
 impl Operation {

@@ -11,6 +11,7 @@
 //!
 //! **Failure**: a [`Refusal`] is an outcome like a [`Reply`]; a [`Halt`] stops the node before anything is changed.
 
+mod authorities;
 mod cascade;
 mod consumers;
 mod deks;
@@ -239,6 +240,10 @@ fn perform(view: &mut View<'_>, identity: &Identity, body: &CommandBody) -> Judg
         CommandBody::MintDek { account, dek, grace } => deks::mint(view, *account, dek, *grace),
         CommandBody::RewrapDeks { items } => deks::rewrap(view, items),
         CommandBody::KekEpoch { domain, epoch, step } => keks::step(view, domain, *epoch, step),
+        CommandBody::RotateAuthority(new) => authorities::rotate(view, identity, new),
+        CommandBody::FinishAuthority { number, force } => authorities::finish(view, identity, *number, *force),
+        CommandBody::NoteCertificate { node, authority } => authorities::note(view, *node, *authority),
+        CommandBody::NoteMembership(note) => nodes::note_membership(note),
         CommandBody::RegisterNode { node } => nodes::register(view, node),
         CommandBody::RevokeNode { node, epochs, signer_set } => nodes::revoke(view, *node, epochs, signer_set.as_ref()),
         CommandBody::SetSignerSet { set } => nodes::set_signers(view, set),

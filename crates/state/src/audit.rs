@@ -8,7 +8,7 @@ use types::{
     AccountId, BindingName, ConsumerRef, Hash, LogIndex, NodeId, Position, PrincipalName, RequestId, SecretId, StoreId, TokenId, UnixMillis,
 };
 
-use crate::{CommandKind, Origin, RefusalKind, digest::Digest, format::stored};
+use crate::{ChangePhase, CommandKind, MemberChange, Origin, RefusalKind, digest::Digest, format::stored};
 
 /// Who acted, as the state knew them at the command's index. Never a token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +29,8 @@ pub enum AuditPrincipal {
     System,
     /// The holder of a token that the state does not know.
     Unknown,
+    /// The holder of the offline recovery key.
+    RecoveryKey,
 }
 
 /// What was acted on; what does not apply is empty.
@@ -52,6 +54,8 @@ pub struct AuditTarget {
     pub node: Option<NodeId>,
     /// The token, by its public id.
     pub token: Option<TokenId>,
+    /// What became of the membership: the entry before a change says that it was asked for, the one after how it ended.
+    pub member: Option<(MemberChange, ChangePhase)>,
 }
 
 /// How it ended.

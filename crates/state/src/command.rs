@@ -21,8 +21,8 @@ use serde::{Deserialize, Serialize};
 use types::{FeatureLevel, NodeId, RequestId, UnixMillis};
 
 pub use body::{
-    CommandBody, EnrolNode, InitCluster, KekStep, NewDek, NewEpoch, NewJoinToken, NewNode, NewSecret, NewSignerSet, NodeEnvelope,
-    PointerMove, Rewrap, SealedInput, Stage,
+    AuthorityShare, ChangePhase, CommandBody, EnrolNode, InitCluster, KekStep, MemberChange, MemberNote, NewDek, NewEpoch, NewJoinToken,
+    NewNode, NewSecret, NewSignerSet, NodeEnvelope, PointerMove, Rewrap, RotateAuthority, SealedInput, Stage,
 };
 pub use kind::CommandKind;
 

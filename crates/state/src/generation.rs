@@ -34,9 +34,10 @@ use sha2::{Digest as _, Sha256};
 use types::{ChainId, ClusterId, Generation, Hash, NodeId, Position, Revision, UnixMillis};
 
 use crate::{
-    Change, ChangeSet, Key, Keyspace, NewNode, Prefix, Propagated, ReadError, Recipient, State, Statement, StatementError, TypedKey, Write,
+    AuditEntry, AuditOutcome, AuditPrincipal, AuditTarget, Change, ChangeSet, CommandKind, Key, Keyspace, NewNode, Origin, Prefix,
+    Propagated, ReadError, Recipient, State, Statement, StatementError, TypedKey, Write,
     limits::{CHANGE_SET_BYTES_MAX, CHANGES_MAX, SIGNERS_MAX},
-    record::{GenerationRecord, MemberKey, NodeRecord, NodeRole, SettingsRecord, SignerSetRecord},
+    record::{AuditHeadRecord, GenerationRecord, MemberKey, NodeRecord, NodeRole, SettingsRecord, SignerSetRecord},
     statement::Fields,
 };
 
@@ -187,6 +188,8 @@ pub struct Begun {
     pub signed: SignedGeneration,
     /// Its first change sets: what the restorer brought, and the statement.
     pub sets: [Arc<ChangeSet>; 2],
+    /// The beginning's own entry in the audit log, which the head in the state accounts for: it has to be durable before the state is.
+    pub audit: AuditEntry,
 }
 
 /// Why a state cannot go on in a new generation.
@@ -254,6 +257,21 @@ pub fn begin_generation(restored: &State, beginning: &Beginning, sign: impl FnOn
         state.control.set(key, value);
     }
     state.time = time;
+    let head = restored.audit_head()?;
+    let audit = AuditEntry {
+        sequence: head.sequence + 1,
+        previous: head.hash,
+        index: restored.applied_index(),
+        time,
+        principal: AuditPrincipal::RecoveryKey,
+        action: CommandKind::BeginGeneration,
+        target: AuditTarget { node: beginning.signers.first().map(|member| member.node), ..AuditTarget::default() },
+        outcome: AuditOutcome::Done { position: Position::new(generation, second) },
+        request: None,
+        origin: Origin { peer: "offline".to_owned(), request: String::new() },
+    };
+    let head = AuditHeadRecord { sequence: audit.sequence, hash: AuditEntry::hash_of(&audit.encode()) };
+    state.control.set(TypedKey::AuditHead.encode(), Some(head.encode()));
 
     let statement = GenerationStatement {
         cluster: settings.cluster,
@@ -271,7 +289,7 @@ pub fn begin_generation(restored: &State, beginning: &Beginning, sign: impl FnOn
     let change = Change { key: TypedKey::Generation { generation }.encode(), value: Some(record.encode()) };
     let says = ChangeSet::new(from.chain, Position::new(generation, second), time, begin.hash, vec![change]);
     state.propagated.advance(&says);
-    Ok(Begun { state, signed, sets: [Arc::new(begin), Arc::new(says)] })
+    Ok(Begun { state, signed, sets: [Arc::new(begin), Arc::new(says)], audit })
 }
 
 type Records = BTreeMap<Key, Option<Bytes>>;

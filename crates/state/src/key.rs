@@ -64,6 +64,8 @@ pub enum Keyspace {
     Recovery = 0x0f,
     /// Generations after the first, each by the statement that began it.
     Generation = 0x20,
+    /// The certificate authorities that are believed, one record.
+    Trust = 0x21,
     /// Applied index, log time and head of the chain, one record.
     Head = 0x80,
     /// Operators' tokens by hash.
@@ -102,11 +104,13 @@ pub enum Keyspace {
     JoinToken = 0x91,
     /// Hashes of join tokens by token id.
     JoinTokenId = 0x92,
+    /// By which authority nodes' certificates are.
+    Certified = 0x93,
 }
 
 impl Keyspace {
     /// All keyspaces, in the order of their numbers.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 37] = [
         Self::Settings,
         Self::SignerSet,
         Self::Node,
@@ -123,6 +127,7 @@ impl Keyspace {
         Self::Binding,
         Self::Recovery,
         Self::Generation,
+        Self::Trust,
         Self::Head,
         Self::OperatorToken,
         Self::OperatorTokenId,
@@ -142,6 +147,7 @@ impl Keyspace {
         Self::Authority,
         Self::JoinToken,
         Self::JoinTokenId,
+        Self::Certified,
     ];
 
     /// The stored number.
@@ -231,6 +237,7 @@ pub enum TypedKey {
     Binding { consumer: ConsumerRef, name: BindingName },
     Recovery,
     Generation { generation: Generation },
+    Trust,
     Head,
     OperatorToken { hash: [u8; 32] },
     OperatorTokenId { token: TokenId },
@@ -250,6 +257,7 @@ pub enum TypedKey {
     Authority,
     JoinToken { hash: [u8; 32] },
     JoinTokenId { token: TokenId },
+    Certified { node: NodeId },
 }
 
 /// Bytes that are no key.

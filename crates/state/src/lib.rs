@@ -42,8 +42,9 @@ pub use apply::{Halt, Outcome};
 pub use audit::{AuditEntry, AuditOutcome, AuditPrincipal, AuditTarget};
 pub use change_set::{Change, ChangeSet, ChangeSetError, ChangeSetHeader};
 pub use command::{
-    Command, CommandBody, CommandError, CommandKind, EnrolNode, InitCluster, KekStep, NewDek, NewEpoch, NewJoinToken, NewNode, NewSecret,
-    NewSignerSet, NodeEnvelope, Origin, PointerMove, Principal, RequestKey, Rewrap, SealedInput, Stage,
+    AuthorityShare, ChangePhase, Command, CommandBody, CommandError, CommandKind, EnrolNode, InitCluster, KekStep, MemberChange,
+    MemberNote, NewDek, NewEpoch, NewJoinToken, NewNode, NewSecret, NewSignerSet, NodeEnvelope, Origin, PointerMove, Principal, RequestKey,
+    Rewrap, RotateAuthority, SealedInput, Stage,
 };
 pub use format::FormatError;
 pub use generation::{Beginning, Begun, GenerationError, GenerationStatement, REVISIONS_SPARED, SignedGeneration, begin_generation};

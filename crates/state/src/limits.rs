@@ -47,6 +47,8 @@ pub const OPEN_EPOCHS_MAX: usize = 64;
 pub const LABELS_MAX: usize = 32;
 /// Envelopes that one command hands over for a KEK epoch.
 pub const ENVELOPES_MAX: usize = 4000;
+/// Former certificate authorities that are still believed; when one more is replaced, the oldest is dropped.
+pub const FORMER_AUTHORITIES_MAX: usize = 3;
 /// Signers in one set.
 pub const SIGNERS_MAX: usize = 64;
 /// Bytes of one wrapped key or envelope; the longest today is an X-Wing envelope of about 1,200 bytes.

@@ -13,7 +13,7 @@ pub use control::{
     AuditHeadRecord, ConsumerUsageRecord, HeadRecord, JobKind, JobRecord, OperatorTokenRecord, RequestAgeRecord, RequestRecord,
     TotalsRecord, UsageRecord,
 };
-pub use enrolment::{AuthorityRecord, JoinTokenRecord, RecoveryRecord};
+pub use enrolment::{AuthorityRecord, CertifiedRecord, FormerAuthority, JoinTokenRecord, RecoveryRecord, TrustRecord};
 pub use keys::{DekRecord, DekState, EnvelopeRecord, KekEpochRecord, KekState, WrappedDek};
 pub use nodes::{GenerationRecord, MemberKey, NodeRecord, NodeRole, SetSignature, SettingsRecord, SignerSetRecord};
 pub use secrets::{AccountRecord, PreviousDek, SecretRecord, StoreRecord, ValueRecord, VersionEntry};

@@ -86,6 +86,14 @@ pub enum ReplyBody {
     NodeEnrolled { node: NodeId },
     /// A node's record says what the node says.
     NodeUpdated,
+    /// A new certificate authority issues.
+    AuthorityRotated { authority: u32 },
+    /// Former certificate authorities are believed no more.
+    AuthoritiesDropped,
+    /// It is known by which authority a node's certificate is.
+    CertificateNoted,
+    /// The audit log has a change of the membership.
+    MembershipNoted,
 }
 
 /// What the caller should make of a refusal. Stored; only ever added at the end. The public error table maps each kind.

@@ -8,7 +8,7 @@ mod load;
 use std::{ops::Deref, sync::Arc};
 
 use bytes::Bytes;
-use types::{AccountId, ConsumerRef, DekId, FeatureLevel, KekEpoch, KeyDomain, LogIndex, StoreId, TokenId, UnixMillis};
+use types::{AccountId, ConsumerRef, DekId, FeatureLevel, KekEpoch, KeyDomain, LogIndex, NodeId, StoreId, TokenId, UnixMillis};
 
 pub use lists::Page;
 pub use load::LoadError;
@@ -21,8 +21,8 @@ use crate::{
     map::Records,
     propagated::decode_content,
     record::{
-        AuditHeadRecord, AuthorityRecord, DekRecord, DekState, EnvelopeRecord, HeadRecord, JobRecord, JoinTokenRecord, OperatorTokenRecord,
-        TotalsRecord, UsageRecord,
+        AuditHeadRecord, AuthorityRecord, CertifiedRecord, DekRecord, DekState, EnvelopeRecord, HeadRecord, JobRecord, JoinTokenRecord,
+        OperatorTokenRecord, TotalsRecord, UsageRecord,
     },
 };
 
@@ -189,6 +189,15 @@ impl State {
     /// [`ReadError`] if the record does not decode.
     pub fn authority(&self) -> Result<Option<AuthorityRecord>, ReadError> {
         self.read_control(TypedKey::Authority)
+    }
+
+    /// By which certificate authority a node's certificate is.
+    ///
+    /// # Errors
+    /// [`ReadError`] if the record does not decode.
+    pub fn certified_by(&self, node: NodeId) -> Result<u32, ReadError> {
+        let record: Option<CertifiedRecord> = self.read_control(TypedKey::Certified { node })?;
+        Ok(record.map_or(1, |record| record.authority))
     }
 
     /// The hash of a consumer's token by its public id.

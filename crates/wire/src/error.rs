@@ -16,6 +16,9 @@ pub const ERROR_METADATA: &str = "cinnabar-error-bin";
 /// Metadata of every call: names it in logs. Sent by the caller or else picked by the server.
 pub const REQUEST_ID_METADATA: &str = "cinnabar-request-id";
 
+/// Metadata of an answer: the version of the list of certificate authorities that are believed, once one was replaced.
+pub const TRUST_METADATA: &str = "cinnabar-trust";
+
 /// Longest message in bytes. It travels in a header, where everything together has 16 KiB.
 const MESSAGE_BYTES_MAX: usize = 2048;
 

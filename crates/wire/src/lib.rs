@@ -22,7 +22,7 @@ pub mod parse;
 mod redact;
 mod reply;
 
-pub use error::{ERROR_METADATA, PublicError, REQUEST_ID_METADATA};
+pub use error::{ERROR_METADATA, PublicError, REQUEST_ID_METADATA, TRUST_METADATA};
 pub use generated::{DESCRIPTORS, internal, v1};
 pub use kind::ErrorKind;
 pub use limits::{FEED_MESSAGE_BYTES_MAX, GET_MANY_MAX, LOOKUP_REPLY_BYTES_MAX, PAGE_MAX, PAGE_USUAL, REQUEST_BYTES_MAX};

@@ -19,8 +19,9 @@ use std::{
 };
 
 use cli::{Failure, Global, Output, SnapshotRestore};
+use consensus::{AuditLog, AuditOptions, AuditSink};
 use control::snapshots::{self, Opened, Origin};
-use enrol::{Issuer, Layout, Leaf, NodeKey, Peers, Validity, certificates_pem};
+use enrol::{CertifiedRole, Issuer, Layout, Leaf, NodeKey, Peers, Validity, certificates_pem};
 use feed::SigningKey;
 use runtime::{
     config::{self, ControlConfig},
@@ -198,6 +199,7 @@ fn make(tools: &Tools, plan: &Plan<'_>, opened: &Opened) -> Result<Made, Failure
         .issuer
         .issue(&Leaf {
             identity: &PeerIdentity::Node { cluster, node },
+            role: Some(CertifiedRole::Control),
             public_key: &tls_key.public_key(),
             names: &plan.config.certificate_names(),
             validity: Validity::lease(tools.now, plan.config.certificates.lifetime),
@@ -396,7 +398,21 @@ fn write(tools: &Tools, plan: &Plan<'_>, made: &Made) -> Result<(), Failure> {
     secret(&layout.tls.ca, certificates_pem([made.authority.as_slice()]).as_bytes())?;
     secret(&layout.signers, format!("{}\n", made.begun.signed.statement.signer_set_hash).as_bytes())?;
     Peers::default().write(&layout.peers).map_err(|error| left("the identity", &error))?;
+    audited(tools, config, made).map_err(|error| left("the audit log", &*error))?;
     consensus::seed(tools.disk.clone(), &data.join("raft"), made.node, &config.advertise().to_string(), &made.begun.state)
         .map_err(|error| left("the state", &error))?;
     secret(&layout.tls.cert, certificates_pem([made.certificate.as_slice(), made.authority.as_slice()]).as_bytes())
+}
+
+/// The beginning is a mutation, and the first entry of the restored node's own audit log: durable before the state that counts it. What was
+/// before it, other nodes' logs and their copies hold.
+fn audited(tools: &Tools, config: &ControlConfig, made: &Made) -> Result<(), Box<dyn std::error::Error>> {
+    let kept = AuditOptions {
+        folder: config.node.data_dir.join("audit"),
+        bytes_max: config.audit.bytes_max.bytes(),
+        age_max: config.audit.age_max.duration(),
+    };
+    let log = AuditLog::open(tools.disk.clone(), kept)?;
+    log.emit(vec![made.begun.audit.clone()], made.begun.audit.time)?;
+    Ok(log.close()?)
 }

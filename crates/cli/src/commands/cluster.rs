@@ -79,7 +79,9 @@ pub(super) async fn run(session: &Session, command: ClusterCommand) -> Result<()
         ClusterCommand::Add { node, address } => add(session, node, address).await?,
         ClusterCommand::Promote { node } => promote(session, node).await?,
         ClusterCommand::Remove { node, force, yes } => remove(session, node, force, yes).await?,
-        ClusterCommand::Init(_) | ClusterCommand::Level(_) => return Err(Failure::failed("this command is not one of the membership's")),
+        ClusterCommand::Init(_) | ClusterCommand::Level(_) | ClusterCommand::Ca(_) => {
+            return Err(Failure::failed("this command is not one of the membership's"));
+        }
     }
     // The members have changed. That they cannot be listed right now is no failure of the change.
     if let Ok(reply) = session.control()?.cluster_members(v1::ClusterMembersRequest {}).await {

@@ -47,6 +47,14 @@ pub(super) fn run(session: &Session, command: ContextCommand) -> Result<(), Fail
             contexts.current.get_or_insert(name);
             Ok(contexts.save(&path)?)
         }
+        ContextCommand::Ca { name, ca } => {
+            contexts.choose(Some(&name))?;
+            let ca = std::fs::read_to_string(&ca).map_err(|error| Failure::usage(format!("cannot read {}: {error}", ca.display())))?;
+            if let Some(context) = contexts.contexts.get_mut(&name) {
+                context.ca = ca;
+            }
+            Ok(contexts.save(&path)?)
+        }
         ContextCommand::Remove { name } => {
             contexts.choose(Some(&name))?;
             contexts.contexts.remove(&name);

@@ -209,7 +209,7 @@ async fn revoke(session: &Session, node: String, yes: bool) -> Result<(), Failur
     session.out.say(&format!("what it could open: `cinnabar node exposure {}`; give those secrets new values", row.node_id));
     if issued {
         session.out.say(
-            "it could open the certificate authority's key, which stays: if this machine may have been stolen, whoever has it can still make certificates that operators' tools and lookups believe. A new authority comes with `cinnabar snapshot restore --new-cluster`",
+            "it could open the certificate authority's key, so a new authority takes over, and the one before is believed for 10 minutes at most, less when all nodes have traded their certificates: `cinnabar cluster ca show`. Open join tokens are void. Certificates of consumers by the one before have to be issued anew; contexts on other machines may need `cinnabar context ca`",
         );
     }
     Ok(())

@@ -61,7 +61,14 @@ pub(super) async fn save(session: &Session, path: &Path, force: bool) -> Result<
         .map_err(|_| Failure::failed("the thread that writes ended"))?
         .map_err(|error| local("finish", error))?;
     let position = begin.position.map_or_else(|| "-".into(), |position| types::Position::from(position).to_string());
-    let saved = Saved { file: shown.to_string(), cluster: begin.cluster_id, position, records: begin.records, bytes, signers: begin.first_signer_set };
+    let saved = Saved {
+        file: shown.to_string(),
+        cluster: begin.cluster_id,
+        position,
+        records: begin.records,
+        bytes,
+        signers: begin.first_signer_set,
+    };
     session.out.record(
         &saved,
         &[

@@ -1,6 +1,6 @@
 //! `cluster`: founding one, and who is in it.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand};
 
@@ -41,10 +41,38 @@ pub enum ClusterCommand {
         #[arg(long)]
         yes: bool,
     },
+    /// The certificate authority: which are believed, its replacement
+    #[command(subcommand)]
+    Ca(CaCommand),
     /// Hand leadership over
     Transfer {
         /// The voter that is to lead; else the one that has come furthest
         node: Option<String>,
+    },
+}
+
+/// `cluster ca`
+#[derive(Debug, Subcommand)]
+pub enum CaCommand {
+    /// The authorities that are believed, and the nodes without a certificate by the one that issues
+    Show,
+    /// Replace the authority: all nodes trade their certificates, the one before is believed for a while
+    Rotate {
+        /// How long the one before is believed at least
+        #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+        keep: Option<Duration>,
+        /// Don't ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// End the belief in former authorities now
+    Finish {
+        /// Also while nodes have no certificate by the new one
+        #[arg(long)]
+        force: bool,
+        /// Don't ask
+        #[arg(long)]
+        yes: bool,
     },
 }
 

@@ -209,7 +209,7 @@ fn reply(core: &Core, state: &State, node: NodeId, visitor: &Visitor) -> Result<
     Ok(JoinReply {
         node: node.get(),
         cluster: core.cluster.as_bytes().to_vec().into(),
-        certificates: authority::certify(core, &issuer, node, &record.public_key, &names)?,
+        certificates: authority::certify(core, state, &issuer, (node, record.role), &record.public_key, &names)?,
         signer_set_encoded: first.encode(),
         control_nodes: control_nodes(state)?,
         name: record.name.to_string(),

@@ -1,10 +1,14 @@
 //! This node's own certificate: issued by itself, or by another control node while it may not.
 
-use std::sync::Arc;
+use std::{
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering},
+};
 
-use ::enrol::{EnrolError, Layout, Peers, Reload, Remote, Renewal, Renewed, Source};
+use ::enrol::{EnrolError, Layout, Peers, Reload, Remote, Renewal, Renewed, Source, Trust};
 use futures::future::BoxFuture;
 use runtime::{config::ControlConfig, tls::ServerTls};
+use state::record::NodeRole;
 use wire::PublicError;
 
 use super::{authority, certificate_request, control_nodes};
@@ -43,6 +47,22 @@ pub(crate) fn renewal(core: &Arc<Core>, config: &ControlConfig, door: ServerTls,
         entropy: core.entropy.clone(),
         source: Arc::new(OwnOrOthers { core: core.clone(), others }),
         users,
+        trust: Some(Box::new(believed(core.clone(), config.tls.cert.clone()))),
+    }
+}
+
+/// The authorities that the state of this node names. On the way it is noted, for the registry to hear, when this node's own certificate
+/// is by the one that issues.
+fn believed(core: Arc<Core>, certificate: PathBuf) -> impl Fn() -> Option<Trust> {
+    move || {
+        let state = core.consensus.local();
+        let record = state.trust().ok().flatten()?;
+        let trust = Trust::of(&record);
+        let noted = state.certified_by(core.node).unwrap_or(record.issuing);
+        if noted < record.issuing && trust.issued(&certificate).unwrap_or(false) {
+            core.enrolment.certified_by.store(record.issuing, Ordering::Relaxed);
+        }
+        Some(trust)
     }
 }
 
@@ -56,8 +76,9 @@ impl OwnOrOthers {
     fn own(&self, request: &[u8]) -> Result<Vec<Vec<u8>>, PublicError> {
         let core = &*self.core;
         let request = certificate_request(request)?;
-        let issuer = authority::issuer(core, &core.consensus.local())?;
-        let certificates = authority::certify(core, &issuer, core.node, &request.public_key, &request.names)?;
+        let state = core.consensus.local();
+        let issuer = authority::issuer(core, &state)?;
+        let certificates = authority::certify(core, &state, &issuer, (core.node, NodeRole::Control), &request.public_key, &request.names)?;
         Ok(certificates.iter().map(|der| der.to_vec()).collect())
     }
 }
@@ -66,7 +87,7 @@ impl Source for OwnOrOthers {
     fn renew(&self, request: Vec<u8>) -> BoxFuture<'_, Result<Renewed, EnrolError>> {
         Box::pin(async move {
             match self.own(&request) {
-                Ok(certificates) => Ok(Renewed { certificates, peers: None }),
+                Ok(certificates) => Ok(Renewed { certificates, peers: None, trust: None }),
                 Err(error) => {
                     tracing::info!(reason = error.message, "this node cannot renew its own certificate, and asks the other control nodes");
                     self.others.renew(request).await

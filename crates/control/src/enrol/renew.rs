@@ -1,18 +1,19 @@
 //! `Renew`: a fresh certificate for a key that the registry knows, also when the old one has ended.
 
 use runtime::{config::HostPort, listen::Peer};
-use state::{CommandBody, Principal};
+use state::{CommandBody, Principal, record::TrustRecord};
 use types::{FeatureLevel, NodeId};
 use wire::{
     ErrorKind, PublicError,
     internal::{RenewReply, RenewRequest},
 };
 
-use super::{authority, certificate_request, control_nodes, names};
+use super::{authority, certificate_request, control_nodes, names, replace};
 use crate::{call::Call, core::Core, error::damaged};
 
 pub(super) async fn renew(core: &Core, call: &Call, peer: Option<&Peer>, message: RenewRequest) -> Result<RenewReply, PublicError> {
     let (node, public_key) = holder(core, peer)?;
+    core.enrolment.renewals.enter(node, core.clock.monotonic())?;
     let request = certificate_request(&message.certificate_request)?;
     if request.public_key != public_key {
         let message =
@@ -39,9 +40,14 @@ pub(super) async fn renew(core: &Core, call: &Call, peer: Option<&Peer>, message
     }
     let own = record.address.as_ref().and_then(|address| address.parse::<HostPort>().ok()).map(|address| address.host().to_owned());
     let names: Vec<String> = own.into_iter().chain(names::allowed(core, &state, record.role, &request.names)?).collect();
+    // Before the certificate is made: a node that is counted as having one, and has none, asks again.
+    replace::note(core, call, &state, node).await?;
     let issuer = authority::issuer(core, &state)?;
-    let certificates = authority::certify(core, &issuer, node, &public_key, &names)?;
-    Ok(RenewReply { certificates, control_nodes: control_nodes(&state)? })
+    let certificates = authority::certify(core, &state, &issuer, (node, record.role), &public_key, &names)?;
+    let trust = state.trust().map_err(damaged)?;
+    let authorities = trust.iter().flat_map(TrustRecord::certificates).map(bytes::Bytes::copy_from_slice).collect();
+    let trust_version = trust.as_ref().map_or(0, |trust| trust.version);
+    Ok(RenewReply { certificates, control_nodes: control_nodes(&state)?, authorities, trust_version })
 }
 
 /// The node that the connection's certificate names, and its key: proved by the handshake, whenever the certificate ended.

@@ -8,7 +8,7 @@ use state::{
 use types::{Hash, KekEpoch, KeyDomain, NodeId};
 use wire::{ErrorKind, PublicError, parse::IdOrName};
 
-use super::signers;
+use super::{replace, signers};
 use crate::{
     call::Call,
     caller::Caller,
@@ -55,6 +55,10 @@ pub(crate) async fn revoke(
             Ok(reply) => {
                 for Fresh { domain, epoch, commitment, kek } in fresh {
                     core.ring.install_kek(&domain, epoch, &Hash::from_bytes(commitment), kek).map_err(|error| not_sealed(&error))?;
+                }
+                // Whoever had the authority's key has it still. What fails here, housekeeping does.
+                if let Err(error) = replace::exposed(core).await {
+                    tracing::warn!(reason = error.message, "the certificate authority was not replaced yet; it is tried again");
                 }
                 tracing::warn!(%node, name = %record.name, "a node was revoked: it is shut out, and all data keys are replaced");
                 return Ok((node, reply));

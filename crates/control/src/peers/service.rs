@@ -17,7 +17,7 @@ use wire::internal::{
     raft_server::{Raft, RaftServer},
 };
 
-use super::{MESSAGE_BYTES_MAX, PeerBook};
+use super::{MESSAGE_BYTES_MAX, PeerBook, Standing};
 
 /// Raft's service.
 #[derive(Clone)]
@@ -44,17 +44,23 @@ impl RaftService {
         RaftServer::new(self.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX)
     }
 
-    /// The caller's certificate, if it may call.
-    fn admit<M>(&self, request: &Request<M>) -> Result<PeerCertificate, Status> {
+    /// The caller's certificate, if it may make such a call.
+    fn admit<M>(&self, request: &Request<M>, rpc: PeerRpc) -> Result<PeerCertificate, Status> {
         let certificate = request.extensions().get::<Peer>().and_then(Peer::certificate);
         let certificate =
             certificate.ok_or_else(|| Status::unauthenticated("Raft is for control nodes: connect with a node's certificate"))?;
-        self.check(certificate)?;
+        self.check(certificate, rpc)?;
         Ok(certificate.clone())
     }
 
-    fn check(&self, certificate: &PeerCertificate) -> Result<(), Status> {
-        self.book.may_call(certificate).map(|_| ()).map_err(|reason| {
+    fn check(&self, certificate: &PeerCertificate, rpc: PeerRpc) -> Result<(), Status> {
+        let checked = self.book.may_call(certificate).and_then(|(node, standing)| match standing {
+            Standing::Vouched if !teaches(rpc) => {
+                Err(format!("this node does not know node {node} yet, and takes entries and votes from it alone"))
+            }
+            Standing::Known | Standing::Vouched => Ok(()),
+        });
+        checked.map_err(|reason| {
             metrics::counter!("cinnabar_peer_calls_refused_total").increment(1);
             tracing::warn!(peer = %certificate.identity, reason, "refused a call for Raft");
             Status::permission_denied(reason)
@@ -70,6 +76,14 @@ impl RaftService {
             return Ok(());
         }
         Err(Status::failed_precondition(format!("this is node {} of cluster {}, not node {}", self.node, self.cluster, request.to)))
+    }
+}
+
+/// Whether a call only serves to bring this node up to date, or to find a leader that will.
+const fn teaches(rpc: PeerRpc) -> bool {
+    match rpc {
+        PeerRpc::Append | PeerRpc::Heartbeat | PeerRpc::Vote | PeerRpc::PreVote | PeerRpc::Snapshot => true,
+        PeerRpc::Transfer | PeerRpc::Propose | PeerRpc::ReadIndex | PeerRpc::Change | PeerRpc::Progress | PeerRpc::Clock => false,
     }
 }
 
@@ -102,7 +116,7 @@ impl Raft for RaftService {
     type AppendStream = BoxStream<'static, Result<RaftReply, Status>>;
 
     async fn append(&self, request: Request<Streaming<RaftRequest>>) -> Result<Response<Self::AppendStream>, Status> {
-        let certificate = self.admit(&request)?;
+        let certificate = self.admit(&request, PeerRpc::Append)?;
         let consensus = self.consensus()?.clone();
         // A stream ends with the first message that must not be taken: the caller was revoked meanwhile, or speaks to another.
         let service = self.clone();
@@ -110,7 +124,7 @@ impl Raft for RaftService {
             let (service, certificate) = (service.clone(), certificate.clone());
             async move {
                 let request = incoming.message().await.ok().flatten()?;
-                service.check(&certificate).ok()?;
+                service.check(&certificate, PeerRpc::Append).ok()?;
                 service.meant_for_me(&request).ok()?;
                 Some((request.body, incoming))
             }
@@ -121,11 +135,12 @@ impl Raft for RaftService {
     }
 
     async fn call(&self, request: Request<RaftRequest>) -> Result<Response<RaftReply>, Status> {
-        self.admit(&request)?;
+        let rpc = rpc(request.get_ref().call())?;
+        self.admit(&request, rpc)?;
         let consensus = self.consensus()?;
         let request = request.into_inner();
         self.meant_for_me(&request)?;
-        let body = consensus.handle(rpc(request.call())?, request.body).await.map_err(status)?;
+        let body = consensus.handle(rpc, request.body).await.map_err(status)?;
         Ok(Response::new(RaftReply { body }))
     }
 }

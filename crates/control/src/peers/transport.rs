@@ -202,7 +202,7 @@ fn chain(error: &dyn Error) -> String {
 
 /// What a failed call says about whether it arrived. Only two things say for certain that nothing was done: no connection came about,
 /// or the peer's door turned it away.
-fn failure(to: NodeId, status: &Status) -> PeerError {
+pub(crate) fn failure(to: NodeId, status: &Status) -> PeerError {
     let mut cause = status.source();
     while let Some(error) = cause {
         if error.downcast_ref::<ConnectError>().is_some() {

@@ -1,21 +1,21 @@
 //! `Cluster`: who votes, who leads, and how that is changed. Any node answers; changes are asked of the leader.
 //!
-//! Neither is in the state: members are Raft's own entries. So grants are checked here, on the newest state where there is a majority,
-//! and every change is written to the log of the node that was asked.
+//! Neither is in the state: members are Raft's own entries. So grants are checked here, on the newest state where there is a majority;
+//! the audit log gets every change by two commands of its own ([`noted`]), of which the first judges the grant once more.
 
 use std::time::Duration;
 
 use consensus::{ChangeError, Membership, Overview};
-use state::{GrantScope, Operation, State, record::NodeRole};
+use state::{GrantScope, MemberChange, Operation, State, record::NodeRole};
 use tonic::{Request, Response, Status, async_trait};
 use types::{LogIndex, NodeId};
 use wire::{ErrorKind, PublicError, v1};
 
-use super::Services;
+use super::{Services, members::noted};
 use crate::{
-    call::{Call, read},
+    call::{Call, change, read},
     core::Core,
-    enrol::signers,
+    enrol::{replace, signers},
     error::{damaged, not_read},
 };
 
@@ -177,7 +177,8 @@ impl v1::cluster_server::Cluster for Services {
             let address: runtime::config::HostPort = address
                 .parse()
                 .map_err(|error: runtime::config::UnitError| PublicError::new(ErrorKind::InvalidArgument, error.to_string()))?;
-            core.consensus.add_learner(node, address.to_string()).await.map_err(not_changed)?;
+            let (change, to, consensus) = (MemberChange::Add { address: address.to_string() }, address.to_string(), core.consensus.clone());
+            noted(&core, &call, (Some(node), change), async move { consensus.add_learner(node, to).await.map_err(not_changed) }).await?;
             signers::come(&core, &call, node).await;
             tracing::info!(%node, %address, request = call.origin.request, "an operator added a member");
             Ok(changed(&core, node))
@@ -188,7 +189,9 @@ impl v1::cluster_server::Cluster for Services {
     async fn promote(&self, request: Request<v1::ClusterPromoteRequest>) -> Result<Response<v1::ClusterChangeReply>, Status> {
         read(&self.0, "cluster.promote", request, async |core, call, message: v1::ClusterPromoteRequest| {
             let node = find(&allowed(&core, &call).await?, &message.node)?;
-            core.consensus.promote(node).await.map_err(not_changed)?;
+            let consensus = core.consensus.clone();
+            let work = async move { consensus.promote(node).await.map_err(not_changed) };
+            noted(&core, &call, (Some(node), MemberChange::Promote), work).await?;
             tracing::info!(%node, request = call.origin.request, "an operator made a member a voter");
             Ok(changed(&core, node))
         })
@@ -198,10 +201,39 @@ impl v1::cluster_server::Cluster for Services {
     async fn remove(&self, request: Request<v1::ClusterRemoveRequest>) -> Result<Response<v1::ClusterChangeReply>, Status> {
         read(&self.0, "cluster.remove", request, async |core, call, message: v1::ClusterRemoveRequest| {
             let node = find(&allowed(&core, &call).await?, &message.node)?;
-            core.consensus.remove(node, message.force).await.map_err(not_changed)?;
+            let (consensus, force) = (core.consensus.clone(), message.force);
+            let work = async move { consensus.remove(node, force).await.map_err(not_changed) };
+            noted(&core, &call, (Some(node), MemberChange::Remove { force }), work).await?;
             signers::leave(&core, &call, node).await;
             tracing::info!(%node, force = message.force, request = call.origin.request, "an operator removed a member");
             Ok(changed(&core, node))
+        })
+        .await
+    }
+
+    async fn show_authority(&self, request: Request<v1::ShowAuthorityRequest>) -> Result<Response<v1::ShowAuthorityReply>, Status> {
+        read(&self.0, "cluster.show_authority", request, async |core, call, _| {
+            core.read(&call, |state, caller| {
+                let administers = caller.require(Operation::ManageAuthority, GrantScope::Cluster).is_ok();
+                replace::shown(state, administers)
+            })
+            .await
+        })
+        .await
+    }
+
+    async fn rotate_authority(&self, request: Request<v1::RotateAuthorityRequest>) -> Result<Response<v1::ShowAuthorityReply>, Status> {
+        change(&self.0, "cluster.rotate_authority", request, async |core, call, message: v1::RotateAuthorityRequest| {
+            replace::rotate(&core, &call, message.keep_ms).await?;
+            replace::shown(&core.newest().await?, true)
+        })
+        .await
+    }
+
+    async fn finish_authority(&self, request: Request<v1::FinishAuthorityRequest>) -> Result<Response<v1::ShowAuthorityReply>, Status> {
+        change(&self.0, "cluster.finish_authority", request, async |core, call, message: v1::FinishAuthorityRequest| {
+            replace::finish(&core, &call, message.force).await?;
+            replace::shown(&core.newest().await?, true)
         })
         .await
     }
@@ -210,7 +242,9 @@ impl v1::cluster_server::Cluster for Services {
         read(&self.0, "cluster.transfer", request, async |core, call, message: v1::ClusterTransferRequest| {
             let state = allowed(&core, &call).await?;
             let to = if message.node.is_empty() { None } else { Some(find(&state, &message.node)?) };
-            let leader = core.consensus.transfer(to).await.map_err(not_changed)?;
+            let consensus = core.consensus.clone();
+            let work = async move { consensus.transfer(to).await.map_err(not_changed) };
+            let leader = noted(&core, &call, (to, MemberChange::Transfer), work).await?;
             tracing::info!(%leader, request = call.origin.request, "an operator handed leadership over");
             Ok(changed(&core, leader))
         })

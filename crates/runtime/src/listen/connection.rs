@@ -11,11 +11,11 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
-    sync::OwnedSemaphorePermit,
 };
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 
+use super::places::{Keep, Place};
 use crate::tls::{PeerCertificate, PeerIdentity};
 
 /// A connection over TLS.
@@ -27,7 +27,7 @@ pub type UnixConnection = Connection<UnixStream>;
 /// Who is at the other end, as the transport has established it. In a tonic service:
 /// `request.extensions().get::<Peer>()`. Clones are cheap.
 #[derive(Clone, Debug)]
-pub struct Peer(Arc<Inner>);
+pub struct Peer(Arc<(Inner, Keep)>);
 
 #[derive(Debug)]
 enum Inner {
@@ -36,17 +36,22 @@ enum Inner {
 }
 
 impl Peer {
-    pub(super) fn tls(address: SocketAddr, certificate: Option<PeerCertificate>) -> Self {
-        Self(Arc::new(Inner::Tls { address, certificate }))
+    pub(super) fn tls(address: SocketAddr, certificate: Option<PeerCertificate>, keep: Keep) -> Self {
+        Self(Arc::new((Inner::Tls { address, certificate }, keep)))
     }
 
-    pub(super) fn unix(uid: u32, pid: Option<i32>) -> Self {
-        Self(Arc::new(Inner::Unix { uid, pid }))
+    pub(super) fn unix(uid: u32, pid: Option<i32>, keep: Keep) -> Self {
+        Self(Arc::new((Inner::Unix { uid, pid }, keep)))
+    }
+
+    /// It made a call that was answered well: from now on its connection is displaced by nobody.
+    pub fn keep_place(&self) {
+        self.0.1.keep();
     }
 
     /// What its certificate says; none over a UNIX socket and for clients without one, which bring tokens.
     pub fn certificate(&self) -> Option<&PeerCertificate> {
-        match &*self.0 {
+        match &self.0.0 {
             Inner::Tls { certificate, .. } => certificate.as_ref(),
             Inner::Unix { .. } => None,
         }
@@ -54,7 +59,7 @@ impl Peer {
 
     /// Where it connects from; none over a UNIX socket.
     pub fn address(&self) -> Option<SocketAddr> {
-        match &*self.0 {
+        match &self.0.0 {
             Inner::Tls { address, .. } => Some(*address),
             Inner::Unix { .. } => None,
         }
@@ -67,7 +72,7 @@ impl Peer {
 
     /// The user at the other end of a UNIX socket, as the kernel says.
     pub fn uid(&self) -> Option<u32> {
-        match &*self.0 {
+        match &self.0.0 {
             Inner::Tls { .. } => None,
             Inner::Unix { uid, .. } => Some(*uid),
         }
@@ -77,7 +82,7 @@ impl Peer {
 /// For logs and audit: `10.0.0.7:41234`, or `unix uid=1000 pid=4711`.
 impl std::fmt::Display for Peer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &*self.0 {
+        match &self.0.0 {
             Inner::Tls { address, .. } => write!(f, "{address}"),
             Inner::Unix { uid, pid: Some(pid) } => write!(f, "unix uid={uid} pid={pid}"),
             Inner::Unix { uid, pid: None } => write!(f, "unix uid={uid}"),
@@ -89,8 +94,12 @@ impl std::fmt::Display for Peer {
 pub struct Connection<S> {
     stream: S,
     peer: Peer,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
+    /// Ends when the place was given to another.
+    displaced: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     cut: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    /// Ends when nobody vouches for the peer's certificate any more.
+    dropped: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
 impl<S> std::fmt::Debug for Connection<S> {
@@ -100,14 +109,19 @@ impl<S> std::fmt::Debug for Connection<S> {
 }
 
 impl<S> Connection<S> {
-    pub(super) fn new(stream: S, peer: Peer, place: OwnedSemaphorePermit) -> Self {
-        Self { stream, peer, _place: place, cut: None }
+    pub(super) fn new(stream: S, peer: Peer, place: Place) -> Self {
+        let displaced = Some(Box::pin(place.cut().clone().cancelled_owned()));
+        Self { stream, peer, _place: place, displaced, cut: None, dropped: None }
     }
 
     /// The same connection, which breaks when `token` is cancelled: a stream that its client leaves open ends with it.
     #[must_use]
     pub fn cut_by(self, token: CancellationToken) -> Self {
         Self { cut: Some(Box::pin(token.cancelled_owned())), ..self }
+    }
+
+    pub(super) fn dropped_by(self, token: Option<CancellationToken>) -> Self {
+        Self { dropped: token.map(|token| Box::pin(token.cancelled_owned())), ..self }
     }
 
     /// Who is at the other end.
@@ -126,9 +140,12 @@ impl<S> Connected for Connection<S> {
 
 impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.cut.as_mut().is_some_and(|cut| cut.as_mut().poll(cx).is_ready()) {
+        let ended = |waiting: &mut Option<Pin<Box<WaitForCancellationFutureOwned>>>, cx: &mut Context<'_>| {
+            waiting.as_mut().is_some_and(|cut| cut.as_mut().poll(cx).is_ready())
+        };
+        if ended(&mut self.cut, cx) || ended(&mut self.dropped, cx) || ended(&mut self.displaced, cx) {
             // Not asked again: a finished future must not be.
-            self.cut = None;
+            (self.cut, self.dropped, self.displaced) = (None, None, None);
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         Pin::new(&mut self.stream).poll_read(cx, buffer)

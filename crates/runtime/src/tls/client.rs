@@ -47,9 +47,10 @@ const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 /// Flow-control window of a connection: four streams at full speed.
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 
-/// Decides about a server whose certificate the CA has signed, at each handshake. Must return at once.
+/// Decides about a server that holds its certificate's key, at each handshake. Must return at once.
 pub trait Judge: Send + Sync {
-    /// Whether to go on; `expired`: the certificate has ended.
+    /// Whether to go on; `expired`: the certificate counts no more, because it has ended or because its CA is not believed. Then only who
+    /// is known by its key may be accepted.
     ///
     /// # Errors
     /// Why not, for the log.
@@ -292,6 +293,9 @@ impl Verifier {
         }
         match (identity.node(), &self.expect) {
             (None, _) => refuse("the server's certificate is a consumer's".into()),
+            (Some(got), Expect::Authority { .. }) if !peer.may_control() => {
+                refuse(format!("the server is node {got}, which the CA certified for something else than a control node"))
+            }
             (Some(got), Expect::Node { node, .. }) if got != *node => refuse(format!("the server is node {got}, not node {node}")),
             _ => Ok(()),
         }
@@ -301,7 +305,7 @@ impl Verifier {
     fn shown_authority(&self, between: &[CertificateDer<'_>]) -> Result<Option<Arc<RootCertStore>>, Error> {
         let Expect::Authority { fingerprint, .. } = &self.expect else { return Ok(None) };
         let authority = between.iter().find(|shown| authority_fingerprint(shown) == Some(*fingerprint));
-        let authority = authority.ok_or_else(|| Error::General("the server shows no CA with the join token's fingerprint".into()))?;
+        let authority = authority.ok_or_else(|| Error::General("the server shows no CA with the join token's fingerprint: it is of another cluster, or its CA was replaced since the token was made, which voids it; make another with `cinnabar node token create`".into()))?;
         let mut roots = RootCertStore::empty();
         roots.add(authority.clone().into_owned())?;
         Ok(Some(Arc::new(roots)))
@@ -322,14 +326,20 @@ impl ServerCertVerifier for Verifier {
         let peer =
             PeerCertificate::read(end).map_err(|error| Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(error)))))?;
         let check = |now| verify_server_cert_signed_by_trust_anchor(&parsed, &roots, between, now, self.algorithms.all);
+        // A judge may know a server by its key: then it needs no certificate that counts.
+        let mut ended = peer.is_expired(millis(now));
         match check(now) {
-            Err(error) if has_expired(&error) && matches!(self.expect, Expect::Judge(_)) => check(last_moment(&peer))?,
+            Err(error) if matches!(self.expect, Expect::Judge(_)) && (!has_expired(&error) || check(last_moment(&peer)).is_err()) => {
+                ended = true;
+                self.check_identity(&peer, ended).map_err(|_| error)?;
+            }
+            Err(error) if has_expired(&error) && matches!(self.expect, Expect::Judge(_)) => {}
             checked => checked?,
         }
         if matches!(self.expect, Expect::Host { .. } | Expect::Authority { .. }) {
             rustls::client::verify_server_name(&parsed, name)?;
         }
-        self.check_identity(&peer, peer.is_expired(millis(now)))?;
+        self.check_identity(&peer, ended)?;
         Ok(ServerCertVerified::assertion())
     }
 

@@ -24,18 +24,48 @@ pub enum PeerIdentity {
     },
 }
 
+/// What the CA says a node is for: the one organizational unit of the certificate's subject.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum CertifiedRole {
+    /// `OU=control`: may vote, and may be shown operators' tokens.
+    Control,
+    /// `OU=edge`
+    Edge,
+    /// `OU=relay`
+    Relay,
+}
+
+impl CertifiedRole {
+    /// As it stands in the certificate.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Control => "control",
+            Self::Edge => "edge",
+            Self::Relay => "relay",
+        }
+    }
+
+    /// The role of that name.
+    pub fn of_name(name: &str) -> Option<Self> {
+        [Self::Control, Self::Edge, Self::Relay].into_iter().find(|role| role.name() == name)
+    }
+}
+
 /// What was read from a verified certificate, once per connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerCertificate {
     /// Who it names.
     pub identity: PeerIdentity,
+    /// What the CA says the node is for; none for a consumer. A node's certificate without one is held to the registry alone, and to
+    /// nothing where that does not know the node.
+    pub role: Option<CertifiedRole>,
     /// The public key as DER `SubjectPublicKeyInfo` (RFC 5280, section 4.1.2.7): what the node registry compares.
     pub public_key: Vec<u8>,
     /// The DNS names and addresses it carries besides.
     pub names: Vec<String>,
     /// From when it counts.
     pub not_before: UnixMillis,
-    /// When it ends.
+    /// When it ends. Zero for one that the CA's signature does not vouch for, but the registry does: see [`super::Registered`].
     pub not_after: UnixMillis,
 }
 
@@ -50,6 +80,12 @@ pub enum IdentityError {
     UriNames {
         /// How many it has.
         got: usize,
+    },
+    /// It says what its node is for in another way than the CA does.
+    #[error("the certificate's organizational unit is {got:?}; a node's says control, edge or relay, once")]
+    Role {
+        /// What it says, cut after 200 characters.
+        got: String,
     },
     /// The URI has another form.
     #[error("{got:?} is no identity; known are spiffe://CLUSTER/node/ID and spiffe://CLUSTER/account/ACCOUNT/KIND/NAME")]
@@ -112,6 +148,12 @@ impl fmt::Display for PeerIdentity {
 }
 
 impl PeerCertificate {
+    /// Whether its holder may be a control node, as far as the CA says: one that was certified for something else is none, whatever
+    /// names it carries.
+    pub fn may_control(&self) -> bool {
+        self.role.is_none_or(|role| role == CertifiedRole::Control)
+    }
+
     /// Whether it has ended. Asked at each call, not at the handshake alone: a connection may outlive the certificate that opened it.
     pub fn is_expired(&self, now: UnixMillis) -> bool {
         self.not_after <= now
@@ -142,14 +184,33 @@ impl PeerCertificate {
         let [uri] = uris.as_slice() else {
             return Err(IdentityError::UriNames { got: uris.len() });
         };
+        let identity = PeerIdentity::parse(uri)?;
+        let role = role(&identity, &certificate)?;
         let millis = |time: x509_parser::time::ASN1Time| UnixMillis::new(u64::try_from(time.timestamp()).unwrap_or(0).saturating_mul(1000));
         Ok(Self {
-            identity: PeerIdentity::parse(uri)?,
+            identity,
+            role,
             public_key: certificate.public_key().raw.to_vec(),
             names: names.iter().filter_map(host_name).collect(),
             not_before: millis(certificate.validity().not_before),
             not_after: millis(certificate.validity().not_after),
         })
+    }
+}
+
+/// What a node's certificate says that it is for; nothing is read into a consumer's.
+fn role(
+    identity: &PeerIdentity,
+    certificate: &x509_parser::certificate::X509Certificate<'_>,
+) -> Result<Option<CertifiedRole>, IdentityError> {
+    if identity.node().is_none() {
+        return Ok(None);
+    }
+    let units: Vec<&str> = certificate.subject().iter_organizational_unit().map(|unit| unit.as_str().unwrap_or_default()).collect();
+    match units.as_slice() {
+        [] => Ok(None),
+        [unit] if CertifiedRole::of_name(unit).is_some() => Ok(CertifiedRole::of_name(unit)),
+        units => Err(IdentityError::Role { got: units.join(", ").chars().take(200).collect() }),
     }
 }
 

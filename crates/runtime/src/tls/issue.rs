@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 use types::{Hash, UnixMillis};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::PeerIdentity;
+use super::{CertifiedRole, PeerIdentity};
 
 /// Names in one certificate: more than any node has, few enough for one packet.
 pub const CERTIFICATE_NAMES_MAX: usize = 32;
@@ -49,6 +49,8 @@ pub struct Validity {
     pub not_after: UnixMillis,
 }
 
+/// How long a cluster's authority counts. Nobody checks it: nodes hold to the authority's key, which is replaced by command.
+pub const AUTHORITY_LIFETIME: Duration = Duration::from_secs(30 * 365 * 86_400);
 /// Certificates count from up to an hour ago, for machines whose clocks differ.
 const BACKDATED_MAX: Duration = Duration::from_secs(3600);
 
@@ -65,6 +67,8 @@ impl Validity {
 pub struct Leaf<'a> {
     /// Whom it names.
     pub identity: &'a PeerIdentity,
+    /// What the node is for; none for a consumer.
+    pub role: Option<CertifiedRole>,
     /// The holder's public key, a DER `SubjectPublicKeyInfo`.
     pub public_key: &'a [u8],
     /// DNS names and addresses at which it is reached, besides `localhost`, `127.0.0.1` and `::1`, which every one carries.
@@ -98,7 +102,8 @@ impl Issuer {
         let mut params = CertificateParams::default();
         (params.not_before, params.not_after) = times(validity);
         params.distinguished_name = common_name(name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        // No bound on the path: one authority vouches for the next when it is replaced.
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let certificate = params.self_signed(&key).map_err(failed)?.der().clone();
         Self::with(certificate, key)
@@ -133,6 +138,34 @@ impl Issuer {
         self.fingerprint
     }
 
+    /// A certificate, DER, by which this authority vouches for the one that takes over from it: who knows this one, believes that one.
+    ///
+    /// # Errors
+    /// [`IssueError`] when the other's certificate is none.
+    pub fn cross(&self, next: &Self, validity: Validity) -> Result<Vec<u8>, IssueError> {
+        let (_, certificate) = X509Certificate::from_der(&next.certificate).map_err(|_| IssueError::NoAuthority)?;
+        let name = certificate.subject().iter_common_name().next().and_then(|name| name.as_str().ok()).ok_or(IssueError::NoAuthority)?;
+        let failed = |source| IssueError::Make { whom: name.to_owned(), source };
+        let key = SubjectPublicKeyInfo::from_der(certificate.public_key().raw).map_err(failed)?;
+        let mut params = CertificateParams::default();
+        (params.not_before, params.not_after) = times(validity);
+        params.distinguished_name = common_name(name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.use_authority_key_identifier_extension = true;
+        Ok(params.signed_by(&key, &self.inner).map_err(failed)?.der().to_vec())
+    }
+
+    /// The authority's name.
+    pub fn name(&self) -> String {
+        let (_, certificate) = match X509Certificate::from_der(&self.certificate) {
+            Ok(read) => read,
+            Err(_) => return String::new(),
+        };
+        let name = certificate.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
+        name.unwrap_or_default().to_owned()
+    }
+
     /// Makes a certificate, DER, good for both sides of a connection.
     ///
     /// # Errors
@@ -143,6 +176,9 @@ impl Issuer {
         let mut params = CertificateParams::default();
         (params.not_before, params.not_after) = times(leaf.validity);
         params.distinguished_name = common_name(&format!("cinnabar {}", leaf.identity));
+        if let Some(role) = leaf.role {
+            params.distinguished_name.push(DnType::OrganizationalUnitName, role.name());
+        }
         let identity = SanType::URI(Ia5String::try_from(leaf.identity.to_string()).map_err(failed)?);
         let here = [
             SanType::DnsName(Ia5String::try_from("localhost").map_err(failed)?),
@@ -170,6 +206,48 @@ impl Issuer {
 pub fn authority_fingerprint(certificate: &[u8]) -> Option<Hash> {
     let (rest, certificate) = X509Certificate::from_der(certificate).ok()?;
     (rest.is_empty() && certificate.is_ca()).then(|| sha256(certificate.public_key().raw))
+}
+
+/// The line before the first certificate of a list of believed authorities; PEM readers pass over it (RFC 7468, section 2).
+const TRUST_VERSION: &str = "cinnabar-trust-version: ";
+
+/// A list of believed authorities (DER) as text: its version, then the certificates in their order.
+pub fn trust_pem<'a>(version: u32, certificates: impl IntoIterator<Item = &'a [u8]>) -> String {
+    format!("{TRUST_VERSION}{version}\n{}", certificates_pem(certificates))
+}
+
+/// The version of such a text; 0 for one from before the first authority was replaced.
+pub fn trust_version(text: &str) -> u32 {
+    text.lines().find_map(|line| line.strip_prefix(TRUST_VERSION)?.trim().parse().ok()).unwrap_or(0)
+}
+
+/// The first certificate of a PEM file, DER.
+///
+/// # Errors
+/// Of the disk; `Other` when the file holds none.
+pub fn first_certificate(path: &std::path::Path) -> std::io::Result<Vec<u8>> {
+    use rustls::pki_types::pem::PemObject;
+    CertificateDer::from_pem_slice(&std::fs::read(path)?).map(|der| der.to_vec()).map_err(std::io::Error::other)
+}
+
+/// Whether a certificate names the CA's key as the one that signed it.
+pub fn issued_by(certificate: &[u8], authority: &[u8]) -> bool {
+    names_key(certificate, authority).unwrap_or(false)
+}
+
+fn names_key(certificate: &[u8], ca: &[u8]) -> Option<bool> {
+    use x509_parser::{extensions::ParsedExtension, parse_x509_certificate};
+    let (_, certificate) = parse_x509_certificate(certificate).ok()?;
+    let (_, ca) = parse_x509_certificate(ca).ok()?;
+    let authority = certificate.iter_extensions().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::AuthorityKeyIdentifier(found) => found.key_identifier.as_ref().map(|id| id.0.to_vec()),
+        _ => None,
+    });
+    let subject = ca.iter_extensions().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::SubjectKeyIdentifier(found) => Some(found.0.to_vec()),
+        _ => None,
+    });
+    Some(authority.is_some() && authority == subject)
 }
 
 /// Certificates (DER) as one PEM text, in their order.
@@ -213,8 +291,14 @@ mod tests {
         let identity = PeerIdentity::Node { cluster: ClusterId::from_bytes([1; 16]), node: NodeId::new(7) };
         let public_key = rcgen::PublicKeyData::subject_public_key_info(&holder);
         let names = ["control-1.example".to_owned(), "10.0.0.1".to_owned()];
-        let leaf = Leaf { identity: &identity, public_key: &public_key, names: &names, validity: VALIDITY };
-        let peer = PeerCertificate::read(&opened.issue(&leaf).unwrap()).unwrap();
+        let leaf = |role| Leaf { identity: &identity, role, public_key: &public_key, names: &names, validity: VALIDITY };
+        for role in [CertifiedRole::Control, CertifiedRole::Edge, CertifiedRole::Relay] {
+            let peer = PeerCertificate::read(&opened.issue(&leaf(Some(role))).unwrap()).unwrap();
+            assert_eq!((&peer.identity, peer.role, peer.may_control()), (&identity, Some(role), role == CertifiedRole::Control));
+        }
+        // As certificates were before they said it.
+        let peer = PeerCertificate::read(&opened.issue(&leaf(None)).unwrap()).unwrap();
+        assert_eq!((peer.role, peer.may_control()), (None, true));
         assert_eq!((peer.identity, peer.public_key, peer.not_after), (identity, public_key, VALIDITY.not_after));
         assert_eq!(peer.names, ["localhost", "127.0.0.1", "::1", "control-1.example", "10.0.0.1"]);
     }

@@ -111,6 +111,17 @@ pub(super) fn roots(path: &Path) -> Result<Arc<RootCertStore>, TlsError> {
     Ok(Arc::new(store))
 }
 
+/// Reads the CA certificates, each as the only root of a store.
+pub(super) fn each_root(path: &Path) -> Result<Vec<(CertificateDer<'static>, Arc<RootCertStore>)>, TlsError> {
+    let each = |certificate: CertificateDer<'static>| {
+        let mut store = RootCertStore::empty();
+        let added = store.add(certificate.clone());
+        added.map_err(|source| TlsError::Unusable { path: path.to_owned(), source: Box::new(source) })?;
+        Ok((certificate, Arc::new(store)))
+    };
+    certificates(path)?.into_iter().map(each).collect()
+}
+
 /// Reads at least one certificate.
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let pem = fs::read(path).map_err(|source| TlsError::Read { path: path.to_owned(), source })?;

@@ -2,7 +2,7 @@
 
 use types::{NodeId, TokenId};
 
-use super::{Halt, Identity, Judged, View, keks, nodes, refuse};
+use super::{Halt, Identity, Judged, View, authorities, keks, nodes, refuse};
 use crate::{
     EnrolNode, Keyspace, NewJoinToken, NewNode, Prefix, Recipient, RefusalKind, ReplyBody, TypedKey,
     limits::{JOIN_TOKEN_AGE_MAX, JOIN_TOKEN_KEPT, JOIN_TOKEN_USES_MAX, JOIN_TOKENS_MAX, WRAP_BYTES_MAX},
@@ -105,6 +105,7 @@ pub(super) fn enrol(view: &mut View<'_>, enrol: &EnrolNode) -> Judged<ReplyBody>
     token.enrolled.push(enrol.node.id);
     view.put(key, &token);
     hand_over(view, enrol)?;
+    authorities::joined(view, enrol.node.id)?;
     Ok(ReplyBody::NodeEnrolled { node: enrol.node.id })
 }
 
@@ -145,12 +146,13 @@ fn hand_over(view: &mut View<'_>, enrol: &EnrolNode) -> Judged<()> {
         }
     }
     match (role, &enrol.authority, &enrol.signer_set) {
-        (NodeRole::Control, Some(envelope), Some(set)) => {
+        (NodeRole::Control, Some(share), Some(set)) => {
+            authorities::check_number(view, share.number)?;
             if set.keys.iter().all(|member| member.node != node) {
                 return refuse(RefusalKind::InvalidArgument, "a control node signs; the next signer set must have it as a member");
             }
             nodes::set_signers(view, set)?;
-            share_authority(view, node, envelope)
+            share_authority(view, node, &share.envelope)
         }
         (NodeRole::Edge | NodeRole::Relay, None, None) => Ok(()),
         _ => refuse(RefusalKind::InvalidArgument, "a control node, and no other, gets the authority's key and a place in the signer set"),
@@ -165,11 +167,15 @@ fn share_authority(view: &mut View<'_>, node: NodeId, envelope: &EnvelopeRecord)
     put_authority(view, authority)
 }
 
-/// Takes a node's envelope of the authority's key away.
+/// Takes a node's envelope of the authority's key away. It could open the key, which has to be replaced.
 pub(super) fn unshare_authority(view: &mut View<'_>, node: NodeId) -> Judged<()> {
     let Some(mut authority) = view.read::<AuthorityRecord>(TypedKey::Authority)? else { return Ok(()) };
+    if authority.envelope(Recipient::Node(node)).is_none() {
+        return Ok(());
+    }
     authority.envelopes.retain(|(recipient, _)| *recipient != Recipient::Node(node));
-    put_authority(view, authority)
+    put_authority(view, authority)?;
+    authorities::expose(view)
 }
 
 /// Stores the authority, its envelopes in order.

@@ -109,7 +109,12 @@ fn target(body: &CommandBody) -> AuditTarget {
             AuditTarget { account: Some(consumer.account), consumer: Some(consumer.clone()), binding: Some(name.clone()), ..none }
         }
         CommandBody::RegisterNode { node } => AuditTarget { node: Some(node.id), ..none },
-        CommandBody::RevokeNode { node, .. } | CommandBody::UpdateNode { node, .. } => AuditTarget { node: Some(*node), ..none },
+        CommandBody::RevokeNode { node, .. } | CommandBody::UpdateNode { node, .. } | CommandBody::NoteCertificate { node, .. } => {
+            AuditTarget { node: Some(*node), ..none }
+        }
+        CommandBody::NoteMembership(note) => {
+            AuditTarget { node: note.node, member: Some((note.change.clone(), note.phase.clone())), ..none }
+        }
         CommandBody::CreateJoinToken { token, .. } => AuditTarget { token: Some(token.id), ..none },
         CommandBody::EnrolNode(enrol) => AuditTarget { node: Some(enrol.node.id), ..none },
         CommandBody::CreateOperatorToken { token: id, .. }
@@ -119,6 +124,8 @@ fn target(body: &CommandBody) -> AuditTarget {
         CommandBody::RewrapDeks { .. }
         | CommandBody::KekEpoch { .. }
         | CommandBody::SetSignerSet { .. }
+        | CommandBody::RotateAuthority(_)
+        | CommandBody::FinishAuthority { .. }
         | CommandBody::RaiseFeatureLevel { .. }
         | CommandBody::Tick
         | CommandBody::Step { .. } => none,

@@ -146,11 +146,14 @@ fn needs(view: &View<'_>, body: &CommandBody) -> Judged<Vec<(Operation, GrantSco
         CommandBody::MintDek { account, .. } => (Operation::ManageDataKeys, GrantScope::Account(*account)),
         CommandBody::RewrapDeks { .. } => (Operation::ManageDataKeys, GrantScope::Cluster),
         CommandBody::KekEpoch { .. } => (Operation::ManageKekEpochs, GrantScope::Cluster),
-        CommandBody::RegisterNode { .. } | CommandBody::SetSignerSet { .. } | CommandBody::UpdateNode { .. } => {
-            (Operation::ManageNodes, GrantScope::Cluster)
-        }
+        CommandBody::RegisterNode { .. }
+        | CommandBody::SetSignerSet { .. }
+        | CommandBody::UpdateNode { .. }
+        | CommandBody::NoteCertificate { .. } => (Operation::ManageNodes, GrantScope::Cluster),
+        CommandBody::NoteMembership(_) => (Operation::ManageMembership, GrantScope::Cluster),
         CommandBody::CreateJoinToken { .. } | CommandBody::RevokeJoinToken { .. } => (Operation::ManageJoinTokens, GrantScope::Cluster),
         CommandBody::EnrolNode(_) => (Operation::EnrolNodes, GrantScope::Cluster),
+        CommandBody::RotateAuthority(_) | CommandBody::FinishAuthority { .. } => (Operation::ManageAuthority, GrantScope::Cluster),
         CommandBody::RevokeNode { .. } => (Operation::RevokeNode, GrantScope::Cluster),
         // No one gives away what they do not have: each grant must lie within one's own.
         CommandBody::CreateOperatorToken { grants, .. } => return Ok(manage(grants.iter().map(|grant| grant.scope))),

@@ -6,10 +6,24 @@ use types::{FeatureLevel, NodeId, VALUE_BYTES_MAX};
 
 use super::{Judged, View, enrolment, keks, refuse};
 use crate::{
-    Grant, GrantScope, InitCluster, Keyspace, NewEpoch, NewNode, NewSignerSet, Prefix, Recipient, RefusalKind, ReplyBody, Role, TypedKey,
+    ChangePhase, Grant, GrantScope, InitCluster, Keyspace, MemberChange, MemberNote, NewEpoch, NewNode, NewSignerSet, Prefix, Recipient,
+    RefusalKind, ReplyBody, Role, TypedKey,
     limits::{ADDRESS_BYTES_MAX, LABELS_MAX, NODES_MAX, SIGNERS_MAX, WRAP_BYTES_MAX},
     record::{KekState, NodeRecord, NodeRole, OperatorTokenRecord, SettingsRecord, SignerSetRecord},
 };
+
+/// The most bytes of the reason that a note of a failed change holds.
+const REASON_BYTES_MAX: usize = 255;
+
+/// Changes nothing: that the command was taken is what the audit log keeps.
+pub(super) fn note_membership(note: &MemberNote) -> Judged<ReplyBody> {
+    let address = matches!(&note.change, MemberChange::Add { address } if address.len() > ADDRESS_BYTES_MAX);
+    let reason = matches!(&note.phase, ChangePhase::Failed { reason } if reason.len() > REASON_BYTES_MAX);
+    if address || reason {
+        return refuse(RefusalKind::InvalidArgument, "a note of a membership change has an address or a reason that is too long");
+    }
+    Ok(ReplyBody::MembershipNoted)
+}
 
 pub(super) fn init(view: &mut View<'_>, init: &InitCluster) -> Judged<ReplyBody> {
     if view.has(TypedKey::Settings) {
@@ -168,6 +182,7 @@ pub(super) fn revoke(view: &mut View<'_>, node: NodeId, epochs: &[NewEpoch], sig
     settings.dek_era = settings.dek_era.saturating_add(1);
     view.put(TypedKey::Settings, &settings);
     enrolment::unshare_authority(view, node)?;
+    view.delete(TypedKey::Certified { node });
     stop_signing(view, node, signer_set)?;
     let opened = drop_envelopes(view, node)?;
     for epoch in epochs {

@@ -122,7 +122,7 @@ impl<'a> View<'a> {
         let head = self.state.head();
         let position = next(head.position).ok_or(Halt::Broken { what: "the revision is at the end of its range" })?;
         let position =
-            if mutation::is_on(Mutation::RevisionReused) && position.revision.get() % 16 == 0 { head.position } else { position };
+            if mutation::is_on(Mutation::RevisionReused) && position.revision.get().is_multiple_of(16) { head.position } else { position };
         let set = ChangeSet::new(head.chain, position, self.time, head.hash, changes);
         if set.encoded().len() > CHANGE_SET_BYTES_MAX {
             let message = format!(

@@ -145,6 +145,31 @@ pub struct NewSignerSet {
     pub signatures: Vec<SetSignature>,
 }
 
+/// The key of the certificate authority that issues, sealed for a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuthorityShare {
+    /// The authority's number; another may issue by the time the command is judged.
+    pub number: u32,
+    /// The envelope.
+    pub envelope: EnvelopeRecord,
+}
+
+/// A certificate authority to take over from the one that issues.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RotateAuthority {
+    /// One more than the number of the one that issues.
+    pub number: u32,
+    /// Its certificate, and its key for every control node in good standing and the recovery key.
+    pub authority: AuthorityRecord,
+    /// A certificate of the new one's key, by the one that issues now, DER.
+    #[serde(with = "crate::packed::vec")]
+    pub crossed: Vec<u8>,
+    /// How long the one before is believed at least, in log time, unless a person says otherwise.
+    pub keep_ms: u64,
+    /// After how long it is believed no more, whoever still needs it.
+    pub drop_after_ms: Option<u64>,
+}
+
 /// All that a node becomes a member by.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EnrolNode {
@@ -155,7 +180,7 @@ pub struct EnrolNode {
     /// The KEK epochs that are not destroyed, as far as the proposer holds them; none for a relay.
     pub envelopes: Vec<NodeEnvelope>,
     /// The key of the cluster's certificate authority, sealed for the node; control nodes only.
-    pub authority: Option<EnvelopeRecord>,
+    pub authority: Option<AuthorityShare>,
     /// The signer set that the node is a member of; control nodes only.
     pub signer_set: Option<NewSignerSet>,
 }
@@ -238,6 +263,50 @@ pub struct InitCluster {
     pub authority: AuthorityRecord,
     /// The public halves of the offline recovery key; none: disaster recovery will not be possible.
     pub recovery: Option<RecoveryRecord>,
+}
+
+/// A change of the membership, or of the leader. Raft makes it by entries of its own; the state holds nothing of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MemberChange {
+    /// A node becomes a learner, or is reached elsewhere.
+    Add {
+        /// Where, `host:port`; at most 255 bytes.
+        address: String,
+    },
+    /// A learner becomes a voter.
+    Promote,
+    /// A member is one no more.
+    Remove {
+        /// Whether even if that leaves no reachable majority.
+        force: bool,
+    },
+    /// The leader hands over, to the node that is named or to whom it chooses.
+    Transfer,
+}
+
+/// How far a change of the membership is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ChangePhase {
+    /// It was asked for, and is made only after this is in the log.
+    Asked,
+    /// It was made.
+    Done,
+    /// It was not made, or whether it was is not known.
+    Failed {
+        /// Why; at most 255 bytes.
+        reason: String,
+    },
+}
+
+/// What the audit log keeps of a change of the membership: once before it, once after.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberNote {
+    /// Whom it is about; none: whoever takes over the lead.
+    pub node: Option<NodeId>,
+    /// The change.
+    pub change: MemberChange,
+    /// How far it is.
+    pub phase: ChangePhase,
 }
 
 /// What is commanded. Ids are made by the proposer; `account` is whose the rest must be, else it is answered as unknown.
@@ -340,6 +409,16 @@ pub enum CommandBody {
     UpdateNode { node: NodeId, address: Option<String>, feature_level: FeatureLevel },
     /// Changes an account's quota; what is none stays as it is at the command's index. Level 2.
     EditQuota { account: AccountId, stores: Option<u32>, secrets: Option<u32>, value_bytes: Option<u32> },
+    /// Replaces the certificate authority. The one before is believed for a while; join tokens, which pin it, are void. A node does it by
+    /// itself only after one was revoked that had the key.
+    RotateAuthority(Box<RotateAuthority>),
+    /// Ends the belief in former authorities, while this one issues: by a person all of them, `force` also while nodes have no
+    /// certificate by the new one; by a node those whose time is over.
+    FinishAuthority { number: u32, force: bool },
+    /// Notes by which authority a node's certificate is.
+    NoteCertificate { node: NodeId, authority: u32 },
+    /// Has the audit log keep a change of the membership, which is made by other entries. Changes nothing itself.
+    NoteMembership(Box<MemberNote>),
 }
 
 impl CommandBody {
@@ -381,6 +460,10 @@ impl CommandBody {
             Self::RevokeJoinToken { .. } => CommandKind::RevokeJoinToken,
             Self::EnrolNode(_) => CommandKind::EnrolNode,
             Self::UpdateNode { .. } => CommandKind::UpdateNode,
+            Self::RotateAuthority(_) => CommandKind::RotateAuthority,
+            Self::FinishAuthority { .. } => CommandKind::FinishAuthority,
+            Self::NoteCertificate { .. } => CommandKind::NoteCertificate,
+            Self::NoteMembership(_) => CommandKind::NoteMembership,
         }
     }
 }

@@ -65,6 +65,11 @@ kinds! {
     EnrolNode = 33, "enrol-node";
     UpdateNode = 34, "update-node";
     EditQuota = 35, "edit-quota";
+    RotateAuthority = 36, "rotate-authority";
+    FinishAuthority = 37, "finish-authority";
+    NoteCertificate = 38, "note-certificate";
+    NoteMembership = 39, "change-membership";
+    BeginGeneration = 40, "begin-generation";
 }
 
 impl CommandKind {

@@ -117,6 +117,7 @@ impl TypedKey {
             Self::Binding { .. } => Keyspace::Binding,
             Self::Recovery => Keyspace::Recovery,
             Self::Generation { .. } => Keyspace::Generation,
+            Self::Trust => Keyspace::Trust,
             Self::Head => Keyspace::Head,
             Self::OperatorToken { .. } => Keyspace::OperatorToken,
             Self::OperatorTokenId { .. } => Keyspace::OperatorTokenId,
@@ -136,6 +137,7 @@ impl TypedKey {
             Self::Authority => Keyspace::Authority,
             Self::JoinToken { .. } => Keyspace::JoinToken,
             Self::JoinTokenId { .. } => Keyspace::JoinTokenId,
+            Self::Certified { .. } => Keyspace::Certified,
         }
     }
 
@@ -143,10 +145,10 @@ impl TypedKey {
     pub fn encode(&self) -> Key {
         let key = Writer::new(self.keyspace());
         let key = match self {
-            Self::Settings | Self::Recovery | Self::Head | Self::AuditHead | Self::Totals | Self::Authority => key,
+            Self::Settings | Self::Recovery | Self::Trust | Self::Head | Self::AuditHead | Self::Totals | Self::Authority => key,
             Self::SignerSet { version } => key.u32(*version),
             Self::Generation { generation } => key.u32(generation.get()),
-            Self::Node { node } => key.u64(node.get()),
+            Self::Node { node } | Self::Certified { node } => key.u64(node.get()),
             Self::KekEpoch { domain, epoch } | Self::EpochUses { domain, epoch } => key.name(domain.as_str()).name(None).u32(epoch.get()),
             Self::Account { account } | Self::Quota { account } | Self::Usage { account } => key.raw(account.as_bytes()),
             Self::Dek { account, dek } | Self::DekUses { account, dek } => key.raw(account.as_bytes()).raw(dek.as_bytes()),
@@ -278,6 +280,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<TypedKey, KeyError> {
         Keyspace::Binding => TypedKey::Binding { consumer: r.consumer(Reader::name)?, name: r.last_name("binding name")? },
         Keyspace::Recovery => TypedKey::Recovery,
         Keyspace::Generation => TypedKey::Generation { generation: Generation::new(r.u32("generation")?) },
+        Keyspace::Trust => TypedKey::Trust,
         Keyspace::Head => TypedKey::Head,
         Keyspace::OperatorToken => TypedKey::OperatorToken { hash: r.raw("hash")? },
         Keyspace::OperatorTokenId => TypedKey::OperatorTokenId { token: TokenId::from_bytes(r.raw("token id")?) },
@@ -305,6 +308,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<TypedKey, KeyError> {
         Keyspace::Authority => TypedKey::Authority,
         Keyspace::JoinToken => TypedKey::JoinToken { hash: r.raw("hash")? },
         Keyspace::JoinTokenId => TypedKey::JoinTokenId { token: TokenId::from_bytes(r.raw("token id")?) },
+        Keyspace::Certified => TypedKey::Certified { node: NodeId::new(r.u64("node")?) },
     };
     if r.rest.is_empty() { Ok(key) } else { Err(r.refuse("the end")) }
 }

@@ -10,7 +10,7 @@ use crate::{
     format::{self, Stored},
     record::{
         AccountRecord, BindingRecord, ConsumerRecord, ConsumerTokenRecord, DekRecord, GenerationRecord, KekEpochRecord, KekState,
-        NodeRecord, RecoveryRecord, SecretRecord, SettingsRecord, SignerSetRecord, StoreRecord, ValueRecord,
+        NodeRecord, RecoveryRecord, SecretRecord, SettingsRecord, SignerSetRecord, StoreRecord, TrustRecord, ValueRecord,
     },
 };
 
@@ -77,6 +77,8 @@ impl Propagated {
     readers! {
         /// The cluster's settings; none in an empty state.
         settings() -> SettingsRecord = TypedKey::Settings;
+        /// The certificate authorities that nodes believe; none before the first was replaced: then it is the one they joined by.
+        trust() -> TrustRecord = TypedKey::Trust;
         /// The public halves of the offline recovery key; none when the cluster has none.
         recovery() -> RecoveryRecord = TypedKey::Recovery;
         /// What began a generation.

@@ -90,6 +90,7 @@ prop_compose! {
             Keyspace::ConsumerToken => TypedKey::ConsumerToken { hash },
             Keyspace::Binding => TypedKey::Binding { consumer, name: binding() },
             Keyspace::Recovery => TypedKey::Recovery,
+            Keyspace::Trust => TypedKey::Trust,
             Keyspace::Head => TypedKey::Head,
             Keyspace::OperatorToken => TypedKey::OperatorToken { hash },
             Keyspace::OperatorTokenId => TypedKey::OperatorTokenId { token },
@@ -109,6 +110,7 @@ prop_compose! {
             Keyspace::Authority => TypedKey::Authority,
             Keyspace::JoinToken => TypedKey::JoinToken { hash },
             Keyspace::JoinTokenId => TypedKey::JoinTokenId { token },
+            Keyspace::Certified => TypedKey::Certified { node: NodeId::new(large) },
         }
     }
 }

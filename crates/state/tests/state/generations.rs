@@ -1,7 +1,7 @@
 //! A restored state that goes on in a new generation.
 
 use state::{
-    Beginning, CommandBody, GenerationError, Key, Keyspace, REVISIONS_SPARED, Recipient, SignedGeneration, State, Statement,
+    AuditEntry, AuditPrincipal, Beginning, CommandBody, CommandKind, GenerationError, Key, Keyspace, REVISIONS_SPARED, Recipient, SignedGeneration, State, Statement,
     StatementError, TypedKey, Write, begin_generation,
     record::{EnvelopeRecord, MemberKey, NodeRole},
 };
@@ -42,6 +42,11 @@ fn at(generation: u32, revision: u64) -> Position {
 fn generation_begins_above_what_edges_hold_and_keeps_its_statement() {
     let world = world();
     let begun = begin_generation(&world.state, &beginning(), signature).unwrap();
+    // The beginning is a mutation like any other: its entry goes on from the restored head, and is the new one.
+    let (before, after) = (world.state.audit_head().unwrap(), begun.state.audit_head().unwrap());
+    assert_eq!((begun.audit.sequence, begun.audit.previous), (before.sequence + 1, before.hash));
+    assert_eq!((after.sequence, after.hash), (begun.audit.sequence, AuditEntry::hash_of(&begun.audit.encode())));
+    assert_eq!((&begun.audit.principal, begun.audit.action), (&AuditPrincipal::RecoveryKey, CommandKind::BeginGeneration));
     let (state, statement) = (&begun.state, begun.signed.statement);
     assert_eq!((statement.begins, statement.restored), (at(2, 71), world.state.position()));
     assert_eq!((statement.restored_hash, statement.cluster), (world.state.chain_hash(), begun.state.settings().unwrap().unwrap().cluster));

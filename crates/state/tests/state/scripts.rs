@@ -9,10 +9,11 @@ use std::{collections::BTreeMap, error::Error, fmt::Write as _};
 
 use goldenscript::{ArgumentConsumer, Command as Line, Runner};
 use state::{
-    Applied, AuditEntry, AuditOutcome, AuditTarget, CommandBody, EnrolNode, FormatError, Grant, GrantScope, JobId, KekStep, NewEpoch,
-    NewJoinToken, NewSignerSet, NodeEnvelope, PointerMove, Principal, Recipient, RequestKey, Rewrap, Role, SealingDek, Stage,
+    Applied, AuditEntry, AuditOutcome, AuditTarget, AuthorityShare, ChangePhase, CommandBody, EnrolNode, FormatError, Grant, GrantScope,
+    JobId, KekStep, MemberChange, MemberNote, NewEpoch, NewJoinToken, NewSignerSet, NodeEnvelope, PointerMove, Principal, Recipient,
+    RequestKey, Rewrap, Role, RotateAuthority, SealingDek, Stage,
     limits::Quota,
-    record::{BoundTo, EnvelopeRecord, MemberKey, NodeRole, SetSignature, WrappedDek},
+    record::{AuthorityRecord, BoundTo, EnvelopeRecord, MemberKey, NodeRole, SetSignature, WrappedDek},
 };
 use types::{AccountId, Comment, ConsumerRef, KekEpoch, KeyDomain, LogIndex, NodeId, StoreId, UnixMillis, ValueId, Version};
 
@@ -49,6 +50,7 @@ scripts! {
     nodes_and_signers;
     levels;
     enrolment;
+    authorities;
     cascades;
     audit;
 }
@@ -125,7 +127,7 @@ fn duration(text: &str) -> Result<u64, Failure> {
 
 /// What an audit entry says, without what is empty.
 fn entry(entry: &AuditEntry) -> String {
-    let AuditTarget { account, store, secrets, duplicated_from, value_modified, consumer, binding, node, token } = &entry.target;
+    let AuditTarget { account, store, secrets, duplicated_from, value_modified, consumer, binding, node, token, member } = &entry.target;
     let mut text = format!("#{} after {} {} by {:?}", entry.sequence, &entry.previous.to_string()[..8], entry.action, entry.principal);
     let parts = [
         ("account", account.map(|id| id.to_string())),
@@ -137,6 +139,7 @@ fn entry(entry: &AuditEntry) -> String {
         ("binding", binding.as_ref().map(ToString::to_string)),
         ("node", node.map(|id| id.to_string())),
         ("token", token.map(|id| id.to_string())),
+        ("member", member.as_ref().map(|(change, phase)| format!("{change:?} {phase:?}"))),
         ("request", entry.request.map(|id| id.to_string())),
     ];
     for (name, part) in parts {
@@ -186,7 +189,26 @@ fn signer_set(spec: &str) -> Result<NewSignerSet, Failure> {
     })
 }
 
-/// `enrol TOKEN ID NAME ROLE [key=] [zone=] [epochs=1,2] [authority=yes] [signers=2/1/1,3]`.
+/// `rotate-authority NUMBER [for=1,3,recovery] [keep=1h] [within=10m]`.
+fn rotate_authority(args: &mut Args<'_>) -> Result<CommandBody, Failure> {
+    let number: u32 = args.parse()?;
+    let recipient = |name: &str| -> Result<_, Failure> {
+        let recipient = match name {
+            "recovery" => Recipient::Recovery,
+            node => Recipient::Node(NodeId::new(node.parse()?)),
+        };
+        Ok((recipient, EnvelopeRecord { bytes: vec![3; 40] }))
+    };
+    let envelopes =
+        args.key("for").unwrap_or_default().split(',').filter(|name| !name.is_empty()).map(recipient).collect::<Result<_, _>>()?;
+    let keep_ms = args.time("keep", 0)?.map_or(0, UnixMillis::get);
+    let drop_after_ms = args.time("within", 0)?.map(UnixMillis::get);
+    let authority = AuthorityRecord { certificate: vec![number as u8; 60], envelopes };
+    let crossed = if args.flag("bare") { Vec::new() } else { vec![number as u8; 50] };
+    Ok(CommandBody::RotateAuthority(Box::new(RotateAuthority { number, authority, crossed, keep_ms, drop_after_ms })))
+}
+
+/// `enrol TOKEN ID NAME ROLE [key=] [zone=] [epochs=1,2] [authority=yes] [ca=1] [signers=2/1/1,3]`.
 fn enrol(args: &mut Args<'_>) -> Result<CommandBody, Failure> {
     let (token, number, name, role) = (hash(&args.next()?), args.parse::<u64>()?, args.next()?, role(&args.next()?));
     let mut node = new_node(number, &name, role);
@@ -206,7 +228,10 @@ fn enrol(args: &mut Args<'_>) -> Result<CommandBody, Failure> {
         token,
         node,
         envelopes: epochs.split(',').filter(|epoch| !epoch.is_empty()).map(envelope).collect::<Result<_, Failure>>()?,
-        authority: args.flag("authority").then(|| EnvelopeRecord { bytes: vec![2; 40] }),
+        authority: args.flag("authority").then(|| AuthorityShare {
+            number: args.key("ca").map_or(1, |ca| ca.parse().unwrap_or(0)),
+            envelope: EnvelopeRecord { bytes: vec![2; 40] },
+        }),
         signer_set: args.key("signers").map(|spec| signer_set(&spec)).transpose()?,
     })))
 }
@@ -409,6 +434,18 @@ impl Script {
             }
             "revoke-join-token" => CommandBody::RevokeJoinToken { token: token(&args.next()?) },
             "enrol" => enrol(args)?,
+            "rotate-authority" => rotate_authority(args)?,
+            "finish-authority" => CommandBody::FinishAuthority { number: args.parse()?, force: args.flag("force") },
+            "change-membership" => CommandBody::NoteMembership(Box::new(MemberNote {
+                node: Some(NodeId::new(args.parse()?)),
+                change: MemberChange::Add { address: args.next()? },
+                phase: match args.next()?.as_str() {
+                    "asked" => ChangePhase::Asked,
+                    "done" => ChangePhase::Done,
+                    reason => ChangePhase::Failed { reason: reason.repeat(100) },
+                },
+            })),
+            "note-certificate" => CommandBody::NoteCertificate { node: NodeId::new(args.parse()?), authority: args.parse()? },
             "update-node" => {
                 let (node, address) = (NodeId::new(args.parse()?), args.key("address"));
                 CommandBody::UpdateNode {
@@ -596,6 +633,18 @@ impl Script {
                 };
                 page.items.iter().map(line).collect()
             }
+            "trust" => match state.trust()? {
+                None => "none".to_owned(),
+                Some(trust) => {
+                    let former = trust.former.iter().map(|one| {
+                        let (keep, by) = (one.keep_until.get(), one.drop_by.map(UnixMillis::get));
+                        format!(" former={} keep={keep} by={by:?}", one.number)
+                    });
+                    let (version, issuing, since) = (trust.version, trust.issuing, trust.since.get());
+                    let exposed = trust.exposed.map(UnixMillis::get);
+                    format!("version={version} issuing={issuing} since={since} exposed={exposed:?}{}", former.collect::<String>())
+                }
+            },
             "authority" => {
                 let authority = state.authority()?.ok_or("no authority")?;
                 format!("{:?}", authority.envelopes.iter().map(|(recipient, _)| recipient).collect::<Vec<_>>())
