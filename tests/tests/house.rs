@@ -12,6 +12,7 @@ use std::{
 };
 
 use cargo_metadata::{DependencyKind, MetadataCommand, Package};
+use seams::mutation::Mutation;
 
 /// The house plan: each crate, and which of the others it may be built with. What is not in a row is forbidden, and the row of
 /// a crate that is not there yet is welcome. "The replicated state, the feed and the local store cannot open a record" is the
@@ -277,6 +278,24 @@ fn release_holds_nothing_that_is_for_tests() {
         let text = fs::read_to_string(root().join(script)).expect("a script can be read");
         let builds: Vec<_> = text.lines().filter(|line| line.contains("cargo build")).collect();
         assert!(builds.iter().all(|line| line.contains("--package cinnabar ")), "{script} builds more than the product: {builds:?}");
+    }
+}
+
+/// A bug that is kept to be caught has a line in the product where it is put in, and a test that names it.
+#[test]
+fn deliberate_bugs_have_a_place_in_the_product_and_in_a_test() {
+    let is_test = |path: &str| path.starts_with("tests/") || path.contains("/tests/") || path.ends_with("/tests.rs");
+    let sources = tracked().into_iter().filter(|path| path.ends_with(".rs") && path != "crates/types/src/mutation.rs");
+    let (tests, product): (Vec<_>, Vec<_>) = sources.partition(|path| is_test(path));
+    let read = |paths: Vec<String>| -> Vec<String> {
+        paths.into_iter().map(|path| fs::read_to_string(root().join(path)).expect("a source can be read")).collect()
+    };
+    let (tests, product) = (read(tests), read(product));
+    for mutation in Mutation::ALL {
+        let name = format!("Mutation::{mutation:?}");
+        let named = |text: &String| text.match_indices(&name).any(|(at, _)| !text[at + name.len()..].starts_with(char::is_alphanumeric));
+        assert!(product.iter().any(named), "{name} is put in nowhere");
+        assert!(tests.iter().any(named), "no test names {name}");
     }
 }
 

@@ -3,6 +3,9 @@
 //! A point in the product reads `if mutation::is_on(Mutation::X)`. Without the feature `sim` of this crate the answer is a constant, so
 //! that a release holds nothing of it; with it, a test turns one mutation on for its own thread ([`with`]). It lies here, and not beside
 //! the simulated clock and disk, because `state` may use nothing else; all others know it as `seams::mutation`.
+//!
+//! Some bugs hurt nobody while all others are right: that a check is missing (chain, signature, proof, repeated checkpoint) shows only where
+//! somebody on the way changes what is sent, and that an age has no bound only where nothing is sent for long.
 
 /// A deliberate bug. Where one is put in, the point names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
