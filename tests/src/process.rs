@@ -20,6 +20,7 @@
 
 mod binary;
 mod clients;
+mod clock;
 mod cluster;
 mod command;
 mod fleet;
@@ -32,10 +33,11 @@ mod witness;
 
 pub use binary::binary;
 pub use clients::{CONSUMER, Operator, Reader, STORE, consumer_ref};
+pub use clock::WallClock;
 pub use cluster::Cluster;
 pub use command::{Cli, Run};
 pub use fleet::{Extra, Fleet, Role};
-pub use net::Net;
+pub use net::{Net, Weather};
 pub use port::Ports;
 pub use server::{Server, http};
 pub use wait::{PATIENCE, until};

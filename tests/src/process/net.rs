@@ -1,49 +1,68 @@
 //! A network between processes that can be cut: relays on loopback that know who calls whom.
 //!
 //! Each server tells the others the address of its relay. The relay asks the system which process a connection comes from, so that a
-//! cut parts two named sides and nobody else. What is cut behaves as a broken cable does: nothing arrives, nobody is told, and what
-//! was on its way arrives when the cable is mended before the ends give up.
+//! cut parts two named sides and nobody else, in both directions or in one. What is cut behaves as a broken cable does: nothing
+//! arrives, nobody is told, and what was on its way arrives when the cable is mended before the ends give up. A cable can also be long
+//! ([`Weather`]): then everything takes its time, and what a lossy one loses comes when it has been sent again.
 //!
 //! **Invariants**
-//! 1. Bytes of a pair that is parted are not forwarded, in neither direction, on connections old and new.
-//! 2. A connection of a process that is not known here (a test's own client) is never cut.
+//! 1. Bytes from a side to one that it is parted from are not forwarded, on connections old and new. A connection that is cut in one
+//!    direction cannot be made, as its handshake goes both ways.
+//! 2. A connection of a process that is not known here (a test's own client) is never cut, and never slow.
+//! 3. Bytes of one direction arrive in order, whatever the weather.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
+use runtime::RealClock;
+use seams::Clock;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{
         TcpListener, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
-    sync::watch,
+    sync::{mpsc, watch},
     task::{AbortHandle, JoinSet},
 };
 
 /// What one read takes at most.
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// Who is parted from whom; every pair once, in order.
-type Cuts = BTreeSet<(String, String)>;
+/// Reads that are on their way through a long cable at once; more wait before it, as they do before a full window.
+const ON_THE_WAY: usize = 256;
+
+/// Who sends, and who receives.
+type Way = (String, String);
+/// The ways on which nothing arrives.
+type Cuts = BTreeSet<Way>;
+
+/// How long bytes are on their way between any two servers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Weather {
+    /// How long everything takes.
+    pub delay: Duration,
+    /// Of so many packets one is lost; it comes after [`SENT_AGAIN`], and all that was sent after it waits. 0: none is.
+    pub lost_one_in: u32,
+}
+
+/// When TCP sends a packet again that was lost: the shortest time that Linux takes.
+const SENT_AGAIN: Duration = Duration::from_millis(200);
 
 /// The cables. Dropping it pulls all of them.
+#[derive(Default)]
 pub struct Net {
     cuts: watch::Sender<Cuts>,
+    weather: watch::Sender<Weather>,
     processes: Arc<Mutex<BTreeMap<u32, String>>>,
     /// Who was parted from all others.
     alone: Mutex<BTreeSet<String>>,
     relays: Vec<AbortHandle>,
-}
-
-impl Default for Net {
-    fn default() -> Self {
-        Self { cuts: watch::Sender::new(Cuts::new()), processes: Arc::default(), alone: Mutex::default(), relays: Vec::new() }
-    }
 }
 
 impl Net {
@@ -53,14 +72,15 @@ impl Net {
     /// When `from` cannot be listened at.
     pub async fn relay(&mut self, name: &str, from: SocketAddr, to: SocketAddr) {
         let listener = TcpListener::bind(from).await.expect("the relay's port is free");
-        let (name, processes, cuts) = (name.to_owned(), self.processes.clone(), self.cuts.clone());
+        let (name, processes) = (name.to_owned(), self.processes.clone());
+        let (cuts, weather) = (self.cuts.clone(), self.weather.clone());
         let task = tokio::spawn(async move {
             let mut cables = JoinSet::new();
             while let Ok((caller, peer)) = listener.accept().await {
-                let (name, processes, cuts) = (name.clone(), processes.clone(), cuts.subscribe());
                 // A call is looked up while its process surely holds the other end.
-                let who = owner(peer, from, &processes);
-                cables.spawn(async move { carry(caller, to, who.map(|who| pair(&who, &name)), cuts).await });
+                let way = owner(peer, from, &processes).map(|who| (who, name.clone()));
+                let cable = Cable { cuts: cuts.subscribe(), weather: weather.subscribe() };
+                cables.spawn(async move { cable.carry(caller, to, way).await });
                 while cables.try_join_next().is_some() {}
             }
         });
@@ -76,7 +96,18 @@ impl Net {
 
     /// Parts two servers from each other.
     pub fn part(&self, one: &str, other: &str) {
-        self.cuts.send_modify(|cuts| _ = cuts.insert(pair(one, other)));
+        self.part_one_way(one, other);
+        self.part_one_way(other, one);
+    }
+
+    /// Nothing that `from` sends arrives at `to`; what `to` sends arrives.
+    pub fn part_one_way(&self, from: &str, to: &str) {
+        self.cuts.send_modify(|cuts| _ = cuts.insert((from.to_owned(), to.to_owned())));
+    }
+
+    /// From now on, everything between servers goes through this.
+    pub fn weather(&self, weather: Weather) {
+        self.weather.send_replace(weather);
     }
 
     /// Parts a server from all others that are named.
@@ -104,47 +135,76 @@ impl Drop for Net {
     }
 }
 
-fn pair(one: &str, other: &str) -> (String, String) {
-    let (first, second) = if one < other { (one, other) } else { (other, one) };
-    (first.to_owned(), second.to_owned())
+/// What one connection goes through.
+#[derive(Clone)]
+struct Cable {
+    cuts: watch::Receiver<Cuts>,
+    weather: watch::Receiver<Weather>,
 }
 
-/// Carries one connection until one end closes it. The other end then learns it, unless they are parted.
-async fn carry(caller: TcpStream, to: SocketAddr, pair: Option<(String, String)>, mut cuts: watch::Receiver<Cuts>) {
-    if whole(pair.as_ref(), &mut cuts).await.is_err() {
-        return;
-    }
-    let Ok(server) = TcpStream::connect(to).await else { return };
-    let _ = (caller.set_nodelay(true), server.set_nodelay(true));
-    let ((from_caller, to_caller), (from_server, to_server)) = (caller.into_split(), server.into_split());
-    tokio::select! {
-        () = pump(from_caller, to_server, pair.clone(), cuts.clone()) => {}
-        () = pump(from_server, to_caller, pair, cuts) => {}
-    }
-}
+/// The network is gone.
+struct Gone;
 
-async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, pair: Option<(String, String)>, mut cuts: watch::Receiver<Cuts>) {
-    let mut bytes = vec![0; CHUNK_BYTES];
-    loop {
-        let read = from.read(&mut bytes).await;
-        if whole(pair.as_ref(), &mut cuts).await.is_err() {
+impl Cable {
+    /// Carries one connection until one end closes it. The other end then learns it, unless it is parted from it.
+    async fn carry(mut self, caller: TcpStream, to: SocketAddr, way: Option<Way>) {
+        let back = way.clone().map(|(from, to)| (to, from));
+        if self.whole(way.as_ref()).await.is_err() || self.whole(back.as_ref()).await.is_err() {
             return;
         }
-        let count = match read {
-            Ok(count) if count > 0 => count,
-            _ => return,
-        };
-        if to.write_all(&bytes[..count]).await.is_err() {
-            return;
+        let Ok(server) = TcpStream::connect(to).await else { return };
+        let _ = (caller.set_nodelay(true), server.set_nodelay(true));
+        let ((from_caller, to_caller), (from_server, to_server)) = (caller.into_split(), server.into_split());
+        tokio::select! {
+            () = self.clone().pump(from_caller, to_server, way) => {}
+            () = self.clone().pump(from_server, to_caller, back) => {}
         }
     }
-}
 
-/// Waits until the cable is whole. An error: the network is gone.
-async fn whole(pair: Option<&(String, String)>, cuts: &mut watch::Receiver<Cuts>) -> Result<(), watch::error::RecvError> {
-    match pair {
-        Some(pair) => cuts.wait_for(|cuts| !cuts.contains(pair)).await.map(drop),
-        None => Ok(()),
+    async fn pump(self, from: OwnedReadHalf, to: OwnedWriteHalf, way: Option<Way>) {
+        let (sender, receiver) = mpsc::channel(ON_THE_WAY);
+        // The end of the reads is the end of the channel, and so of the writes: what is on its way still arrives.
+        tokio::join!(self.clone().send(from, way.is_some(), sender), self.arrive(to, way, receiver));
+    }
+
+    /// Takes in what one side sends, with the time at which it is due at the other.
+    async fn send(self, mut from: OwnedReadHalf, named: bool, on_the_way: mpsc::Sender<(Duration, Vec<u8>)>) {
+        let (clock, mut bytes) = (RealClock::new(), vec![0; CHUNK_BYTES]);
+        for count in 1_u32.. {
+            let Ok(read @ 1..) = from.read(&mut bytes).await else { return };
+            let weather = *self.weather.borrow();
+            let mut due = clock.monotonic();
+            if named {
+                due += weather.delay;
+                due += if count.checked_rem(weather.lost_one_in) == Some(0) { SENT_AGAIN } else { Duration::ZERO };
+            }
+            if on_the_way.send((due, bytes[..read].to_vec())).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn arrive(mut self, mut to: OwnedWriteHalf, way: Option<Way>, mut on_the_way: mpsc::Receiver<(Duration, Vec<u8>)>) {
+        let clock = RealClock::new();
+        while let Some((due, bytes)) = on_the_way.recv().await {
+            let left = due.saturating_sub(clock.monotonic());
+            if !left.is_zero() {
+                clock.sleep(left).await;
+            }
+            if self.whole(way.as_ref()).await.is_err() || to.write_all(&bytes).await.is_err() {
+                return;
+            }
+        }
+        // The end is told as late as all else is.
+        let _ = self.whole(way.as_ref()).await;
+    }
+
+    /// Waits until nothing parts the sender from the receiver.
+    async fn whole(&mut self, way: Option<&Way>) -> Result<(), Gone> {
+        match way {
+            Some(way) => self.cuts.wait_for(|cuts| !cuts.contains(way)).await.map(drop).map_err(|_| Gone),
+            None => Ok(()),
+        }
     }
 }
 
@@ -216,5 +276,50 @@ mod tests {
         net.mend();
         stream.read_exact(&mut byte).await.unwrap();
         assert_eq!(byte, [2]);
+    }
+    #[tokio::test]
+    async fn cut_of_one_direction_lets_the_other_through() {
+        let mut ports = Ports::default();
+        let (relay, server) = (ports.claim(), ports.claim());
+        let mut net = Net::default();
+        echo(server).await;
+        net.relay("server", relay, server).await;
+        net.name(std::process::id(), "client");
+        let mut stream = TcpStream::connect(relay).await.unwrap();
+        let mut byte = [1];
+        stream.write_all(&byte).await.unwrap();
+        stream.read_exact(&mut byte).await.unwrap();
+
+        // The second byte reaches the server, and its echo is held back until the cable is mended; the third waits on its way there.
+        net.part_one_way("server", "client");
+        stream.write_all(&[2]).await.unwrap();
+        tokio::task::yield_now().await;
+        assert_eq!(stream.try_read(&mut byte).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        net.part_one_way("client", "server");
+        net.mend();
+        stream.read_exact(&mut byte).await.unwrap();
+        assert_eq!(byte, [2]);
+    }
+
+    #[tokio::test]
+    async fn cable_that_is_long_brings_everything_late_and_in_order() {
+        let mut ports = Ports::default();
+        let (relay, server) = (ports.claim(), ports.claim());
+        let mut net = Net::default();
+        echo(server).await;
+        net.relay("server", relay, server).await;
+        net.name(std::process::id(), "client");
+        let delay = Duration::from_millis(20);
+        net.weather(Weather { delay, lost_one_in: 3 });
+        let mut stream = TcpStream::connect(relay).await.unwrap();
+        let (clock, mut byte) = (RealClock::new(), [0]);
+        for number in 0..5 {
+            let start = clock.monotonic();
+            stream.write_all(&[number]).await.unwrap();
+            stream.read_exact(&mut byte).await.unwrap();
+            assert_eq!(byte, [number]);
+            // There, and back.
+            assert!(clock.monotonic() - start >= delay * 2);
+        }
     }
 }
