@@ -7,6 +7,7 @@ mod consumers;
 mod feed;
 mod fleet;
 mod levels;
+mod members;
 mod nodes;
 mod receipts;
 mod secrets;

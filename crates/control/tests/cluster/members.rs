@@ -1,6 +1,11 @@
 //! Members added, replaced and removed over the public API.
 
+use std::sync::Arc;
+
+use consensus::{AuditLog, AuditOptions, verify_entries};
 use futures::StreamExt;
+use runtime::RealDisk;
+use state::{AuditEntry, AuditOutcome, AuditPrincipal, ChangePhase, MemberChange};
 use wire::{ErrorKind, v1};
 
 use crate::harness::{Ground, comment, create, holds, leader, until, wipe, with_store};
@@ -139,4 +144,57 @@ async fn node_that_is_far_behind_gets_a_snapshot_and_follows_on() {
     for node in nodes.into_iter().chain([back]) {
         node.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_of_the_membership_are_audited_before_and_after_with_who_asked() {
+    let ground = Ground::new(3).await;
+    let nodes = [ground.start(1).await, ground.start(2).await];
+    nodes[0].ready().await;
+    let operator = ground.client(&[1]);
+    ground.grow(&operator, 2).await;
+    nodes[1].ready().await;
+    operator.cluster_transfer(v1::ClusterTransferRequest { node: "control-2".into() }).await.unwrap();
+    operator.cluster_promote(v1::ClusterPromoteRequest { node: "control-3".into() }).await.unwrap_err();
+    operator.cluster_remove(v1::ClusterRemoveRequest { node: "control-2".into(), force: true }).await.unwrap();
+    let stranger = ground.client_with(&[1], seal::OperatorToken::generate(&runtime::OsEntropy).text().expose().to_owned());
+    stranger.cluster_remove(v1::ClusterRemoveRequest { node: "control-2".into(), force: true }).await.unwrap_err();
+    for node in nodes {
+        node.stop().await;
+    }
+
+    let head = ground.state().await.audit_head().unwrap();
+    let log = AuditLog::open(Arc::new(RealDisk), AuditOptions::new(ground.data(1).join("audit"))).unwrap();
+    let stored = log.read(0..u64::MAX, usize::MAX).unwrap();
+    verify_entries(None, stored.clone(), Some((head.sequence, head.hash))).unwrap();
+    let entries = stored.iter().map(|(_, entry)| AuditEntry::decode(entry).unwrap());
+    let told = entries.filter_map(|entry| {
+        let (change, phase) = entry.target.member?;
+        assert!(matches!(&entry.principal, AuditPrincipal::Operator { name, .. } if name.to_string() == "first-operator"));
+        assert!(matches!(entry.outcome, AuditOutcome::Done { .. }) && !entry.origin.peer.is_empty());
+        let phase = match phase {
+            ChangePhase::Asked => "asked",
+            ChangePhase::Done => "done",
+            ChangePhase::Failed { reason } => {
+                assert!(!reason.is_empty());
+                "failed"
+            }
+        };
+        let change = match change {
+            MemberChange::Add { address } => {
+                assert!(address.starts_with("127.0.0.1:"));
+                "add"
+            }
+            MemberChange::Promote => "promote",
+            MemberChange::Remove { force } => {
+                assert!(force);
+                "remove"
+            }
+            MemberChange::Transfer => "transfer",
+        };
+        Some((entry.target.node.unwrap().get(), change, phase))
+    });
+    let expected = [(2, "add", "done"), (2, "promote", "done"), (2, "transfer", "done"), (3, "promote", "failed"), (2, "remove", "done")];
+    let expected: Vec<_> = expected.into_iter().flat_map(|(node, change, end)| [(node, change, "asked"), (node, change, end)]).collect();
+    assert_eq!(told.collect::<Vec<_>>(), expected);
 }
