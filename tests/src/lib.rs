@@ -3,4 +3,5 @@
 pub mod canary;
 pub mod linear;
 pub mod process;
+pub mod peers;
 pub mod sim;

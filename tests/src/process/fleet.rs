@@ -69,6 +69,8 @@ pub struct Extra {
     pub control: String,
     /// To edge.toml.
     pub edge: String,
+    /// No relays: nodes reach each other directly, and cannot be parted.
+    pub direct: bool,
 }
 
 impl Fleet {
@@ -141,8 +143,11 @@ impl Fleet {
 
     /// Chooses ports for a new node, and lays its cable.
     async fn place(&mut self, name: &str, role: Role) {
-        let (grpc, health, relay) = (self.ports.claim(), self.ports.claim(), self.ports.claim());
-        self.net.relay(name, relay, grpc).await;
+        let (grpc, health) = (self.ports.claim(), self.ports.claim());
+        let relay = if self.extra.direct { grpc } else { self.ports.claim() };
+        if !self.extra.direct {
+            self.net.relay(name, relay, grpc).await;
+        }
         self.nodes.insert(name.to_owned(), Node { role, grpc, health, relay, server: None, frozen: false });
     }
 
@@ -362,6 +367,11 @@ impl Fleet {
         self.nodes.iter().filter_map(|(name, node)| why(name, node).map(|why| format!("{name} ({why})"))).collect()
     }
 
+    /// Where the control nodes are reached.
+    pub fn endpoints(&self) -> Vec<String> {
+        self.nodes.values().filter(|node| node.role == Role::Control).map(|node| node.relay.to_string()).collect()
+    }
+
     /// Whatever is the matter with a node: afterwards it runs, is reached, and is ready.
     pub async fn repair(&mut self, name: &str) {
         self.net.mend();
@@ -382,17 +392,27 @@ impl Fleet {
 
     /// The first operator, at these control nodes in turn, past the relays.
     pub fn operator_at(&self, names: &[&str]) -> Operator {
+        self.operator_over(names, 1)
+    }
+
+    /// The same, with so many connections to each.
+    pub fn operator_over(&self, names: &[&str], connections: usize) -> Operator {
         let addresses = names.iter().map(|name| self.nodes[*name].grpc.to_string());
         let contexts = cli::Contexts::load(&self.folder.path().join("cli/contexts.toml")).expect("the context");
         let context = &contexts.contexts[CONTEXT];
         let tls = Tls { ca_pem: context.ca.clone(), identity: None, server_name: None };
         let token = Token::new(context.token.clone()).expect("a token");
-        Operator::new(Client::new(Config::tls(addresses, tls).token(token)).expect("a client"), ACCOUNT)
+        Operator::new(Client::new(Config::tls(addresses, tls).token(token).connections(connections)).expect("a client"), ACCOUNT)
     }
 
     /// The usual consumer at an edge's socket, known by this process's uid. It asks once.
     pub fn reader(&self, name: &str) -> Reader {
-        let config = Config::unix(self.socket(name)).retries(Retries::NONE);
+        self.reader_over(name, 1)
+    }
+
+    /// The same, with so many connections.
+    pub fn reader_over(&self, name: &str, connections: usize) -> Reader {
+        let config = Config::unix(self.socket(name)).retries(Retries::NONE).connections(connections);
         Reader::new(Client::new(config).expect("a client"), ACCOUNT)
     }
 
