@@ -1,6 +1,6 @@
 //! The handle of a voter.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -80,7 +80,17 @@ impl Consensus {
     /// # Errors
     /// [`ProposeError`]: its variants say whether anything was proposed.
     pub async fn propose(&self, command: Command) -> Result<Reply, ProposeError> {
-        self.engine.propose(command).await
+        self.engine.propose(command, Duration::MAX).await
+    }
+
+    /// As [`Consensus::propose`], for a caller who waits no longer than `within`; the proposal's own deadline stands above it. The time goes
+    /// along to the leader. A command that a leader has applied is answered as done also where this node has not got the entry by then:
+    /// it is committed, and the reply has its position, which a read at any node asks the leader for.
+    ///
+    /// # Errors
+    /// As of [`Consensus::propose`].
+    pub async fn propose_within(&self, command: Command, within: Duration) -> Result<Reply, ProposeError> {
+        self.engine.propose(command, within).await
     }
 
     /// The state, at least as new as every write acknowledged anywhere before this call (ReadIndex). A node that does not lead

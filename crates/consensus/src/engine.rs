@@ -1,8 +1,11 @@
 //! A running voter: start, proposals, reads, the rhythm of ticks, and the way down.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -41,7 +44,7 @@ const CLOSING_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// What [`Consensus`](crate::Consensus) is a handle of, with the runtime hidden.
 pub(crate) trait Engine: Send + Sync + 'static {
-    fn propose(&self, command: Command) -> BoxFuture<'_, Result<Reply, ProposeError>>;
+    fn propose(&self, command: Command, within: Duration) -> BoxFuture<'_, Result<Reply, ProposeError>>;
     fn linearizable(&self) -> BoxFuture<'_, Result<State, ReadError>>;
     fn local(&self) -> State;
     fn recovered(&self) -> BoxFuture<'_, Result<(), ReadError>>;
@@ -88,10 +91,10 @@ pub(crate) struct Voter<R: Runtime> {
 }
 
 impl<R: Runtime> Engine for Arc<Voter<R>> {
-    fn propose(&self, command: Command) -> BoxFuture<'_, Result<Reply, ProposeError>> {
+    fn propose(&self, command: Command, within: Duration) -> BoxFuture<'_, Result<Reply, ProposeError>> {
         Box::pin(async move {
             let started = R::Instant::now();
-            let result = self.submit(command).await;
+            let result = self.submit(command, within).await;
             let outcome = match &result {
                 Ok(_) => "applied",
                 Err(ProposeError::Refused(_)) => "refused",
@@ -268,7 +271,7 @@ impl<R: Runtime> Voter<R> {
             let Some(tick) = self.tick_command().await else { continue };
             match encode(&tick) {
                 Ok(bytes) => {
-                    if let Err(error) = self.write(bytes, false).await {
+                    if let Err(error) = self.write(bytes, false, self.timing.deadline).await {
                         tracing::debug!(%error, "a tick was not applied");
                     }
                 }

@@ -157,8 +157,9 @@ impl<R: Runtime> Voter<R> {
             drop((slot, room));
             let _ = answer.send(result);
         }));
-        // Longer than the inner deadline, so that what was not proposed is not reported as unknown.
-        match R::timeout(within + Duration::from_secs(1), answered).await {
+        // Longer than the inner deadline, so that what was not proposed is not reported as unknown; for a caller in a hurry not much.
+        let grace = if within < self.timing.deadline { RETRY_MAX } else { Duration::from_secs(1) };
+        match R::timeout(within + grace, answered).await {
             Ok(Ok(result)) => Ok(result),
             Ok(Err(_)) => Err(Untracked::Ended("the voter ended".to_owned())),
             Err(_) => Err(Untracked::Ended(format!("no majority has confirmed it within {within:?}"))),
@@ -166,12 +167,13 @@ impl<R: Runtime> Voter<R> {
     }
 
     /// Has a command proposed, here or at the leader.
-    pub(crate) async fn submit(self: &Arc<Self>, command: Command) -> Result<Reply, ProposeError> {
+    pub(crate) async fn submit(self: &Arc<Self>, command: Command, within: Duration) -> Result<Reply, ProposeError> {
         self.running().map_err(ProposeError::Stopped)?;
+        let within = within.min(self.timing.deadline);
         let again = command.request.is_some();
         let bytes = encode(&Command { stamp: self.stamp().await, ..command })?;
         let voter = self.clone();
-        let work = self.tracked(bytes.len(), self.timing.deadline, async move { voter.write(bytes, again).await }).await;
+        let work = self.tracked(bytes.len(), within, async move { voter.write(bytes, again, within).await }).await;
         work.unwrap_or_else(|untracked| {
             Err(match untracked {
                 Untracked::Full(reason) => ProposeError::Unavailable { reason },
@@ -182,8 +184,8 @@ impl<R: Runtime> Voter<R> {
     }
 
     /// Tries until the deadline. `again`: whether the command may be sent a second time.
-    pub(crate) async fn write(&self, bytes: Bytes, again: bool) -> Result<Reply, ProposeError> {
-        let deadline = R::Instant::now() + self.timing.deadline;
+    pub(crate) async fn write(&self, bytes: Bytes, again: bool, within: Duration) -> Result<Reply, ProposeError> {
+        let deadline = R::Instant::now() + within;
         let (mut backoff, mut lost) = (Backoff::new(), false);
         loop {
             // After an attempt that was lost nothing but a judgement says that nothing was proposed.
@@ -204,11 +206,11 @@ impl<R: Runtime> Voter<R> {
                 }
                 Attempt::NotProposed(reason) => reason,
             };
-            if let Some(reason) = self.no_member(self.timing.deadline.saturating_sub(left)) {
+            if let Some(reason) = self.no_member(within.saturating_sub(left)) {
                 return Err(if lost { ProposeError::Unknown { reason } } else { ProposeError::Unavailable { reason } });
             }
             if R::Instant::now() + RETRY_MAX >= deadline || self.gives_up() {
-                let reason = format!("no leader with a majority within {:?} ({reason})", self.timing.deadline);
+                let reason = format!("no leader with a majority within {within:.1?} ({reason})");
                 return Err(if lost { ProposeError::Unknown { reason } } else { ProposeError::Unavailable { reason } });
             }
             metrics::counter!("cinnabar_consensus_proposal_retries_total").increment(1);
@@ -226,6 +228,7 @@ impl<R: Runtime> Voter<R> {
                 Local::Wait => return Attempt::NotProposed("no leader is known".to_owned()),
             },
         };
+        let asked = R::Instant::now();
         let within = if again { left.min(ATTEMPT) } else { left };
         let call = ProposeCall { within, command: bytes.clone() };
         let answer = match self.ask(leader, &address, PeerRpc::Propose, call.encode(), within).await {
@@ -235,8 +238,9 @@ impl<R: Runtime> Voter<R> {
         };
         match answer {
             Ok(Answered::Done((index, judged))) => {
-                // It is committed whether or not this node has it yet; who reads here afterwards should see it.
-                self.await_applied(index, left).await;
+                // It is committed whether or not this node has it yet, so it is answered as done, with its position. Who reads here
+                // afterwards should see it, so what is left of the time is waited for it; a read asks the leader anyway.
+                self.await_applied(index, left.saturating_sub(R::Instant::now() - asked)).await;
                 Attempt::Judged(judged)
             }
             Ok(Answered::NotLeader(_)) => Attempt::NotProposed(format!("node {leader} does not lead any more")),

@@ -255,5 +255,5 @@ pub(crate) async fn tell_own(core: &Core) {
 /// A call that this node makes to itself.
 pub(crate) fn own_call(core: &Core) -> Call {
     let origin = state::Origin { peer: "this node".to_owned(), request: types::RequestId::from_bytes(core.entropy.id()).to_string() };
-    Call { credential: Credential::None, origin, sent: None }
+    Call { credential: Credential::None, origin, sent: None, deadline: None, handed_over: false }
 }

@@ -280,3 +280,27 @@ async fn answered<R>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_that_a_caller_gives_is_read_as_grpc_writes_it_and_a_little_less() {
+        let told = |text: &str| {
+            let mut metadata = tonic::metadata::MetadataMap::new();
+            metadata.insert("grpc-timeout", text.parse().unwrap());
+            told_timeout(&metadata)
+        };
+        let ms = |ms| Some(Duration::from_millis(ms));
+        for (text, expected) in
+            [("1S", ms(900)), ("500m", ms(450)), ("2M", ms(119_900)), ("1H", ms(3_599_900)), ("99999999n", ms(90)), ("0m", ms(0))]
+        {
+            assert_eq!(told(text).map(|told| told.as_millis()), expected.map(|expected| expected.as_millis()), "{text}");
+        }
+        for text in ["", "S", "1", "1s", "-1S", "+1S", "123456789S", "1 S"] {
+            assert_eq!(told(text), None, "{text:?}");
+        }
+        assert_eq!(told_timeout(&tonic::metadata::MetadataMap::new()), None);
+    }
+}

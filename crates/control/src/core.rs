@@ -91,7 +91,7 @@ impl Core {
         match on(&self.consensus.local()) {
             // Nothing is refused by a state that may be behind, but what is wrong in itself: a stranger to it may be known by now, and one
             // that it knows may be revoked, and must not learn what this node holds.
-            Err(error) if !matches!(error.kind, ErrorKind::InvalidArgument | ErrorKind::TooLarge) => on(&self.newest().await?),
+            Err(error) if !matches!(error.kind, ErrorKind::InvalidArgument | ErrorKind::TooLarge) => on(&self.newest_for(call).await?),
             found => found,
         }
     }
@@ -103,7 +103,7 @@ impl Core {
         read: impl FnOnce(&State, &Caller) -> Result<T, PublicError>,
     ) -> Result<T, PublicError> {
         some_credential(call)?;
-        let state = self.newest().await?;
+        let state = self.newest_for(call).await?;
         read(&state, &Caller::identify(&state, call, self.clock.wall())?)
     }
 
@@ -126,6 +126,18 @@ impl Core {
     /// The newest state, or the refusal of a node that cannot know it.
     pub(crate) async fn newest(&self) -> Result<State, PublicError> {
         self.consensus.linearizable().await.map_err(error::not_read)
+    }
+
+    /// The same, as long as the caller waits.
+    async fn newest_for(&self, call: &Call) -> Result<State, PublicError> {
+        tokio::select! {
+            biased;
+            newest = self.newest() => newest,
+            () = self.clock.sleep(call.left(self)) => {
+                let message = "no majority has confirmed the newest state in the time given: nothing was done; try again, with more time";
+                Err(PublicError::new(ErrorKind::DeadlineExceeded, message))
+            }
+        }
     }
 
     /// The first answer to a request that was sent before under the same id, with the same content.
@@ -181,7 +193,7 @@ impl Core {
             origin: call.origin.clone(),
             body,
         };
-        self.consensus.propose(command).await.map_err(error::not_proposed)
+        self.consensus.propose_within(command, call.left(self)).await.map_err(error::not_proposed)
     }
 
     /// Waits until `position` is live on every edge that counts. Safe to cancel.

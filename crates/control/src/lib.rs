@@ -29,6 +29,7 @@ mod error;
 mod exposure;
 mod feed_link;
 mod glue;
+mod hand_over;
 mod housekeeping;
 mod keys;
 mod lookups;

@@ -16,6 +16,7 @@ use crate::{
     core::Core,
     door::{self, CatchUp, Door, Opened},
     enrol::EnrolService,
+    hand_over,
     peers::RaftService,
     services::{FeedService, Services},
     watermarks::{Exchange, PeersService},
@@ -79,7 +80,10 @@ pub(crate) async fn serve(
         .add_service(InterceptedService::new(v1::status_server::StatusServer::new(services), door.clone()))
         // The feed has a door of its own: edges, by the key in the registry. So have control nodes.
         .add_service(InterceptedService::new(feed, Opened(core.clone())))
-        .add_service(PeersServer::new(PeersService { core: core.clone(), exchange: internal.exchange }))
+        .add_service(
+            PeersServer::new(PeersService { core: core.clone(), exchange: internal.exchange })
+                .max_decoding_message_size(hand_over::MESSAGE_BYTES_MAX),
+        )
         // Strangers with a join token, and nodes whose certificates have ended. Answers from the start, as far as there is a majority.
         .add_service(EnrolServer::new(EnrolService(core.clone())).max_decoding_message_size(JOIN_BYTES_MAX))
         // Answers from the start: without it no majority comes about.

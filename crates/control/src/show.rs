@@ -71,6 +71,13 @@ pub(crate) fn written(core: &Core, store: StoreId, id: SecretId, written: Positi
             let live = core.live_since(&state, core.recent.changed_at(id).max(written));
             secret(core, &state, id, &record, live, written)
         }
+        // Done where the leader is, and not here yet when the caller's time was over: to say that it is gone would be wrong.
+        None if state.position() < written => Ok(v1::Secret {
+            id: id.to_string(),
+            store_id: store.to_string(),
+            status: v1::SecretStatus::Pending.into(),
+            ..Default::default()
+        }),
         None => Ok(v1::Secret {
             id: id.to_string(),
             store_id: store.to_string(),

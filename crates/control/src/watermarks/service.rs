@@ -9,11 +9,11 @@ use tonic::{Request, Response, Status, async_trait};
 use types::NodeId;
 use wire::{
     ErrorKind, PublicError,
-    internal::{WatermarksReply, WatermarksRequest, peers_server::Peers},
+    internal::{HandOverReply, HandOverRequest, WatermarksReply, WatermarksRequest, peers_server::Peers},
 };
 
 use super::{Exchange, Telling};
-use crate::core::Core;
+use crate::{core::Core, hand_over};
 
 /// The service.
 #[derive(Clone)]
@@ -29,10 +29,7 @@ impl Peers for PeersService {
     async fn watermarks(&self, request: Request<WatermarksRequest>) -> Result<Response<Self::WatermarksStream>, Status> {
         let (node, key) = self.caller(&request)?;
         let message = request.get_ref();
-        if message.cluster[..] != self.core.cluster.as_bytes()[..] || message.to != self.core.node.get() || message.from != node.get() {
-            let this = format!("this is node {} of cluster {}: the address is another node's now", self.core.node, self.core.cluster);
-            return Err(PublicError::new(ErrorKind::InvalidArgument, this).into());
-        }
+        self.meant_for_me(&message.cluster, message.from, message.to, node)?;
         let telling = Telling::new(self.exchange.clone());
         let begin = (self.clone(), telling, node, key);
         Ok(Response::new(Box::pin(stream::unfold(Some(begin), |on| async move {
@@ -49,9 +46,28 @@ impl Peers for PeersService {
             }
         }))))
     }
+
+    async fn hand_over(&self, request: Request<HandOverRequest>) -> Result<Response<HandOverReply>, Status> {
+        let (node, _) = self.caller(&request)?;
+        let message = request.into_inner();
+        self.meant_for_me(&message.cluster, message.from, message.to, node)?;
+        if !self.core.is_open() {
+            return Err(PublicError::new(ErrorKind::Denied, "this control node is not ready yet").into());
+        }
+        Ok(Response::new(hand_over::take_over(&self.core, message).await?))
+    }
 }
 
 impl PeersService {
+    /// Whether a message is for this node, and from the one whose certificate the connection has.
+    fn meant_for_me(&self, cluster: &[u8], from: u64, to: u64, caller: NodeId) -> Result<(), PublicError> {
+        if cluster == &self.core.cluster.as_bytes()[..] && to == self.core.node.get() && from == caller.get() {
+            return Ok(());
+        }
+        let this = format!("this is node {} of cluster {}: the address is another node's now", self.core.node, self.core.cluster);
+        Err(PublicError::new(ErrorKind::Denied, this))
+    }
+
     /// The control node that calls, and its key.
     fn caller<M>(&self, request: &Request<M>) -> Result<(NodeId, Vec<u8>), PublicError> {
         let certificate = request.extensions().get::<Peer>().and_then(Peer::certificate);

@@ -53,6 +53,8 @@ pub(crate) struct Ground {
     ports: Vec<SocketAddr>,
     /// The feature level at which nodes that are started are held, as an older build would be.
     level: Mutex<Option<FeatureLevel>>,
+    /// Nodes without the root key, and with another envelope key than the registry's: they open no key epoch.
+    locked: Mutex<Vec<u64>>,
     /// The lease with which the cluster is founded, where it is not the usual one.
     lease: Option<Duration>,
     /// Log entries between two snapshot files.
@@ -127,6 +129,7 @@ impl Ground {
             pki,
             ports,
             level: Mutex::new(level),
+            locked: Mutex::default(),
             lease,
             snapshot_entries: AtomicU64::new(100_000),
             skews: (0..nodes).map(|_| Arc::default()).collect(),
@@ -263,6 +266,13 @@ impl Ground {
         state
     }
 
+    /// Takes a node's keys away. It must not run.
+    pub(crate) fn lock(&self, node: u64) {
+        std::fs::remove_file(self.at(node, "node.key")).unwrap();
+        runtime::write_secret_file(&self.at(node, "node.key"), &NodeKeyPair::generate(&OsEntropy).unwrap().to_file_bytes()).unwrap();
+        self.locked.lock().unwrap().push(node);
+    }
+
     /// What node 1 holds. It must not run.
     pub(crate) async fn state(&self) -> State {
         self.command(Vec::new()).await
@@ -280,6 +290,9 @@ impl Ground {
         config.keys.root = self.folder.path().join("root.key");
         config.keys.signing = self.at(node, "signing.key");
         config.keys.node = self.at(node, "node.key");
+        if self.locked.lock().unwrap().contains(&node) {
+            config.keys.root = self.at(node, "none.key");
+        }
         config.cluster.lease = self.lease.unwrap_or(config.cluster.lease);
         config
     }
