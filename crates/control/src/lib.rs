@@ -20,6 +20,7 @@ mod bootstrap;
 mod bring_up;
 mod call;
 mod caller;
+mod clock;
 mod core;
 mod cuts;
 mod door;

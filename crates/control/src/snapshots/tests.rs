@@ -154,7 +154,10 @@ fn archive_signed_by_another_key_is_refused() {
     let bytes = world.archive_signed(&other, 1);
     assert!(check(&bytes[..]).is_ok());
     assert!(matches!(open(&bytes[..], &world.node_key, Origin::Unproven), Err(ArchiveError::Unsigned(_))));
-    assert!(matches!(open(&world.archive_signed(&world.signing, 2)[..], &world.node_key, Origin::Unproven), Err(ArchiveError::Unsigned(_))));
+    assert!(matches!(
+        open(&world.archive_signed(&world.signing, 2)[..], &world.node_key, Origin::Unproven),
+        Err(ArchiveError::Unsigned(_))
+    ));
 }
 
 #[test]

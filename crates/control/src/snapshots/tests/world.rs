@@ -60,7 +60,12 @@ impl World {
     }
 
     fn set(&self) -> SignerSetRecord {
-        SignerSetRecord { version: 1, threshold: 1, keys: vec![MemberKey { node: NODE, key: self.signing.public() }], signatures: Vec::new() }
+        SignerSetRecord {
+            version: 1,
+            threshold: 1,
+            keys: vec![MemberKey { node: NODE, key: self.signing.public() }],
+            signatures: Vec::new(),
+        }
     }
 
     fn fill(&mut self, secrets: u16) {
