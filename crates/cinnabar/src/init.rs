@@ -168,13 +168,7 @@ impl Plan<'_> {
         Ok(contexts.save(&path)?)
     }
 
-    fn tell(
-        &self,
-        out: Output,
-        (cluster, node): (ClusterId, NodeId),
-        anchor: Anchor,
-        (root_made, in_force): (bool, bool),
-    ) -> Result<()> {
+    fn tell(&self, out: Output, (cluster, node): (ClusterId, NodeId), anchor: Anchor, (root_made, in_force): (bool, bool)) -> Result<()> {
         let config = self.config;
         let root = config.keys.root.display();
         out.line(&format!("cluster    {cluster}"))?;
@@ -183,7 +177,10 @@ impl Plan<'_> {
         if let Some(file) = &self.arguments.recovery_key_file {
             out.line(&format!("recovery   {}: move it offline, it alone restores a cluster that is lost", file.display()))?;
         }
-        out.line(&format!("signers    {}: keep it with the archives, by it `snapshot verify --signers` knows them", anchor.first_signer_set))?;
+        out.line(&format!(
+            "signers    {}: keep it with the archives, by it `snapshot verify --signers` knows them",
+            anchor.first_signer_set
+        ))?;
         out.line(&format!("operator   context {:?}{}", self.name, if in_force { ", in force" } else { "" }))?;
         let context = if in_force { String::new() } else { format!("-c {} ", self.name) };
         out.line(&format!(
