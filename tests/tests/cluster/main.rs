@@ -5,6 +5,7 @@ mod faults;
 mod full_disk;
 mod ground;
 mod growth;
+mod histories;
 mod minority;
 mod revocation;
 mod rolling;
