@@ -136,8 +136,15 @@ impl Contexts {
         if mode & 0o077 != 0 {
             return Err(ContextError::Open { path: path.into(), mode });
         }
-        let text = fs::read_to_string(path).map_err(disk)?;
-        toml::from_str(&text).map_err(|error| ContextError::Invalid { path: path.into(), reason: error.message().to_owned() })
+        Self::parse(path, &fs::read_to_string(path).map_err(disk)?)
+    }
+
+    /// Reads the text of a file; `path` is for the error.
+    ///
+    /// # Errors
+    /// [`ContextError::Invalid`].
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ContextError> {
+        toml::from_str(text).map_err(|error| ContextError::Invalid { path: path.into(), reason: error.message().to_owned() })
     }
 
     /// Writes the file beside itself and renames it, so that a crash leaves the old or the new one.

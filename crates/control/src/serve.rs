@@ -2,7 +2,10 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use runtime::{config::ConnectionLimits, listen::TlsConnection};
+use runtime::{
+    config::ConnectionLimits,
+    listen::{KeepCallers, TlsConnection},
+};
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
 use tonic::service::interceptor::InterceptedService;
@@ -64,6 +67,7 @@ pub(crate) async fn serve(
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(limits.streams_max)
         .max_connection_age(limits.connection_age_max)
+        .layer(KeepCallers)
         .layer(CatchUp::new(core.clone()))
         .add_service(InterceptedService::new(v1::accounts_server::AccountsServer::new(services.clone()), door.clone()))
         .add_service(InterceptedService::new(v1::stores_server::StoresServer::new(services.clone()), door.clone()))

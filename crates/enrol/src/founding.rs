@@ -78,9 +78,17 @@ impl Founding {
             Err(SecretFileError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let damaged = |detail: String| EnrolError::Damaged { path: path.clone(), detail };
+        Self::decode(&path, &bytes).map(Some)
+    }
+
+    /// Reads a file's bytes, which the caller wipes; `path` is for the error.
+    ///
+    /// # Errors
+    /// [`EnrolError::Damaged`].
+    pub fn decode(path: &Path, bytes: &[u8]) -> Result<Self, EnrolError> {
+        let damaged = |detail: String| EnrolError::Damaged { path: path.to_owned(), detail };
         match bytes.strip_prefix(MAGIC).and_then(<[u8]>::split_first) {
-            Some((&FORMAT, body)) => postcard::from_bytes(body).map(Some).map_err(|error| damaged(error.to_string())),
+            Some((&FORMAT, body)) => postcard::from_bytes(body).map_err(|error| damaged(error.to_string())),
             Some((&got, _)) if got > FORMAT => Err(damaged(format!("its format is {got}; this version knows {FORMAT}"))),
             _ => Err(damaged("it does not begin as a founding file does".to_owned())),
         }

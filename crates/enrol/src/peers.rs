@@ -55,15 +55,23 @@ impl Peers {
     /// # Errors
     /// [`EnrolError::Io`], [`EnrolError::Damaged`].
     pub fn read(path: &Path) -> Result<Self, EnrolError> {
-        let damaged = |detail: String| EnrolError::Damaged { path: path.to_owned(), detail };
         match fs::read(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
             Err(source) => Err(EnrolError::Io { operation: "read", path: path.to_owned(), source }),
-            Ok(bytes) => match bytes.split_first() {
-                Some((&FORMAT, body)) => postcard::from_bytes(body).map(Self).map_err(|error| damaged(error.to_string())),
-                Some((&got, _)) => Err(damaged(format!("its format is {got}; this version knows {FORMAT}"))),
-                None => Err(damaged("it is empty".to_owned())),
-            },
+            Ok(bytes) => Self::decode(path, &bytes),
+        }
+    }
+
+    /// Reads a file's bytes; `path` is for the error.
+    ///
+    /// # Errors
+    /// [`EnrolError::Damaged`].
+    pub fn decode(path: &Path, bytes: &[u8]) -> Result<Self, EnrolError> {
+        let damaged = |detail: String| EnrolError::Damaged { path: path.to_owned(), detail };
+        match bytes.split_first() {
+            Some((&FORMAT, body)) => postcard::from_bytes(body).map(Self).map_err(|error| damaged(error.to_string())),
+            Some((&got, _)) => Err(damaged(format!("its format is {got}; this version knows {FORMAT}"))),
+            None => Err(damaged("it is empty".to_owned())),
         }
     }
 }

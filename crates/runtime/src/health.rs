@@ -101,6 +101,10 @@ impl Check {
 /// Connections at a time: a scraper, a probe or two, and a person.
 const CONNECTIONS_MAX: usize = 32;
 
+/// A connection may take so long in all: who holds one and says nothing, or reads nothing, must not shut out whoever asks whether the server
+/// lives. A scraper that keeps its connection opens another.
+const CONNECTION_WITHIN: Duration = if cfg!(test) { Duration::from_millis(200) } else { Duration::from_secs(10) };
+
 /// How often samples are folded into histograms when nobody scrapes.
 const FOLD_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -160,7 +164,7 @@ impl axum::serve::Listener for Bounded {
         // The semaphore is never closed; waiting for ever would be the right answer if it were.
         let Ok(place) = self.places.clone().acquire_owned().await else { std::future::pending().await };
         let (stream, address) = axum::serve::Listener::accept(&mut self.listener).await;
-        (Placed { stream, _place: place }, address)
+        (Placed { stream, end: deadline(), _place: place }, address)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -168,20 +172,39 @@ impl axum::serve::Listener for Bounded {
     }
 }
 
-/// A connection with its place.
+/// A connection with its place and its end.
 struct Placed {
     stream: TcpStream,
+    end: Pin<Box<tokio::time::Sleep>>,
     _place: OwnedSemaphorePermit,
+}
+
+#[expect(clippy::disallowed_methods, reason = "the health door exists only in the real world")]
+fn deadline() -> Pin<Box<tokio::time::Sleep>> {
+    Box::pin(tokio::time::sleep(CONNECTION_WITHIN))
+}
+
+impl Placed {
+    /// Whether its time is over. Wakes when it is.
+    fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
+        self.end.is_elapsed() || self.end.as_mut().poll(cx).is_ready()
+    }
 }
 
 impl AsyncRead for Placed {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.is_over(cx) {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
 
 impl AsyncWrite for Placed {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.is_over(cx) {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
@@ -207,6 +230,18 @@ mod tests {
         let mut text = String::new();
         stream.read_to_string(&mut text).await.unwrap();
         text
+    }
+
+    #[tokio::test]
+    async fn health_answers_while_more_connections_than_there_are_places_say_nothing() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(serve(listener, Readiness::new(), init_metrics().unwrap(), CancellationToken::new()));
+        let mut silent = Vec::new();
+        for _ in 0..2 * CONNECTIONS_MAX {
+            silent.push(TcpStream::connect(address).await.unwrap());
+        }
+        assert!(request(address, "/livez").await.starts_with("HTTP/1.1 200"));
     }
 
     #[tokio::test]

@@ -141,9 +141,9 @@ pub struct UnixListen {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ConnectionLimits {
-    /// Open connections per listener; one more is closed at once.
+    /// Open connections per listener; one more takes the place of the oldest that has made no good call, or is closed at once.
     pub connections_max: usize,
-    /// TLS handshakes in progress; one more waits in the kernel's queue.
+    /// TLS handshakes in progress; one more takes the place of the oldest, once that has lasted a second.
     pub handshakes_max: usize,
     /// From accepting a connection to the end of its TLS handshake.
     #[serde(with = "duration")]
@@ -160,8 +160,9 @@ pub struct ConnectionLimits {
 
 /// Open connections per listener: a connection costs about 50 KiB with its HTTP/2 windows idle.
 const CONNECTIONS_MAX: usize = 4096;
-/// Handshakes at once: one costs about 1 ms of a core, so this is well below the handshake timeout.
-const HANDSHAKES_MAX: usize = 128;
+/// Handshakes at once: one costs about 1 ms of a core, and as much memory as an open connection. So many in a second are more than a few
+/// cores do; who sends half of one must send more than this in a second to be in anybody's way.
+const HANDSHAKES_MAX: usize = 1024;
 /// A handshake is two round trips; who needs longer than 5 s holds a place for nothing.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longer than any call but `--wait` and streams, which carry their own deadlines.

@@ -56,6 +56,7 @@ async fn unix_connection_over_the_limit_is_closed_and_a_freed_place_is_used() {
     let mut stream = accept_unix(bind_unix(&listen).unwrap(), &limits(1), &tasks);
     let _first = UnixStream::connect(&listen.path).await.unwrap();
     let held = stream.next().await.unwrap().unwrap();
+    held.peer().keep_place();
     let mut second = UnixStream::connect(&listen.path).await.unwrap();
     assert_eq!(second.read(&mut [0; 1]).await.unwrap(), 0, "closed at once");
     drop(held);

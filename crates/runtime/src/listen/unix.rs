@@ -11,7 +11,7 @@ use tokio::{net::UnixListener, sync::mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
-use super::{AcceptLimits, Connection, Peer, Places, READY_MAX, UnixConnection, refused, retried};
+use super::{AcceptLimits, Connection, Peer, READY_MAX, UnixConnection, places::Places, refused, retried};
 use crate::{TokioSpawn, config::UnixListen};
 
 /// A bound socket. Dropping it removes the file.
@@ -79,14 +79,16 @@ pub fn accept_unix(socket: UnixSocket, limits: &AcceptLimits, tasks: &TokioSpawn
         Box::pin(async move {
             // The whole socket, not its listener alone: the file goes when the loop ends.
             let socket = socket;
-            while let Some((stream, _)) = retried(&cancel, || socket.listener.accept()).await {
+            while let Some((stream, _)) = retried(&cancel, &places, || socket.listener.accept()).await {
                 // Without the peer's user there is nobody to be: the peer is gone already.
                 let Ok(credentials) = stream.peer_cred() else { continue };
-                let peer = Peer::unix(credentials.uid(), credentials.pid());
-                let Ok(place) = places.connections.clone().try_acquire_owned() else {
-                    refused("full", &peer, &io::Error::other("all places are taken"));
+                let Some(admitted) = cancel.run_until_cancelled(places.admit()).await else { break };
+                let Some(place) = admitted else {
+                    refused("full", &format_args!("unix uid={}", credentials.uid()), &io::Error::other("all places are taken"));
                     continue;
                 };
+                place.greeted();
+                let peer = Peer::unix(credentials.uid(), credentials.pid(), place.keep());
                 let sending = ready.send(Ok(Connection::new(stream, peer, place)));
                 if !matches!(cancel.run_until_cancelled(sending).await, Some(Ok(()))) {
                     break;
