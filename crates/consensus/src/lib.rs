@@ -58,6 +58,7 @@ pub use audit::{AuditCut, AuditFault, AuditLog, AuditOptions, AuditSink, CutSign
 pub use clock::{ClockStanding, Clocks};
 pub use consensus::{Consensus, Status};
 pub use error::{ProposeError, ReadError, StartError, StopReason};
+pub use network::{Form, forms};
 pub use members::{ChangeError, Membership, Overview, Progress};
 pub use openraft::AsyncRuntime as Runtime;
 pub use options::{Applied, Bootstrap, Limits, MemTables, OpenTable, Options, SledTables, Tables, Timing, Visit};

@@ -9,6 +9,7 @@
 //! 2. A received snapshot file is verified before Raft hears of it.
 
 mod calls;
+mod forms;
 mod forwards;
 mod server;
 
@@ -20,6 +21,7 @@ use std::{
 };
 
 use bytes::Bytes;
+pub use forms::{Form, forms};
 pub(crate) use forwards::{Answered, Applied, Change, Overview, ProposeCall, Timed, decode_forward, encode_forward};
 use futures::{
     Stream, StreamExt,

@@ -5,6 +5,7 @@
 //! envelopes go ([`KeyReceiver`]), where tables are opened ([`Tables`]) and where blocking work is done ([`Offload`]).
 
 mod core;
+mod forms;
 mod mark;
 mod mutated;
 pub(crate) mod past;
@@ -27,6 +28,7 @@ use wire::internal as proto;
 pub(crate) use self::core::Held;
 pub use self::{
     core::{Base, Core, CoreOptions, CoreParts, Handled, Synced},
+    forms::{FORMS, Form},
     mark::Mark,
     recovery::SnapshotJob,
     run::{Follower, FollowerOptions, FollowerParts, FollowerStatus, SyncState},

@@ -42,8 +42,8 @@ pub use acks::{AckRow, Acks, AcksOptions, Liveness, Report, StreamClaim, Via};
 pub use changes::Changes;
 pub use error::{Fault, FeedError};
 pub use follower::{
-    Base, CheckpointSeen, Core, CoreOptions, CoreParts, Follower, FollowerOptions, FollowerParts, FollowerStatus, Handled, Inline,
-    KeyReceiver, LARGE_VALUE_KEY, Mark, NoKeys, Offload, OpenTable, Publish, SnapshotJob, SyncState, Synced, Tables,
+    Base, CheckpointSeen, Core, CoreOptions, CoreParts, FORMS, Follower, FollowerOptions, FollowerParts, FollowerStatus, Form, Handled,
+    Inline, KeyReceiver, LARGE_VALUE_KEY, Mark, NoKeys, Offload, OpenTable, Publish, SnapshotJob, SyncState, Synced, Tables,
 };
 pub use marks::{MarksError, decode_marks, encode_marks};
 pub use publisher::{Handover, NoHandover, Publisher, PublisherOptions, PublisherParts};

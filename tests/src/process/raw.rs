@@ -15,7 +15,7 @@ use tokio_rustls::TlsConnector;
 use tonic::{
     body::Body,
     client::GrpcService,
-    codegen::http::{Request, Uri},
+    codegen::http::{Request, Response, Uri},
     transport::{Channel, Endpoint},
 };
 
@@ -60,27 +60,62 @@ pub fn connect(address: SocketAddr, ca_pem: &str, certificate: Option<&TlsFiles>
     Endpoint::from_shared(format!("http://{address}")).expect("an address").connect_with_connector_lazy(connector)
 }
 
+/// A connection to a UNIX socket.
+pub fn connect_unix(path: &std::path::Path) -> Channel {
+    runtime::listen::unix_channel(path)
+}
+
 /// Sends `body` as it is: the five bytes before a message are the caller's affair.
 ///
 /// # Panics
 /// When the connection breaks: a server answers what it does not understand.
 pub async fn call(channel: &mut Channel, path: &str, token: Option<&str>, body: Vec<u8>) -> Answer {
+    try_call(channel, path, token, body).await.expect("an answer")
+}
+
+/// As [`call`], where the server may also close the connection.
+///
+/// # Errors
+/// What broke.
+pub async fn try_call(channel: &mut Channel, path: &str, token: Option<&str>, body: Vec<u8>) -> Result<Answer, String> {
+    let (head, body) = send(channel, path, token, body).await?.into_parts();
+    let trailers = match http_body_util::BodyExt::collect(body).await {
+        Ok(body) => body.trailers().cloned().unwrap_or_default(),
+        Err(error) => return Err(format!("the answer broke: {error}")),
+    };
+    let headers = if head.headers.contains_key("grpc-status") { head.headers } else { trailers };
+    let code = headers.get("grpc-status").and_then(|code| code.to_str().ok()?.parse().ok()).unwrap_or(-1);
+    let status = tonic::Status::from_header_map(&headers).unwrap_or_else(|| tonic::Status::unknown("no status"));
+    Ok(Answer { code, error: wire::PublicError::from_status(&status) })
+}
+
+/// Sends a call and takes the head of the answer; the body is whoever keeps the response's to read, or to leave.
+///
+/// # Errors
+/// What broke.
+pub async fn begin(channel: &mut Channel, path: &str, body: Vec<u8>) -> Result<Response<Body>, String> {
+    send(channel, path, None, body).await
+}
+
+async fn send(channel: &mut Channel, path: &str, token: Option<&str>, body: Vec<u8>) -> Result<Response<Body>, String> {
     let mut request = Request::post(format!("http://server{path}")).header("content-type", "application/grpc").header("te", "trailers");
     if let Some(token) = token {
         request = request.header("authorization", format!("Bearer {token}"));
     }
     let request = request.body(Body::new(Full::new(bytes::Bytes::from(body)))).expect("a request");
-    futures::future::poll_fn(|context| GrpcService::<Body>::poll_ready(channel, context)).await.expect("a connection");
-    let response = GrpcService::<Body>::call(channel, request).await.expect("an answer");
-    let (head, body) = response.into_parts();
-    let trailers = match http_body_util::BodyExt::collect(body).await {
-        Ok(body) => body.trailers().cloned().unwrap_or_default(),
-        Err(error) => panic!("the answer broke: {error}"),
-    };
-    let headers = if head.headers.contains_key("grpc-status") { head.headers } else { trailers };
-    let code = headers.get("grpc-status").and_then(|code| code.to_str().ok()?.parse().ok()).unwrap_or(-1);
-    let status = tonic::Status::from_header_map(&headers).unwrap_or_else(|| tonic::Status::unknown("no status"));
-    Answer { code, error: wire::PublicError::from_status(&status) }
+    futures::future::poll_fn(|context| GrpcService::<Body>::poll_ready(channel, context)).await.map_err(|error| chain(&error))?;
+    GrpcService::<Body>::call(channel, request).await.map_err(|error| chain(&error))
+}
+
+/// An error with all its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }
 
 /// One message in its frame.

@@ -132,7 +132,7 @@ fn read_block(file: &dyn DiskFile, number: u64) -> io::Result<Vec<u8>> {
     Ok(block)
 }
 
-fn encode(sequence: u64, mark: &Mark) -> Vec<u8> {
+pub(super) fn encode(sequence: u64, mark: &Mark) -> Vec<u8> {
     let checkpoint = mark.checkpoint.as_deref().filter(|bytes| bytes.len() <= CHECKPOINT_MAX).unwrap_or_default();
     let mut block = Vec::with_capacity(BLOCK);
     block.extend_from_slice(MAGIC);
@@ -151,7 +151,7 @@ fn encode(sequence: u64, mark: &Mark) -> Vec<u8> {
     block
 }
 
-fn decode(block: &[u8]) -> Option<(u64, Mark)> {
+pub(super) fn decode(block: &[u8]) -> Option<(u64, Mark)> {
     let length = usize::from(u16::from_le_bytes(*block.get(HEAD - 2..)?.first_chunk()?));
     let (body, rest) = block.split_at_checked(HEAD + length)?;
     let crc = u32::from_le_bytes(*rest.first_chunk()?);

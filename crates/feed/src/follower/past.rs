@@ -120,7 +120,7 @@ impl Past {
         self.mark([(signed.statement.begins, signed.statement.chain_hash)]);
     }
 
-    fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         let generation = self.generation.as_ref().map(SignedGeneration::encode).unwrap_or_default();
         let mut bytes = Vec::with_capacity(512);
         bytes.extend_from_slice(MAGIC);
@@ -139,7 +139,7 @@ impl Past {
         bytes
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let (body, crc) = bytes.split_last_chunk::<4>()?;
         if u32::from_le_bytes(*crc) != crc32c::crc32c(body) {
             return None;
