@@ -7,7 +7,13 @@ use runtime::tls::{PeerCertificate, PeerIdentity};
 use super::{Seen, Target};
 
 pub(super) const TARGETS: &[Target] = &[
-    Target::new("spiffe_name", &["runtime/src/tls/identity.rs", "types/src/consumer.rs"], names, name).with_words(&["spiffe://", "/node/", "/account/", "/", "%2f"]),
+    Target::new("spiffe_name", &["runtime/src/tls/identity.rs", "types/src/consumer.rs"], names, name).with_words(&[
+        "spiffe://",
+        "/node/",
+        "/account/",
+        "/",
+        "%2f",
+    ]),
     Target::new("certificate", &["runtime/src/tls/identity.rs"], || vec![material().certificate.clone()], certificate).up_to(4096, 1 << 20),
     Target::new("certificate_request", &["enrol/src/keys.rs"], || vec![material().request.clone()], request).up_to(4096, 1 << 20),
     Target::new("joining_files", &["enrol/src/peers.rs", "enrol/src/founding.rs"], || material().files.clone(), file),
