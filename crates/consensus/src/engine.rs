@@ -29,6 +29,7 @@ use crate::{
     clock::{Clocks, Known},
     consensus::Status,
     error::{ProposeError, ReadError, StopReason, chain},
+    gather::Gather,
     machine::Core,
     members::{ChangeError, Membership, Overview},
     network::{Change, Server, encode_forward},
@@ -79,6 +80,8 @@ pub(crate) struct Voter<R: Runtime> {
     pub(crate) clocks: Mutex<Known>,
     pub(crate) timing: Timing,
     pub(crate) limits: Limits,
+    /// Proposals on their way into the log here.
+    pub(crate) gather: Gather<R>,
     /// One permit a proposal in flight; closed when the voter goes down.
     pub(crate) slots: Arc<Semaphore>,
     /// One permit a byte of proposals in flight.

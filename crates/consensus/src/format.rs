@@ -191,22 +191,37 @@ const BLANK: u8 = 0;
 const COMMAND: u8 = 1;
 const MEMBERSHIP: u8 = 2;
 
-/// An entry as it stands in the log and in an append call; its index is the record's number.
+/// An entry as it stands in the log; its index is the record's number.
 pub(crate) fn encode_entry(entry: &Entry) -> Bytes {
-    let (kind, body) = match &entry.payload {
-        EntryPayload::Blank => (BLANK, Bytes::new()),
-        EntryPayload::Normal(Proposal(command)) => (COMMAND, command.clone()),
-        EntryPayload::Membership(membership) => {
-            let mut out = BytesMut::new();
-            put_membership(&mut out, membership);
-            (MEMBERSHIP, out.freeze())
+    let mut out = BytesMut::with_capacity(record_room(entry));
+    put_entry(&mut out, entry);
+    out.freeze()
+}
+
+/// Room for an entry's record: enough for a command.
+pub(crate) fn record_room(entry: &Entry) -> usize {
+    RECORD_HEADER_BYTES
+        + match &entry.payload {
+            EntryPayload::Normal(Proposal(command)) => command.len(),
+            EntryPayload::Blank | EntryPayload::Membership(_) => 0,
         }
+}
+
+/// The same record, behind what is in `out`.
+pub(crate) fn put_entry(out: &mut BytesMut, entry: &Entry) {
+    let kind = match &entry.payload {
+        EntryPayload::Blank => BLANK,
+        EntryPayload::Normal(_) => COMMAND,
+        EntryPayload::Membership(_) => MEMBERSHIP,
     };
-    let mut out = begin(RECORD_HEADER_BYTES + body.len());
+    out.put_u8(FORMAT);
     out.put_u8(kind);
     out.put_u64_le(entry.log_id.leader_id.term);
-    out.put_slice(&body);
-    out.freeze()
+    match &entry.payload {
+        EntryPayload::Blank => {}
+        EntryPayload::Normal(Proposal(command)) => out.put_slice(command),
+        EntryPayload::Membership(membership) => put_membership(out, membership),
+    }
 }
 
 /// The entry at `index`; a command shares the record's bytes.

@@ -35,6 +35,7 @@ mod consensus;
 mod engine;
 mod error;
 mod format;
+mod gather;
 mod leadership;
 mod log;
 mod machine;

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use openraft::{
     Config, Instant as _, ReadPolicy,
     async_runtime::watch::WatchReceiver as _,
-    errors::{ClientWriteError, ForwardToLeader, LinearizableReadError, RaftError},
+    errors::{LinearizableReadError, RaftError},
 };
 use seams::mutation::{self, Mutation};
 use state::{Command, Refusal, Reply, State, limits::CHANGE_SET_BYTES_MAX};
@@ -31,7 +31,6 @@ use crate::{
     error::{ProposeError, ReadError, StopReason},
     network::{Answered, Applied, ProposeCall, Timed, decode_forward, encode_forward},
     peer::{PeerError, PeerRpc},
-    raft::{Proposal, Types},
 };
 
 /// The first and the longest wait before something is tried again, such as during an election.
@@ -58,7 +57,7 @@ impl Backoff {
 }
 
 /// What became of a proposal at this node alone.
-enum Local {
+pub(crate) enum Local {
     /// It is applied, at this index.
     Judged(u64, Result<Reply, Refusal>),
     /// Another node leads.
@@ -120,11 +119,6 @@ impl<R: Runtime> Voter<R> {
             .then(|| "this node is no member of the cluster yet: add it with `cinnabar cluster add`".to_owned())
     }
 
-    fn elsewhere(&self, forward: ForwardToLeader<Types<R>>) -> Option<(NodeId, String)> {
-        let leader = forward.leader_id.filter(|leader| *leader != self.node.get())?;
-        Some((NodeId::new(leader), forward.leader_node?.addr))
-    }
-
     /// Asks another node; the deadline holds even if the transport forgets it.
     pub(crate) async fn ask(&self, to: NodeId, address: &str, rpc: PeerRpc, request: Bytes, within: Duration) -> Result<Bytes, PeerError> {
         metrics::counter!("cinnabar_consensus_forwards_total", "call" => rpc.name()).increment(1);
@@ -184,7 +178,7 @@ impl<R: Runtime> Voter<R> {
     }
 
     /// Tries until the deadline. `again`: whether the command may be sent a second time.
-    pub(crate) async fn write(&self, bytes: Bytes, again: bool, within: Duration) -> Result<Reply, ProposeError> {
+    pub(crate) async fn write(self: &Arc<Self>, bytes: Bytes, again: bool, within: Duration) -> Result<Reply, ProposeError> {
         let deadline = R::Instant::now() + within;
         let (mut backoff, mut lost) = (Backoff::new(), false);
         loop {
@@ -218,10 +212,10 @@ impl<R: Runtime> Voter<R> {
         }
     }
 
-    async fn attempt(&self, bytes: &Bytes, left: Duration, again: bool) -> Attempt {
+    async fn attempt(self: &Arc<Self>, bytes: &Bytes, left: Duration, again: bool) -> Attempt {
         let (leader, address) = match self.leader_elsewhere() {
             Some(leader) => leader,
-            None => match self.propose_here(bytes.clone()).await {
+            None => match self.propose_here(bytes.clone(), R::Instant::now() + left).await {
                 Local::Judged(_, judged) => return Attempt::Judged(judged),
                 Local::To(leader, address) => (leader, address),
                 Local::Lost(reason) => return Attempt::Lost(reason),
@@ -252,25 +246,6 @@ impl<R: Runtime> Voter<R> {
         }
     }
 
-    /// Proposes at this node, if it leads.
-    async fn propose_here(&self, bytes: Bytes) -> Local {
-        match self.raft.client_write(Proposal(bytes)).await {
-            Ok(written) => match written.data.0 {
-                Some(judged) => Local::Judged(written.log_id.index, judged),
-                None => Local::Lost("the entry was applied without a reply".to_owned()),
-            },
-            Err(RaftError::Fatal(fatal)) => {
-                self.fatal(&fatal);
-                Local::Lost(format!("the voter stopped: {fatal}"))
-            }
-            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => match self.elsewhere(forward) {
-                Some((leader, address)) => Local::To(leader, address),
-                None => Local::Wait,
-            },
-            Err(RaftError::APIError(error)) => Local::Lost(format!("the leader changed: {error}")),
-        }
-    }
-
     /// Answers [`PeerRpc::Propose`].
     pub(crate) async fn take_proposal(self: &Arc<Self>, request: Bytes) -> Result<Bytes, PeerError> {
         let malformed = |detail: String| PeerError::Malformed { rpc: PeerRpc::Propose, detail };
@@ -294,11 +269,11 @@ impl<R: Runtime> Voter<R> {
     }
 
     /// Proposes for another node, as the leader or not at all.
-    async fn lead(&self, bytes: Bytes, within: Duration) -> Answered<Applied> {
+    async fn lead(self: &Arc<Self>, bytes: Bytes, within: Duration) -> Answered<Applied> {
         let deadline = R::Instant::now() + within;
         let mut backoff = Backoff::new();
         loop {
-            match self.propose_here(bytes.clone()).await {
+            match self.propose_here(bytes.clone(), deadline).await {
                 Local::Judged(index, judged) => return Answered::Done((index, judged)),
                 Local::To(leader, address) => return Answered::NotLeader(Some((leader.get(), address))),
                 Local::Lost(reason) => return Answered::Unknown(reason),

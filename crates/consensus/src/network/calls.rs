@@ -26,16 +26,19 @@ use crate::{
 };
 
 pub(super) fn encode_append<R: Runtime>(request: &AppendEntriesRequest<Types<R>>) -> Bytes {
-    let records: Vec<_> = request.entries.iter().map(|entry| (entry.log_id.index, format::encode_entry(entry))).collect();
-    let mut out = format::begin(64 + records.iter().map(|(_, record)| 12 + record.len()).sum::<usize>());
+    let mut out = format::begin(64 + request.entries.iter().map(|entry| 12 + format::record_room(entry)).sum::<usize>());
     format::put_vote(&mut out, &request.vote);
     format::put_log_id_option(&mut out, request.prev_log_id.as_ref());
     format::put_log_id_option(&mut out, request.leader_commit.as_ref());
-    out.put_u32_le(records.len() as u32);
-    for (index, record) in records {
-        out.put_u64_le(index);
-        out.put_u32_le(record.len() as u32);
-        out.put_slice(&record);
+    out.put_u32_le(request.entries.len() as u32);
+    for entry in &request.entries {
+        out.put_u64_le(entry.log_id.index);
+        // Copied once, to where it is sent from; its length is known behind it.
+        let length = out.len();
+        out.put_u32_le(0);
+        format::put_entry(&mut out, entry);
+        let written = (out.len() - length - 4) as u32;
+        out[length..length + 4].copy_from_slice(&written.to_le_bytes());
     }
     out.freeze()
 }
