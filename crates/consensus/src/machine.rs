@@ -26,7 +26,7 @@ use seams::{
     TableBatch,
     mutation::{self, Mutation},
 };
-use state::{AuditEntry, ChangeSet, Command, CommandBody, State};
+use state::{AuditEntry, ChangeSet, Command, CommandBody, Key, State};
 use store::WriteBehind;
 use types::{FeatureLevel, LogIndex, UnixMillis};
 
@@ -95,13 +95,14 @@ struct Batch<R: Runtime> {
     answers: Vec<(openraft::storage::ApplyResponder<Types<R>>, Answer)>,
     sets: Vec<Arc<ChangeSet>>,
     audit: Vec<AuditEntry>,
-    writes: TableBatch,
+    /// The last write of each key: some change with every entry.
+    writes: BTreeMap<Key, Option<Bytes>>,
     tick: Option<UnixMillis>,
 }
 
 impl<R: Runtime> Batch<R> {
     fn new() -> Self {
-        Self { entries: 0, bytes: 0, answers: Vec::new(), sets: Vec::new(), audit: Vec::new(), writes: TableBatch::default(), tick: None }
+        Self { entries: 0, bytes: 0, answers: Vec::new(), sets: Vec::new(), audit: Vec::new(), writes: BTreeMap::new(), tick: None }
     }
 }
 
@@ -147,12 +148,8 @@ impl<R: Runtime> Machine<R> {
         self.state.may_follow(index, &command, self.core.level_max).map_err(|halt| stop(&halt))?;
         let outcome = self.state.apply(index, &command).map_err(|halt| stop(&halt))?;
         for write in outcome.writes {
-            let key = write.key.as_bytes().to_vec();
-            batch.bytes += key.len() + write.value.as_ref().map_or(0, Bytes::len);
-            match write.value {
-                Some(value) => batch.writes.put(key, &value[..]),
-                None => batch.writes.delete(key),
-            }
+            batch.bytes += write.key.as_bytes().len() + write.value.as_ref().map_or(0, Bytes::len);
+            batch.writes.insert(write.key, write.value);
         }
         batch.sets.extend(outcome.change_set);
         batch.audit.extend(outcome.audit);
@@ -189,8 +186,10 @@ impl<R: Runtime> Machine<R> {
     }
 
     /// Hands the writes to the table, its label among them. Waits while the table is too far behind.
-    async fn write_behind(&mut self, mut writes: TableBatch) {
+    async fn write_behind(&mut self, records: impl IntoIterator<Item = (Key, Option<Bytes>)>) {
         if self.behind.is_some() {
+            let mut writes = TableBatch::default();
+            records.into_iter().for_each(|(key, value)| put(&mut writes, &key, value.as_deref()));
             writes.put(LABEL_KEY, &Label::of(&self.standing, &self.state).encode()[..]);
             self.push(writes).await;
         }
@@ -220,22 +219,27 @@ impl<R: Runtime> Machine<R> {
         let deletes = old.records().map(|(key, _)| (key, None));
         for (key, value) in deletes.chain(state.records().map(|(key, value)| (key, Some(value)))) {
             bytes += key.as_bytes().len() + value.as_ref().map_or(0, Bytes::len);
-            match value {
-                Some(value) => writes.put(key.as_bytes().to_vec(), &value[..]),
-                None => writes.delete(key.as_bytes().to_vec()),
-            }
+            put(&mut writes, &key, value.as_deref());
             if bytes >= REFILL_BYTES {
                 self.push(std::mem::take(&mut writes)).await;
                 bytes = 0;
             }
         }
-        self.write_behind(writes).await;
+        self.push(writes).await;
+        self.write_behind([]).await;
     }
 
     fn stopped(&self, reason: StopReason) -> io::Error {
         tracing::error!(%reason, "the voter stops");
         self.core.stop.because(reason.clone());
         io::Error::other(reason)
+    }
+}
+
+fn put(writes: &mut TableBatch, key: &Key, value: Option<&[u8]>) {
+    match value {
+        Some(value) => writes.put(key.as_bytes(), value),
+        None => writes.delete(key.as_bytes()),
     }
 }
 
