@@ -40,6 +40,8 @@ use crate::{
     write::encode,
 };
 
+/// How often between two ticks a voter that does not lead looks whether it does.
+const LOOKS_A_TICK: u32 = 10;
 /// Before it is said that a node that is about to end has not recovered.
 const CLOSING_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 
@@ -248,10 +250,12 @@ impl<R: Runtime> Voter<R> {
         Ok(())
     }
 
-    /// While this voter leads: proposes a tick a second. Ends with the voter.
+    /// While this voter leads: proposes a tick a second, the first soon: until then edges and lookups that have just begun know no
+    /// age. Ends with the voter.
     pub(crate) async fn tick(self: Arc<Self>) {
+        let mut led = false;
         loop {
-            if let Select2::First(_) = R::select2(self.core.stop.wait(), self.clock.sleep(self.timing.tick)).await {
+            if let Select2::First(_) = R::select2(self.core.stop.wait(), Box::pin(self.until_tick(led))).await {
                 return;
             }
             let (leads, running) = {
@@ -264,6 +268,7 @@ impl<R: Runtime> Voter<R> {
                 self.fatal(&fatal);
                 return;
             }
+            led = leads;
             if mutation::is_on(Mutation::TickUncommitted) {
                 self.core.applied.ticked(&self.core.local(), self.clock.wall());
                 continue;
@@ -279,6 +284,19 @@ impl<R: Runtime> Voter<R> {
                     }
                 }
                 Err(error) => tracing::error!(%error, "a tick cannot be encoded"),
+            }
+        }
+    }
+
+    /// The time between two ticks; less where this voter comes to lead.
+    async fn until_tick(&self, led: bool) {
+        if led {
+            return self.clock.sleep(self.timing.tick).await;
+        }
+        for _ in 0..LOOKS_A_TICK {
+            self.clock.sleep(self.timing.tick / LOOKS_A_TICK).await;
+            if self.leads() {
+                return;
             }
         }
     }
