@@ -16,6 +16,7 @@ use super::{Seen, Target};
 pub(super) const TARGETS: &[Target] = &[
     Target::new("requests", &["wire/src/parse.rs"], || seeds(REQUESTS), |bytes| read(REQUESTS, bytes)).with_words(WORDS),
     Target::new("replies", &["wire/src/error.rs"], || seeds(REPLIES), |bytes| read(REPLIES, bytes)).with_words(WORDS),
+    Target::new("frames", &["wire/src/frames.rs"], frames, frame).with_words(WORDS),
     Target::new("feed_sent", &["wire/src/parse.rs"], || seeds(FEED), |bytes| read(FEED, bytes)).with_words(WORDS),
 ];
 
@@ -28,7 +29,8 @@ type Kind = (&'static str, fn(&[u8]) -> Result<String, String>);
 fn message<M: Message + Default + PartialEq + Clone>(bytes: &[u8], then: impl Fn(M) -> Option<String>) -> Result<String, String> {
     let read = M::decode(bytes).map_err(|error| error.to_string())?;
     let written = read.encode_to_vec();
-    assert_eq!(M::decode(&written[..]).map(|again| again.encode_to_vec()).as_ref(), Ok(&written), "a message is another when read again");
+    // Compared as values: a map has no order.
+    assert!(M::decode(&written[..]).is_ok_and(|again| again == read), "a message is another when read again");
     Ok(then(read).unwrap_or_else(|| "whole".to_owned()))
 }
 
@@ -177,4 +179,32 @@ fn put_bytes(number: u32, bytes: &[u8], out: &mut Vec<u8>) {
     prost::encoding::encode_varint(u64::from(number << 3 | 2), out);
     prost::encoding::encode_varint(bytes.len() as u64, out);
     out.extend_from_slice(bytes);
+}
+
+/// Two requests of a pipelined stream in their frames.
+fn frames() -> Vec<Vec<u8>> {
+    let mut bytes = Vec::new();
+    for seed in seeds(REQUESTS).iter().take(2) {
+        wire::frames::append_bytes(&seed[1..], &mut bytes);
+    }
+    vec![bytes]
+}
+
+/// Takes frames off the front as long as there are whole ones.
+fn frame(bytes: &[u8]) -> Seen {
+    use wire::frames::{append_bytes, decode, split};
+    let (mut rest, mut count, mut read) = (bytes, 0, 0);
+    loop {
+        match split(rest, 4096) {
+            Ok(Some((frame, left))) => {
+                let mut written = Vec::new();
+                append_bytes(frame, &mut written);
+                assert!(rest.starts_with(&written), "a frame is another when written again");
+                read += usize::from(decode::<v1::GetRequest>(frame).is_ok());
+                (rest, count) = (left, count + 1);
+            }
+            Ok(None) => return Seen::Read(format!("{} frames, {} read", count.min(3), read.min(3))),
+            Err(error) => return Seen::Refused(error.to_string()),
+        }
+    }
 }
