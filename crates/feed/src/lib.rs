@@ -52,4 +52,4 @@ pub use sign::{
     Anchor, SigningKey, SigningKeyError, anchor_by_recovery_key, sign_signer_set, verify_generation, verify_signed, verify_successor,
 };
 pub use snapshot::{Cut, SnapshotBuilder};
-pub use window::{After, SealPoint, Tail, Window, WindowLimits};
+pub use window::{After, EncodedSet, SealPoint, Tail, Window, WindowLimits};

@@ -429,7 +429,7 @@ impl Publisher {
         let mut batches = vec![proto::Batch::default()];
         let mut bytes = 0;
         for set in &tail.sets {
-            let encoded = set.encoded().clone();
+            let encoded = set.encoded.clone();
             if bytes > 0 && bytes + encoded.len() > self.options.batch_bytes_max {
                 batches.push(proto::Batch::default());
                 bytes = 0;

@@ -1,6 +1,7 @@
 //! The newest change sets, kept in memory for subscribers that are only a little behind.
 //!
-//! A deque of change sets with dense revisions, whose encoded bytes are shared with everyone who sends them. Beside some of them
+//! A deque of change sets with dense revisions, as the encoded bytes that everyone who sends them shares; the records that a set was made
+//! of are let go of, or old values would stay in memory a second time. Beside some of them
 //! stands the state root that followed: only there can a seal be made, so only there can a batch end. Below the
 //! window, sparse marks (revision, chain hash) are kept for ever, so that a fork is seen at any age. Where a window begins, each
 //! revision up to the next of them is marked too: a control node that was restored from a copy goes on there, so there its history
@@ -12,9 +13,11 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    fmt,
     sync::Arc,
 };
 
+use bytes::Bytes;
 use state::ChangeSet;
 use types::{Generation, Hash, Position, Revision};
 
@@ -66,7 +69,7 @@ pub enum After {
 #[derive(Clone, Debug)]
 pub struct Tail {
     /// In order, without a gap; never empty.
-    pub sets: Vec<Arc<ChangeSet>>,
+    pub sets: Vec<EncodedSet>,
     /// What a seal at the end covers.
     pub end: SealPoint,
 }
@@ -84,8 +87,33 @@ pub struct SealPoint {
     pub signer_set: u32,
 }
 
+/// A change set as it is sent.
+#[derive(Clone)]
+pub struct EncodedSet {
+    /// Its position.
+    pub position: Position,
+    /// The hash of the one before.
+    pub previous: Hash,
+    /// Its hash.
+    pub hash: Hash,
+    /// Its bytes.
+    pub encoded: Bytes,
+}
+
+impl From<&ChangeSet> for EncodedSet {
+    fn from(set: &ChangeSet) -> Self {
+        Self { position: set.header.position, previous: set.header.previous, hash: set.hash, encoded: set.encoded().clone() }
+    }
+}
+
+impl fmt::Debug for EncodedSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EncodedSet({}, {} bytes)", self.position, self.encoded.len())
+    }
+}
+
 struct Entry {
-    set: Arc<ChangeSet>,
+    set: EncodedSet,
     /// The state root and signer set version after this change set, when it was the last of an applied run.
     sealable: Option<(Hash, u32)>,
 }
@@ -139,7 +167,7 @@ impl Window {
             self.mark(position, set.hash);
             self.tip.position = position;
             self.tip.chain_hash = set.hash;
-            self.entries.push_back(Entry { set: set.clone(), sealable: None });
+            self.entries.push_back(Entry { set: EncodedSet::from(&**set), sealable: None });
         }
         if tip.chain_hash != self.tip.chain_hash {
             // The state went where no change set led: it was replaced as a whole.
@@ -225,7 +253,7 @@ impl Window {
         if position == self.tip.position {
             return After::Current;
         }
-        let Some(first) = self.entries.front().map(|entry| entry.set.header.position.revision.get()) else {
+        let Some(first) = self.entries.front().map(|entry| entry.set.position.revision.get()) else {
             return After::Behind;
         };
         let Some(skip) = (position.revision.get() + 1).checked_sub(first) else {
@@ -245,13 +273,13 @@ impl Window {
     fn tail(&self, skip: usize, bytes_max: usize) -> Option<Tail> {
         let (mut bytes, mut take, mut end) = (0, 0, None);
         for (place, entry) in self.entries.iter().enumerate().skip(skip) {
-            bytes += entry.set.encoded().len();
+            bytes += entry.set.encoded.len();
             if end.is_some() && bytes > bytes_max {
                 break;
             }
             if let Some((state_root, signer_set)) = entry.sealable {
                 take = place + 1;
-                end = Some(SealPoint { position: entry.set.header.position, chain_hash: entry.set.hash, state_root, signer_set });
+                end = Some(SealPoint { position: entry.set.position, chain_hash: entry.set.hash, state_root, signer_set });
             }
         }
         let sets = self.entries.iter().take(take).skip(skip).map(|entry| entry.set.clone()).collect();
@@ -264,10 +292,10 @@ impl Window {
             return Some(self.tip.chain_hash);
         }
         let in_window = self.entries.front().and_then(|front| {
-            let first = front.set.header.position.revision.get();
+            let first = front.set.position.revision.get();
             match revision.get().checked_sub(first) {
                 Some(place) => self.entries.get(usize::try_from(place).ok()?).map(|entry| entry.set.hash),
-                None if revision.get() + 1 == first => Some(front.set.header.previous),
+                None if revision.get() + 1 == first => Some(front.set.previous),
                 None => None,
             }
         });
@@ -305,7 +333,7 @@ impl Window {
             if run >= self.entries.len() {
                 break;
             }
-            let cut: usize = self.entries.drain(..run).map(|entry| entry.set.encoded().len()).sum();
+            let cut: usize = self.entries.drain(..run).map(|entry| entry.set.encoded.len()).sum();
             self.bytes -= cut;
         }
     }

@@ -55,7 +55,7 @@ fn window(limits: WindowLimits, sets: &[Arc<ChangeSet>], runs: &[usize]) -> Wind
 fn short(after: &After) -> String {
     match after {
         After::Tail(tail) => {
-            let revisions: Vec<String> = tail.sets.iter().map(|set| set.header.position.revision.to_string()).collect();
+            let revisions: Vec<String> = tail.sets.iter().map(|set| set.position.revision.to_string()).collect();
             assert_eq!(tail.end.state_root, root(tail.end.position.revision.get()), "the end is where a root is known");
             assert_eq!(tail.sets.last().map(|set| set.hash), Some(tail.end.chain_hash));
             revisions.join(",")
