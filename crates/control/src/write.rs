@@ -58,6 +58,8 @@ pub(crate) async fn create_secrets(
             Ok(NewSecret { id, name: item.name.clone(), scopes: item.scopes, comment: item.comment.clone(), value })
         });
         let items = sealed.collect::<Result<_, PublicError>>()?;
+        // Of a state that is held, every change has to copy more.
+        drop(state);
         let body = CommandBody::CreateSecrets { account: store.account, store: store.id, items, new_dek: key.new_dek() };
         match core.propose(call, caller, body).await {
             Err(error) if error.kind == ErrorKind::Reseal => continue,
@@ -83,6 +85,7 @@ pub(crate) async fn set_value(
         let (caller, state, secret) = find_secret(core, call, target).await?;
         let key = SealingKey::choose(core, &state, secret.store.account, 1)?;
         let sealed = key.seal(core, secret.store.id, secret.id, &secret.record.name, &value)?;
+        drop(state);
         let body = CommandBody::SetValue {
             account: secret.store.account,
             store: secret.store.id,
@@ -122,7 +125,7 @@ pub(crate) async fn duplicate(
         let plaintext = keys::open(core, &state, secret.id, &secret.record, current.value_id)?;
         let id = SecretId::from_bytes(core.entropy.id());
         let value = key.seal(core, secret.store.id, id, &name, plaintext.expose())?;
-        drop(plaintext);
+        drop((plaintext, state));
         let body = CommandBody::DuplicateSecret {
             account: secret.store.account,
             store: secret.store.id,
