@@ -9,6 +9,7 @@ mod canary;
 mod consumers;
 mod durable;
 mod first_minutes;
+mod hostile;
 mod identity;
 mod joining;
 mod life;
