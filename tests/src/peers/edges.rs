@@ -130,7 +130,7 @@ impl Edges {
         std::fs::create_dir(&folder).expect("a folder");
         let endpoints = ours.fleet.endpoints().iter().map(|address| format!("{address:?}")).collect::<Vec<_>>().join(", ");
         let text = format!(
-            "[node]\nname = \"bench-{number}\"\ndata_dir = {:?}\n\n[listen]\ngrpc = \"127.0.0.1:1\"\nhealth = \"127.0.0.1:1\"\nunix = {{ path = {:?}, mode = \"0600\" }}\n\n\
+            "[node]\nname = \"bench-{number}\"\ndata_dir = {:?}\n\n[listen]\ngrpc = \"127.0.0.1:1\"\nhealth = \"127.0.0.1:2\"\nunix = {{ path = {:?}, mode = \"0600\" }}\n\n\
              [control]\nendpoints = [{endpoints}]\n\n[limits]\nlog_segment_bytes = \"4MiB\"\n",
             folder.join("data"),
             folder.join("sock"),
