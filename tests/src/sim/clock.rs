@@ -17,36 +17,41 @@ use types::UnixMillis;
 const START_MS: u64 = 1_795_305_600_000;
 
 /// Virtual time since the run began.
-pub fn elapsed() -> Duration {
+pub(super) fn elapsed() -> Duration {
     SimInstant::now().elapsed_since_start()
 }
 
 /// How far a node's wall clock is off, in milliseconds; outlives its processes.
 #[derive(Clone, Debug, Default)]
-pub struct Skew(Arc<AtomicI64>);
+pub(super) struct Skew(Arc<AtomicI64>);
 
 impl Skew {
     /// A clock that is `ms` ahead, or behind when negative.
-    pub fn new(ms: i64) -> Self {
+    pub(super) fn new(ms: i64) -> Self {
         Self(Arc::new(AtomicI64::new(ms)))
     }
 
+    /// What it is now.
+    pub(super) fn ms(&self) -> i64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
     /// Sets the wall clock anew, as an operator or a bad time server would.
-    pub fn set(&self, ms: i64) {
+    pub(super) fn set(&self, ms: i64) {
         self.0.store(ms, Ordering::Relaxed);
     }
 }
 
 /// The clock of one process.
 #[derive(Clone, Debug)]
-pub struct SimClock {
+pub(super) struct SimClock {
     skew: Skew,
     born: SimInstant,
 }
 
 impl SimClock {
     /// The clock of a process that begins now.
-    pub fn new(skew: Skew) -> Self {
+    pub(super) fn new(skew: Skew) -> Self {
         Self { skew, born: SimInstant::now() }
     }
 }
@@ -67,7 +72,7 @@ impl Clock for SimClock {
 }
 
 /// Waits until something holds, looking every millisecond; false when it does not within the time.
-pub async fn until(holds: impl Fn() -> bool, within: Duration) -> bool {
+pub(super) async fn until(holds: impl Fn() -> bool, within: Duration) -> bool {
     let deadline = elapsed() + within;
     while !holds() {
         if elapsed() >= deadline {

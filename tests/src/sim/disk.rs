@@ -10,14 +10,17 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use seams::{Disk, DiskFile, Entropy, OpenMode, sim::SimDisk};
+use seams::{
+    Disk, DiskFile, Entropy, OpenMode,
+    sim::{DiskFaults, SimDisk},
+};
 use tokio::sync::Notify;
 
 use super::runtime::lock;
 
 /// The disk of one node, over all its processes. Clones share it.
 #[derive(Clone, Default)]
-pub struct NodeDisk {
+pub(super) struct NodeDisk {
     disk: SimDisk,
     power: Arc<Power>,
 }
@@ -34,33 +37,54 @@ struct PowerState {
     left: Option<u64>,
     /// Syncs of the log's files report success and do nothing.
     lying: bool,
+    /// No file can grow.
+    full: bool,
 }
 
 impl NodeDisk {
     /// The power goes after `operations` more changes and syncs.
-    pub fn lose_power_after(&self, operations: u64) {
+    pub(super) fn lose_power_after(&self, operations: u64) {
         lock(&self.power.state).left = Some(operations);
     }
 
     /// Completes when an operation has failed because the power is gone.
-    pub async fn power_lost(&self) {
+    pub(super) async fn power_lost(&self) {
         self.power.lost.notified().await;
     }
 
     /// From now on the log's files are not synced, though it is promised: what was acknowledged was not durable. For mutations.
-    pub fn lie(&self) {
+    pub(super) fn lie(&self) {
         lock(&self.power.state).lying = true;
     }
 
     /// Power off, and on again: what was not synced is lost, or not.
-    pub fn crash(&self, entropy: &dyn Entropy) {
+    pub(super) fn crash(&self, entropy: &dyn Entropy) {
         self.disk.crash(entropy);
         lock(&self.power.state).left = None;
     }
 
-    /// Whether nothing is stored.
-    pub fn is_empty(&self) -> bool {
-        self.disk.files().is_empty()
+    /// No file can grow any more, or again.
+    pub(super) fn full(&self, full: bool) {
+        lock(&self.power.state).full = full;
+        self.disk.set_faults(DiskFaults { capacity: full.then_some(0), ..DiskFaults::default() });
+    }
+
+    /// Whether it was made to fail.
+    pub(super) fn is_failing(&self) -> bool {
+        let state = lock(&self.power.state);
+        state.full || state.left.is_some()
+    }
+
+    /// A copy of what is on it now, as a backup of a running node takes it.
+    pub(super) fn image(&self) -> Self {
+        let copy = SimDisk::new();
+        for path in self.disk.files() {
+            let bytes = self.disk.read(&path).unwrap_or_default();
+            let file = copy.open(&path, OpenMode::CreateNew).expect("an empty disk");
+            file.write_all_at(&bytes, 0).and_then(|()| file.sync_data()).expect("an empty disk");
+        }
+        copy.sync_dir(Path::new("")).expect("a disk that works");
+        Self { disk: copy, ..Self::default() }
     }
 
     fn spend(&self) -> io::Result<()> {

@@ -4,8 +4,11 @@ use std::{
     collections::{BTreeMap, VecDeque},
     fmt,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
+use openraft::AsyncRuntime;
+use openraft_rt_sim::SimRuntime;
 use sha2::{Digest, Sha256};
 
 use super::{clock::elapsed, runtime::lock};
@@ -15,7 +18,7 @@ const KEPT: usize = 60;
 
 /// The history of one run. Clones share it.
 #[derive(Clone, Default)]
-pub struct History(Arc<Mutex<Inner>>);
+pub(super) struct History(Arc<Mutex<Inner>>);
 
 #[derive(Default)]
 struct Inner {
@@ -29,13 +32,13 @@ struct Inner {
 
 impl History {
     /// An empty history; `trace` keeps every line.
-    pub fn new(trace: bool) -> Self {
+    pub(super) fn new(trace: bool) -> Self {
         let inner = Inner { trace: trace.then(Vec::new), ..Inner::default() };
         Self(Arc::new(Mutex::new(inner)))
     }
 
     /// Something happened now.
-    pub fn event(&self, what: fmt::Arguments<'_>) {
+    pub(super) fn event(&self, what: fmt::Arguments<'_>) {
         let line = format!("{:>15} {what}\n", elapsed().as_nanos());
         let mut inner = lock(&self.0);
         inner.hash.update(line.as_bytes());
@@ -50,22 +53,22 @@ impl History {
     }
 
     /// Something happened that is counted.
-    pub fn count(&self, what: &'static str) {
+    pub(super) fn count(&self, what: &'static str) {
         *lock(&self.0).counts.entry(what).or_default() += 1;
     }
 
     /// How often it was counted.
-    pub fn counted(&self, what: &str) -> u64 {
+    pub(super) fn counted(&self, what: &str) -> u64 {
         lock(&self.0).counts.get(what).copied().unwrap_or_default()
     }
 
     /// All counts by name.
-    pub fn counts(&self) -> BTreeMap<&'static str, u64> {
+    pub(super) fn counts(&self) -> BTreeMap<&'static str, u64> {
         lock(&self.0).counts.clone()
     }
 
     /// A promise was broken. The first one is kept, with what led to it.
-    pub fn violated(&self, promise: &str, what: fmt::Arguments<'_>) {
+    pub(super) fn violated(&self, promise: &str, what: fmt::Arguments<'_>) {
         self.event(format_args!("BROKEN {promise}: {what}"));
         let mut inner = lock(&self.0);
         if inner.violation.is_none() {
@@ -74,20 +77,34 @@ impl History {
         }
     }
 
+    /// Waits for work to end, or for the next look at it after a promise was broken. Whether one was.
+    pub(super) async fn violation_during(&self, work: impl Future<Output = ((), ())>) -> bool {
+        let broken = async {
+            while self.violation().is_none() {
+                SimRuntime::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = work => self.violation().is_some(),
+            () = broken => true,
+        }
+    }
+
     /// The first broken promise.
-    pub fn violation(&self) -> Option<String> {
+    pub(super) fn violation(&self) -> Option<String> {
         lock(&self.0).violation.clone()
     }
 
     /// SHA-256 over all events so far, and how many there were.
-    pub fn digest(&self) -> (String, u64) {
+    pub(super) fn digest(&self) -> (String, u64) {
         let inner = lock(&self.0);
         let hash = inner.hash.clone().finalize();
         (hash.iter().map(|byte| format!("{byte:02x}")).collect(), inner.events)
     }
 
     /// All lines, when they were kept.
-    pub fn trace(&self) -> Vec<String> {
+    pub(super) fn trace(&self) -> Vec<String> {
         lock(&self.0).trace.clone().unwrap_or_default()
     }
 }

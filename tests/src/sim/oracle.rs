@@ -5,27 +5,34 @@
 //! - P3: what an edge shows is the voter's state at exactly one position, and positions never go back. The state at a position is
 //!   recomputed here from the change sets as they were first committed; and beside that, what clients know of their own writes must
 //!   show in each root: all that was acknowledged up to its position, and nothing of what was acknowledged behind it.
+//! - P4: each root that an edge shows has a seal over exactly what it is, by a signer of the set in force, whom the first set vouches for.
+//! - P5 to P7: what lookups answer; see `lookups`.
 //! - P8: what an edge has acknowledged as durable it shows after any crash, at once.
 //! - Checkpoints: one vouches for no less than what was committed when its tick was applied, and the edge shows that position.
 
+mod lookups;
+
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
-use feed::CheckpointSeen;
-use seams::{Entropy, sim::SimEntropy};
+use feed::{Anchor, CheckpointSeen};
 use state::{ChangeSet, Propagated, Root, State, record::SecretRecord};
 use types::{NodeId, Position, SealedValue, SecretId, StoreId, UnixMillis, ValueId, Version};
 
-use super::{history::History, runtime::lock};
+pub(super) use self::lookups::{Ask, Told};
+use super::{clock::elapsed, history::History, runtime::lock, voter::CLUSTER};
 
 /// What a client wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the fields are named for the newtypes that they hold")]
-pub enum Wish {
+pub(super) enum Wish {
     /// Something that is not followed further: an account, a store.
     Other,
+    /// Something that no edge hears of, and that makes no change set.
+    Control,
     /// A new secret with its first value and comment.
     Create { store: StoreId, secret: SecretId, value: ValueId, comment: String },
     /// A new value.
@@ -38,7 +45,7 @@ pub enum Wish {
 
 /// How a write stands, as its client knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub(super) enum Fate {
     /// Under way, or given up without an answer: it may have been done, or be done yet.
     Open,
     /// Answered with this position, and the version it made.
@@ -49,24 +56,13 @@ pub enum Fate {
 
 /// A write's place in the books.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct WriteId(usize);
+pub(super) struct WriteId(usize);
 
 struct Write {
     wish: Wish,
     fate: Fate,
     /// The highest position that was acknowledged to anybody before this was sent.
     floor: Option<Position>,
-}
-
-/// The bytes that stand for the sealed form of a value: they follow from its id, so nobody has to remember them.
-pub fn sealed_bytes(value: ValueId) -> Option<SealedValue> {
-    let mut seed = [0; 8];
-    seed.copy_from_slice(&value.as_bytes()[..8]);
-    let entropy = SimEntropy::new(u64::from_le_bytes(seed));
-    let mut bytes = vec![0; SealedValue::HEADER_BYTES + SealedValue::TAG_BYTES + (seed[0] as usize) * 4];
-    entropy.fill(&mut bytes);
-    bytes[0] = SealedValue::FORMAT;
-    SealedValue::from_bytes(bytes).ok()
 }
 
 #[derive(Default)]
@@ -91,33 +87,60 @@ struct Books {
     /// The highest acknowledged position.
     acknowledged: Option<Position>,
     edges: BTreeMap<NodeId, Shown>,
+    /// Each value ever sealed, and what is in it.
+    values: BTreeMap<ValueId, (Vec<SealedValue>, Vec<u8>)>,
+    /// When something was acknowledged, and the highest position acknowledged by then.
+    acknowledgements: Vec<(Duration, Position)>,
+    /// How far clocks have ever been off, the one most behind and the one most ahead, in milliseconds.
+    skews: (i64, i64),
+    /// Consumers' tokens, and when their revocation was acknowledged.
+    revoked_tokens: BTreeMap<[u8; 32], Duration>,
+    /// Edges, and when their revocation was acknowledged.
+    revoked_edges: BTreeMap<NodeId, Duration>,
+    /// Seals that were found good.
+    seals: BTreeSet<[u8; 64]>,
+    /// What edges trust to begin with.
+    anchor: Option<Anchor>,
+    /// How long an edge serves without the voters.
+    offline_max: Option<Duration>,
 }
 
 /// The books of one run. Clones share them.
 #[derive(Clone)]
-pub struct Oracle {
+pub(super) struct Oracle {
     books: Arc<Mutex<Books>>,
     history: History,
 }
 
 impl Oracle {
-    /// Books in which nothing has happened.
-    pub fn new(history: History) -> Self {
-        let books = Books { chain: vec![Propagated::empty()], ..Books::default() };
+    /// Books in which nothing has happened. `offline_max`: how long an edge serves without the voters.
+    pub(super) fn new(history: History, offline_max: Option<Duration>) -> Self {
+        let books = Books { chain: vec![Propagated::empty()], offline_max, ..Books::default() };
         Self { books: Arc::new(Mutex::new(books)), history }
     }
 
-    // What the voter commits.
-
-    /// The voter has begun with this state, which must be one that it had before.
-    pub fn began(&self, state: &State) {
-        let books = lock(&self.books);
-        self.history.event(format_args!("voter begins at {}", state.position()));
-        self.is_known(&books, "P1", "the voter began anew", state.propagated());
+    /// What edges trust to begin with.
+    pub(super) fn anchored(&self, anchor: Anchor) {
+        lock(&self.books).anchor = Some(anchor);
     }
 
-    /// The voter has applied these change sets.
-    pub fn committed(&self, sets: &[Arc<ChangeSet>], state: &State) {
+    /// Some clock is off by so many milliseconds.
+    pub(super) fn skewed(&self, ms: i64) {
+        let skews = &mut lock(&self.books).skews;
+        *skews = (skews.0.min(ms), skews.1.max(ms));
+    }
+
+    // What the voters commit.
+
+    /// A voter has begun with this state, which must be one that there was before.
+    pub(super) fn began(&self, voter: NodeId, state: &State) {
+        let books = lock(&self.books);
+        self.history.event(format_args!("voter {voter} begins at {}", state.position()));
+        self.is_known(&books, "P1", &format!("voter {voter}, begun anew,"), state.propagated());
+    }
+
+    /// A voter has applied these change sets.
+    pub(super) fn committed(&self, voter: NodeId, sets: &[Arc<ChangeSet>], state: &State) {
         let mut books = lock(&self.books);
         for set in sets {
             let revision = set.header.position.revision.get() as usize;
@@ -127,25 +150,26 @@ impl Oracle {
                 None => {
                     let mut next = books.chain.last().cloned().unwrap_or_default();
                     match next.accept(set) {
-                        Ok(()) => books.chain.push(next),
-                        Err(error) => self.history.violated("P3", format_args!("the voter's chain breaks: {error}")),
+                        Ok(()) if next.position().revision.get() as usize == books.chain.len() => books.chain.push(next),
+                        Ok(()) => self.history.violated("P3", format_args!("a revision is left out before {}", set.header.position)),
+                        Err(error) => self.history.violated("P3", format_args!("the chain of voter {voter} breaks: {error}")),
                     }
                 }
             }
-            self.history.event(format_args!("committed {} {}", set.header.position, set.hash));
+            self.history.event(format_args!("voter {voter} applies {} {}", set.header.position, set.hash));
         }
-        self.is_known(&books, "P3", "the voter's own state", state.propagated());
+        self.is_known(&books, "P3", &format!("voter {voter}"), state.propagated());
     }
 
     /// The voter has applied a tick.
-    pub fn ticked(&self, state: &State, time: UnixMillis) {
-        // Replayed after a crash, it may come in one batch with what followed it, and then vouches for more.
-        lock(&self.books).ticks.entry(time).or_insert(state.position());
+    pub(super) fn ticked(&self, state: &State, time: UnixMillis) {
+        // Applied in one batch with what followed it, it vouches for more than it must.
+        lock(&self.books).ticks.entry(time).and_modify(|least| *least = (*least).min(state.position())).or_insert(state.position());
         self.history.event(format_args!("tick {}", time.get()));
     }
 
     /// The newest position that was ever committed.
-    pub fn head(&self) -> Position {
+    pub(super) fn head(&self) -> Position {
         lock(&self.books).chain.last().map(|known| known.position()).unwrap_or_default()
     }
 
@@ -165,11 +189,11 @@ impl Oracle {
     // What clients do.
 
     /// A client sends a write for the first time.
-    pub fn sent(&self, wish: Wish) -> WriteId {
+    pub(super) fn sent(&self, wish: Wish) -> WriteId {
         let mut books = lock(&self.books);
         let id = books.writes.len();
         match &wish {
-            Wish::Other => {}
+            Wish::Other | Wish::Control => {}
             Wish::Create { store, secret, .. } => drop(books.by_secret.insert(*secret, (*store, vec![id]))),
             Wish::Set { secret, .. } | Wish::Edit { secret, .. } | Wish::Delete { secret } => {
                 if let Some((_, writes)) = books.by_secret.get_mut(secret) {
@@ -183,11 +207,14 @@ impl Oracle {
     }
 
     /// A client was answered.
-    pub fn answered(&self, id: WriteId, fate: Fate) {
+    pub(super) fn answered(&self, id: WriteId, fate: Fate) {
         let mut books = lock(&self.books);
         self.history.event(format_args!("write {} {fate:?}", id.0));
         books.writes[id.0].fate = fate;
         let Fate::Acknowledged(position, _) = fate else { return };
+        if books.writes[id.0].wish == Wish::Control {
+            return;
+        }
         self.history.count("acknowledged");
         let floor = books.writes[id.0].floor;
         if floor >= Some(position) {
@@ -197,15 +224,34 @@ impl Oracle {
             self.history.violated("P1", format_args!("writes {} and {} are both at {position}", other.0, id.0));
         }
         books.acknowledged = books.acknowledged.max(Some(position));
+        if let Some(highest) = books.acknowledged {
+            books.acknowledgements.push((elapsed(), highest));
+        }
+    }
+
+    /// A value was sealed.
+    pub(super) fn sealed(&self, value: ValueId, sealed: SealedValue, plaintext: &[u8]) {
+        let mut books = lock(&self.books);
+        books.values.entry(value).or_insert_with(|| (Vec::new(), plaintext.to_vec())).0.push(sealed);
+    }
+
+    /// The revocation of a consumer's token was acknowledged.
+    pub(super) fn token_revoked(&self, hash: [u8; 32]) {
+        lock(&self.books).revoked_tokens.entry(hash).or_insert_with(elapsed);
+    }
+
+    /// The revocation of an edge was acknowledged.
+    pub(super) fn edge_revoked(&self, edge: NodeId) {
+        lock(&self.books).revoked_edges.entry(edge).or_insert_with(elapsed);
     }
 
     /// The highest position acknowledged to anybody so far: a read that begins now must not be behind it.
-    pub fn acknowledged(&self) -> Option<Position> {
+    pub(super) fn acknowledged(&self) -> Option<Position> {
         lock(&self.books).acknowledged
     }
 
     /// A client has read the newest state from the voter; `floor` is from before it asked.
-    pub fn read(&self, state: &Propagated, floor: Option<Position>) {
+    pub(super) fn read(&self, state: &Propagated, floor: Option<Position>) {
         let books = lock(&self.books);
         self.history.event(format_args!("read at {}", state.position()));
         if Some(state.position()) < floor {
@@ -218,7 +264,7 @@ impl Oracle {
     // What edges show.
 
     /// An edge's process begins.
-    pub fn edge_starts(&self, edge: NodeId) {
+    pub(super) fn edge_starts(&self, edge: NodeId) {
         let mut books = lock(&self.books);
         let shown = books.edges.entry(edge).or_default();
         // The last checkpoints of before may not have been on the disk: they come again.
@@ -226,7 +272,7 @@ impl Oracle {
     }
 
     /// An edge's process has recovered: what it once acknowledged as durable must be shown by now.
-    pub fn edge_recovered(&self, edge: NodeId) {
+    pub(super) fn edge_recovered(&self, edge: NodeId) {
         let books = lock(&self.books);
         let Some(shown) = books.edges.get(&edge) else { return };
         if shown.fresh && shown.durable.is_some() {
@@ -235,12 +281,12 @@ impl Oracle {
     }
 
     /// The disk of an edge was lost with all that was on it: it is a new edge.
-    pub fn edge_lost_everything(&self, edge: NodeId) {
+    pub(super) fn edge_lost_everything(&self, edge: NodeId) {
         lock(&self.books).edges.insert(edge, Shown::default());
     }
 
     /// The voter holds that an edge has this durably.
-    pub fn durable(&self, edge: NodeId, position: Position) {
+    pub(super) fn durable(&self, edge: NodeId, position: Position) {
         let mut books = lock(&self.books);
         let shown = books.edges.entry(edge).or_default();
         if shown.durable < Some(position) {
@@ -253,7 +299,7 @@ impl Oracle {
     }
 
     /// An edge shows a root.
-    pub fn published(&self, edge: NodeId, root: &Root) {
+    pub(super) fn published(&self, edge: NodeId, root: &Root) {
         let mut books = lock(&self.books);
         let at = root.state.position();
         self.history.event(format_args!("edge {edge} shows {at} {}", root.state.state_root()));
@@ -270,10 +316,24 @@ impl Oracle {
         let who = format!("edge {edge}");
         self.is_known(&books, "P3", &who, &root.state);
         self.shows_writes(&books, "P3", &who, &root.state);
+        self.is_sealed(&mut books, edge, root);
+    }
+
+    fn is_sealed(&self, books: &mut Books, edge: NodeId, root: &Root) {
+        if root.seal.statement != root.state.seal_statement(CLUSTER) {
+            let at = root.state.position();
+            return self.history.violated("P4", format_args!("edge {edge} shows {at}, and its seal is over {:?}", root.seal.statement));
+        }
+        if !books.seals.insert(root.seal.signature) {
+            return;
+        }
+        if let Err(fault) = feed::verify_signed(&root.state, CLUSTER, books.anchor, "seal", &root.seal) {
+            self.history.violated("P4", format_args!("edge {edge} shows {} under a bad seal: {fault}", root.state.position()));
+        }
     }
 
     /// An edge counts its age from a checkpoint.
-    pub fn checkpoint(&self, edge: NodeId, seen: CheckpointSeen) {
+    pub(super) fn checkpoint(&self, edge: NodeId, seen: CheckpointSeen) {
         let mut books = lock(&self.books);
         self.history.event(format_args!("edge {edge} hears of {} at {}", seen.position, seen.time.get()));
         let ticked = books.ticks.get(&seen.time).copied();
@@ -296,17 +356,17 @@ impl Oracle {
     }
 
     /// What the clients of an edge have seen.
-    pub fn shown(&self, edge: NodeId) -> Option<Position> {
+    pub(super) fn shown(&self, edge: NodeId) -> Option<Position> {
         lock(&self.books).edges.get(&edge).and_then(|shown| shown.published)
     }
 
     // The end.
 
     /// All faults are over and this is the newest state.
-    pub fn ended(&self, state: &State) {
+    pub(super) fn ended(&self, state: &State) {
         let books = lock(&self.books);
         let acknowledged = books.by_position.len() as u64;
-        let open = books.writes.iter().filter(|write| write.fate == Fate::Open).count() as u64;
+        let open = books.writes.iter().filter(|write| write.fate == Fate::Open && write.wish != Wish::Control).count() as u64;
         let revisions = state.position().revision.get();
         self.history.event(format_args!("the end at {}: {acknowledged} acknowledged, {open} open", state.position()));
         if Some(state.position()) < books.acknowledged {
@@ -332,7 +392,7 @@ impl Oracle {
     fn shows_writes(&self, books: &Books, promise: &str, who: &str, state: &Propagated) {
         for (secret, (store, writes)) in &books.by_secret {
             let writes: Vec<&Write> = writes.iter().map(|id| &books.writes[*id]).collect();
-            if let Err(wrong) = Expected::at(state.position(), &writes).check(*store, *secret, state) {
+            if let Err(wrong) = Expected::at(state.position(), &writes).check(books, *store, *secret, state) {
                 self.history.violated(promise, format_args!("{who} at {}: secret {secret} {wrong}", state.position()));
             }
         }
@@ -373,7 +433,7 @@ impl Expected {
             let done = write.done_at(at);
             let version = if let Fate::Acknowledged(_, version) = write.fate { version } else { None };
             match &write.wish {
-                Wish::Other => {}
+                Wish::Other | Wish::Control => {}
                 Wish::Create { value, comment, .. } => {
                     expected.created = done;
                     expected.values.push((*value, done, version));
@@ -403,18 +463,18 @@ impl Expected {
         expected
     }
 
-    fn check(&self, store: StoreId, secret: SecretId, state: &Propagated) -> Result<(), String> {
+    fn check(&self, books: &Books, store: StoreId, secret: SecretId, state: &Propagated) -> Result<(), String> {
         let found = state.secret(store, secret).map_err(|error| format!("cannot be read: {error}"))?;
         match (found, self.created, self.deleted) {
             (Some(_), Sure::No, _) => Err("is there before it was made".to_owned()),
             (Some(_), _, Sure::Yes) => Err("is there after it was deleted".to_owned()),
             (None, Sure::Yes, Sure::No) => Err("is missing".to_owned()),
             (None, ..) => Ok(()),
-            (Some(record), ..) => self.check_record(secret, &record, state),
+            (Some(record), ..) => self.check_record(books, secret, &record, state),
         }
     }
 
-    fn check_record(&self, secret: SecretId, record: &SecretRecord, state: &Propagated) -> Result<(), String> {
+    fn check_record(&self, books: &Books, secret: SecretId, record: &SecretRecord, state: &Propagated) -> Result<(), String> {
         let mut may_be_current = Vec::new();
         let mut last_sure = None;
         for (value, sure, version) in &self.values {
@@ -440,7 +500,7 @@ impl Expected {
         }
         let current = record.current_entry().map(|entry| entry.value_id).ok_or("has no current version")?;
         let stored = state.value(secret, current).map_err(|error| error.to_string())?.ok_or("has no stored value")?;
-        if Some(&stored.sealed) != sealed_bytes(current).as_ref() {
+        if !books.values.get(&current).is_some_and(|(sealed, _)| sealed.contains(&stored.sealed)) {
             return Err(format!("has other bytes for the value {current} than were sent"));
         }
         Ok(())

@@ -17,6 +17,9 @@ use openraft::{AsyncRuntime, OptionalSend};
 use openraft_rt_sim::SimRuntime;
 use seams::{BoxFuture, Spawn};
 
+/// What a voter's log waits for its disk at most, between two groups; nothing else sleeps so briefly, but for tries that are repeated.
+const DISK_WORK_MAX: Duration = Duration::from_millis(3);
+
 thread_local! {
     static CURRENT: RefCell<Option<Process>> = const { RefCell::new(None) };
 }
@@ -28,10 +31,12 @@ pub(super) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// The tasks of one running process. Clones share it.
 #[derive(Clone)]
-pub struct Process(Arc<Mutex<Tasks>>);
+pub(super) struct Process(Arc<Mutex<Tasks>>);
 
 #[derive(Default)]
 struct Tasks {
+    /// Short sleeps, which stand for the work of a disk, take so many times as long; 0 and 1 for as long as they take.
+    slow: u32,
     next: u64,
     /// By the order of spawning, which is the order of dropping.
     alive: BTreeMap<u64, Arc<dyn Kill>>,
@@ -61,18 +66,18 @@ impl Default for Process {
 
 impl Process {
     /// A process without tasks.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(Arc::default())
     }
 
     /// Starts a task of this process.
-    pub fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+    pub(super) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
         let _inside = Inside::enter(self.clone());
         drop(NodeRuntime::spawn(future));
     }
 
     /// Starts a task of this process and waits for its result from outside; none when the process dies first.
-    pub async fn call<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> Option<T> {
+    pub(super) async fn call<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> Option<T> {
         let (done, result) = tokio::sync::oneshot::channel();
         self.spawn(async move {
             // Nobody may be waiting any more.
@@ -82,7 +87,7 @@ impl Process {
     }
 
     /// Runs a future in the caller's own task, on behalf of this process: what it spawns belongs to the process.
-    pub async fn inside<F: Future>(&self, future: F) -> F::Output {
+    pub(super) async fn inside<F: Future>(&self, future: F) -> F::Output {
         let mut future = std::pin::pin!(future);
         std::future::poll_fn(|context| {
             let _inside = Inside::enter(self.clone());
@@ -92,7 +97,7 @@ impl Process {
     }
 
     /// Ends the process between two polls: all its futures are dropped, oldest first, and it starts no more.
-    pub fn kill(&self) {
+    pub(super) fn kill(&self) {
         let alive = {
             let mut tasks = lock(&self.0);
             tasks.dead = true;
@@ -104,8 +109,13 @@ impl Process {
         }
     }
 
+    /// Its disk takes so many times as long.
+    pub(super) fn slow_disk(&self, times: u32) {
+        lock(&self.0).slow = times;
+    }
+
     /// How many of its tasks have panicked.
-    pub fn panics(&self) -> u64 {
+    pub(super) fn panics(&self) -> u64 {
         lock(&self.0).panics
     }
 
@@ -186,11 +196,11 @@ impl<F: Future> Future for Member<F> {
 
 /// openraft's simulated runtime, with tasks that belong to processes.
 #[derive(Debug)]
-pub struct NodeRuntime(SimRuntime);
+pub(super) struct NodeRuntime(SimRuntime);
 
 impl NodeRuntime {
     /// A runtime whose randomness follows from `seed`.
-    pub fn with_seed(seed: u64) -> Self {
+    pub(super) fn with_seed(seed: u64) -> Self {
         Self(SimRuntime::with_seed(seed))
     }
 }
@@ -224,7 +234,11 @@ impl AsyncRuntime for NodeRuntime {
     }
 
     fn sleep(duration: Duration) -> Self::Sleep {
-        SimRuntime::sleep(duration)
+        let slow = match CURRENT.with(|current| current.borrow().clone()) {
+            Some(process) if duration <= DISK_WORK_MAX => lock(&process.0).slow.max(1),
+            _ => 1,
+        };
+        SimRuntime::sleep(duration * slow)
     }
 
     fn sleep_until(deadline: Self::Instant) -> Self::Sleep {

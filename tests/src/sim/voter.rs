@@ -1,12 +1,16 @@
-//! The voter of a run: the real consensus, publisher and stream service on a simulated disk, in a process that can die.
+//! A voter of a run: the real consensus, publisher and stream service on a simulated disk, in a process that can die.
 
 use std::{
-    sync::{Arc, Mutex},
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use consensus::{
-    Applied, AuditLog, AuditOptions, Bootstrap, Consensus, Drive, Limits, MemTables, Options, ProposeError, Timing, Unconnected,
+    Applied, AuditLog, AuditOptions, Bootstrap, ChangeError, Consensus, Drive, Limits, MemTables, Options, ProposeError, Status, Timing,
 };
 use feed::{
     Acks, AcksOptions, Inline, NoHandover, Publisher, PublisherOptions, PublisherParts, Session, SigningKey, WindowLimits, serve_subscriber,
@@ -22,53 +26,70 @@ use super::{
     clock::{SimClock, Skew},
     disk::NodeDisk,
     history::History,
-    net::Network,
+    net::{Endpoint, Network},
     oracle::Oracle,
+    peers::Port,
     runtime::{NodeRuntime, Process, lock},
 };
 
-/// The one voter.
-pub const VOTER: NodeId = NodeId::new(1);
 /// The cluster of a run.
-pub const CLUSTER: ClusterId = ClusterId::from_bytes([0xc1; 16]);
+pub(super) const CLUSTER: ClusterId = ClusterId::from_bytes([0xc1; 16]);
 
 /// How long a start may take.
 const START_MAX: Duration = Duration::from_secs(20);
+/// How long a proposal, a read or a change of members waits, an election included.
+const DEADLINE: Duration = Duration::from_secs(2);
 
-/// Sizes that are small enough for everything to happen in a minute.
+/// Sizes that are small enough for everything to happen in ten seconds.
 #[derive(Clone, Copy, Debug)]
-pub struct VoterSizes {
+pub(super) struct VoterSizes {
     /// Change sets that the window holds: an edge that is further behind gets a snapshot.
-    pub window_sets: usize,
+    pub(super) window_sets: usize,
     /// Entries between two snapshot files.
-    pub snapshot_entries: u64,
+    pub(super) snapshot_entries: u64,
     /// Entries kept below one.
-    pub keep_entries: u64,
+    pub(super) keep_entries: u64,
     /// Bytes of a segment of its logs.
-    pub segment_bytes: u64,
+    pub(super) segment_bytes: u64,
     /// Bytes of one batch of the feed.
-    pub batch_bytes: usize,
+    pub(super) batch_bytes: usize,
     /// Bytes of one chunk of a snapshot of the feed.
-    pub chunk_bytes: usize,
+    pub(super) chunk_bytes: usize,
+    /// Between two ticks.
+    pub(super) tick: Duration,
+    /// Whether appends go out in streams.
+    pub(super) pipelines: bool,
 }
 
-/// The voter, over all its processes.
-pub struct Voter {
+/// What all nodes of a run share.
+#[derive(Clone)]
+pub(super) struct Shared {
+    pub(super) network: Network,
+    pub(super) oracle: Oracle,
+    pub(super) history: History,
+}
+
+/// A voter, over all its processes.
+pub(super) struct Voter {
+    pub(super) node: NodeId,
     /// Its disk.
-    pub disk: NodeDisk,
-    /// Its table.
-    pub table: MemTable,
+    pub(super) disk: NodeDisk,
     /// Its clock's error.
-    pub skew: Skew,
+    pub(super) skew: Skew,
+    table: MemTable,
     sizes: VoterSizes,
     key_seed: u64,
-    network: Network,
-    oracle: Oracle,
-    history: History,
+    /// The first voters of the cluster, if it is one of them.
+    first: Vec<NodeId>,
+    shared: Shared,
+    /// Its disk is gone for ever, or it was removed: it never starts again.
+    gone: AtomicBool,
+    /// Its disk was full: it may stop by itself.
+    pub(super) may_stop: AtomicBool,
     running: Mutex<Option<Running>>,
 }
 
-/// A process of the voter's.
+/// A process of a voter's.
 #[derive(Clone)]
 struct Running {
     process: Process,
@@ -78,7 +99,7 @@ struct Running {
 }
 
 /// What a client learns when it sends a command.
-pub enum Answer {
+pub(super) enum Answer {
     /// Nobody listened: nothing was proposed.
     NotSent,
     /// The connection broke before the answer came.
@@ -87,20 +108,29 @@ pub enum Answer {
     Replied(Result<Reply, ProposeError>),
 }
 
-/// Tells the feed first, as in production, and then the books.
+/// A change of the members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    Add(NodeId),
+    Promote(NodeId),
+    Remove(NodeId),
+}
+
+/// Tells the books first, for what the feed makes of it goes out at once.
 struct Listener {
+    node: NodeId,
     publisher: Arc<Publisher>,
     oracle: Oracle,
 }
 
 impl Applied for Listener {
     fn replaced(&self, state: &State) {
-        self.oracle.began(state);
+        self.oracle.began(self.node, state);
         self.publisher.replaced(state);
     }
 
     fn applied(&self, sets: &[Arc<ChangeSet>], state: &State) {
-        self.oracle.committed(sets, state);
+        self.oracle.committed(self.node, sets, state);
         self.publisher.applied(sets, state);
     }
 
@@ -111,37 +141,50 @@ impl Applied for Listener {
 }
 
 impl Voter {
-    /// A voter that has never run.
-    pub fn new(seed: u64, sizes: VoterSizes, skew: Skew, network: Network, oracle: Oracle, history: History) -> Self {
+    /// A voter that has never run. `first`: those that found the cluster; none for one that is added later.
+    pub(super) fn new(node: NodeId, first: Vec<NodeId>, seed: u64, sizes: VoterSizes, skew: Skew, shared: Shared) -> Self {
+        shared.oracle.skewed(skew.ms());
         Self {
+            node,
             disk: NodeDisk::default(),
-            table: MemTable::default(),
             skew,
+            table: MemTable::default(),
             sizes,
             key_seed: seed,
-            network,
-            oracle,
-            history,
+            first,
+            shared,
+            gone: AtomicBool::new(false),
+            may_stop: AtomicBool::new(false),
             running: Mutex::default(),
         }
     }
 
     /// The key that it signs seals with.
-    pub fn signing_key(&self) -> SigningKey {
+    pub(super) fn signing_key(&self) -> SigningKey {
         SigningKey::generate(&SimEntropy::new(self.key_seed))
+    }
+
+    /// It never starts again.
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn leave(&self) {
+        self.gone.store(true, Ordering::Relaxed);
     }
 
     /// Starts a process on what is on the disk.
     ///
     /// # Errors
     /// Why it did not start, in words.
-    pub async fn start(&self) -> Result<(), String> {
-        self.history.event(format_args!("voter starts"));
+    pub(super) async fn start(&self) -> Result<(), String> {
+        self.shared.history.event(format_args!("voter {} starts", self.node));
+        self.may_stop.store(false, Ordering::Relaxed);
         let process = Process::new();
         let clock = Arc::new(SimClock::new(self.skew.clone()));
         let acks = Acks::new(AcksOptions::default(), clock.clone());
         let parts = PublisherParts { clock: clock.clone(), offload: Arc::new(Inline), handover: Arc::new(NoHandover), acks: acks.clone() };
-        let mut options = PublisherOptions::new(CLUSTER, VOTER);
+        let mut options = PublisherOptions::new(CLUSTER, self.node);
         options.window = WindowLimits { sets_max: self.sizes.window_sets, mark_every: 16, ..WindowLimits::default() };
         (options.batch_bytes_max, options.chunk_bytes) = (self.sizes.batch_bytes, self.sizes.chunk_bytes);
         let publisher = Publisher::new(options, self.signing_key(), parts, &State::empty());
@@ -154,12 +197,13 @@ impl Voter {
             }
         };
         let (owner, clocked) = (process.clone(), publisher);
-        self.network.listen(Some(Arc::new(move |edge, link| {
+        let accept = Arc::new(move |edge, link| {
             let publisher = clocked.clone();
             owner.spawn(async move {
                 let _end = serve_subscriber(link, publisher, Session::new(edge)).await;
             });
-        })));
+        });
+        self.shared.network.up(self.node, Endpoint { process: process.clone(), consensus: consensus.clone() }, accept);
         *lock(&self.running) = Some(Running { process, consensus, acks, clock });
         Ok(())
     }
@@ -169,18 +213,20 @@ impl Voter {
         // Small parts of small files, which a simulated disk copies quickly.
         let audited = AuditOptions { bytes_max: 128 * self.sizes.segment_bytes, ..AuditOptions::new("voter/audit") };
         let audit = AuditLog::open(disk.clone(), audited).map_err(|error| chain(&error))?;
+        let voters: BTreeMap<NodeId, String> = self.first.iter().map(|node| (*node, address(*node))).collect();
+        let port = Port { network: self.shared.network.clone(), from: self.node, pipelines: self.sizes.pipelines };
         let options = Options {
-            node: VOTER,
+            node: self.node,
             disk,
             folder: "voter".into(),
             drive: Drive::Manual,
             tables: Some(Box::new(MemTables(self.table.clone()))),
             clock,
-            transport: Arc::new(Unconnected),
-            applied: Arc::new(Listener { publisher, oracle: self.oracle.clone() }),
+            transport: Arc::new(port),
+            applied: Arc::new(Listener { node: self.node, publisher, oracle: self.shared.oracle.clone() }),
             audit: Arc::new(audit),
-            bootstrap: Some(Bootstrap::alone(VOTER, "voter:1")),
-            timing: Timing::default(),
+            bootstrap: (!voters.is_empty()).then_some(Bootstrap { voters }),
+            timing: Timing { deadline: DEADLINE, tick: self.sizes.tick, drain: DEADLINE, ..Timing::default() },
             limits: Limits {
                 snapshot_entries: self.sizes.snapshot_entries,
                 keep_entries: self.sizes.keep_entries,
@@ -196,18 +242,32 @@ impl Voter {
     }
 
     /// Whether a process is running.
-    pub fn is_running(&self) -> bool {
+    pub(super) fn is_running(&self) -> bool {
         lock(&self.running).is_some()
     }
 
+    fn now(&self) -> Option<Running> {
+        lock(&self.running).clone()
+    }
+
+    /// How the running process stands.
+    pub(super) fn status(&self) -> Option<Status> {
+        self.now().map(|running| running.consensus.status())
+    }
+
+    /// What the running process has applied.
+    pub(super) fn local(&self) -> Option<State> {
+        self.now().map(|running| running.consensus.local())
+    }
+
     /// The wall clock as the running process sees it.
-    pub fn wall(&self) -> Option<UnixMillis> {
-        lock(&self.running).as_ref().map(|running| running.clock.wall())
+    pub(super) fn wall(&self) -> Option<UnixMillis> {
+        self.now().map(|running| running.clock.wall())
     }
 
     /// Sends a command, waits for its answer, and may lose either on the way.
-    pub async fn propose(&self, command: Command) -> Answer {
-        let Some(Running { process, consensus, .. }) = lock(&self.running).clone() else { return Answer::NotSent };
+    pub(super) async fn propose(&self, command: Command) -> Answer {
+        let Some(Running { process, consensus, .. }) = self.now() else { return Answer::NotSent };
         match process.call(async move { consensus.propose(command).await }).await {
             Some(answer) => Answer::Replied(answer),
             None => Answer::Lost,
@@ -215,70 +275,99 @@ impl Voter {
     }
 
     /// The newest state, or none when it cannot be had now.
-    pub async fn read(&self) -> Option<State> {
-        let Running { process, consensus, .. } = lock(&self.running).clone()?;
+    pub(super) async fn read(&self) -> Option<State> {
+        let Running { process, consensus, .. } = self.now()?;
         process.call(async move { consensus.linearizable().await }).await?.ok()
     }
 
+    /// Has the members changed. None when the process has died meanwhile.
+    pub(super) async fn change(&self, change: Change) -> Option<Result<(), ChangeError>> {
+        let Running { process, consensus, .. } = self.now()?;
+        let work = async move {
+            match change {
+                Change::Add(node) => consensus.add_learner(node, address(node)).await,
+                Change::Promote(node) => consensus.promote(node).await,
+                Change::Remove(node) => consensus.remove(node, false).await,
+            }
+        };
+        process.call(work).await
+    }
+
+    /// Has leadership handed over, to anybody.
+    pub(super) async fn transfer(&self) {
+        if let Some(Running { process, consensus, .. }) = self.now() {
+            let _ = process.call(async move { consensus.transfer(None).await }).await;
+        }
+    }
+
+    /// Its disk takes so many times as long.
+    pub(super) fn slow_disk(&self, times: u32) {
+        if let Some(running) = self.now() {
+            running.process.slow_disk(times);
+        }
+    }
+
     /// Why the running process's voter has stopped by itself, if it has.
-    pub fn stopped(&self) -> Option<String> {
-        let consensus = lock(&self.running).as_ref().map(|running| running.consensus.clone())?;
-        consensus.stopped().now_or_never().map(|reason| reason.to_string())
+    pub(super) fn stopped(&self) -> Option<String> {
+        self.now()?.consensus.stopped().now_or_never().map(|reason| reason.to_string())
     }
 
     /// What the running process holds to be durable at an edge goes into the books.
-    pub fn note_acknowledgements(&self) {
-        let rows = lock(&self.running).as_ref().map(|running| running.acks.rows()).unwrap_or_default();
+    pub(super) fn note_acknowledgements(&self) {
+        let rows = self.now().map(|running| running.acks.rows()).unwrap_or_default();
         for row in rows {
             if let Some(durable) = row.durable {
-                self.oracle.durable(row.node, durable);
+                self.shared.oracle.durable(row.node, durable);
             }
         }
     }
 
     /// Forgets an edge whose disk is gone.
-    pub fn forget(&self, edge: NodeId) {
-        if let Some(running) = &*lock(&self.running) {
+    pub(super) fn forget(&self, edge: NodeId) {
+        if let Some(running) = self.now() {
             running.acks.forget(edge);
         }
     }
 
     /// Writes a snapshot file now, if it can.
-    pub async fn snapshot(&self) {
-        let running = lock(&self.running).clone();
-        if let Some(Running { process, consensus, .. }) = running {
+    pub(super) async fn snapshot(&self) {
+        if let Some(Running { process, consensus, .. }) = self.now() {
             let _ = process.call(async move { consensus.snapshot().await }).await;
         }
     }
 
     /// Ends the process in good order.
-    pub async fn stop(&self) {
+    pub(super) async fn stop(&self) {
         self.note_acknowledgements();
-        self.network.listen(None);
         let Some(Running { process, consensus, .. }) = lock(&self.running).take() else { return };
         let _ = process.call(async move { consensus.shutdown().await }).await;
+        self.shared.network.down(self.node);
         self.end(&process);
-        self.history.event(format_args!("voter stopped"));
+        self.shared.history.event(format_args!("voter {} stopped", self.node));
     }
 
     /// The power goes: the process ends where it is, and the disk keeps what was synced, and maybe more.
-    pub fn crash(&self, entropy: &dyn Entropy) {
+    pub(super) fn crash(&self, entropy: &dyn Entropy) {
         self.note_acknowledgements();
-        self.network.listen(None);
+        self.shared.network.down(self.node);
         if let Some(Running { process, .. }) = lock(&self.running).take() {
             self.end(&process);
         }
         self.disk.crash(entropy);
         self.table.crash(entropy);
-        self.history.event(format_args!("voter crashed"));
+        self.shared.history.event(format_args!("voter {} crashed", self.node));
     }
 
     fn end(&self, process: &Process) {
         process.kill();
         if process.panics() > 0 {
-            self.history.violated("no panic", format_args!("{} tasks of the voter panicked", process.panics()));
+            self.shared.history.violated("no panic", format_args!("{} tasks of voter {} panicked", process.panics(), self.node));
         }
     }
+}
+
+fn address(node: NodeId) -> String {
+    format!("voter:{node}")
 }
 
 /// An error and its causes.
