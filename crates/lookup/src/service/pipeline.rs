@@ -102,23 +102,24 @@ impl Asking {
     pub(super) fn begin(&mut self, request: v1::StreamRequest) -> Option<(u64, Result<Found, LookupError>)> {
         let tag = request.tag;
         let parsed = GetTarget::try_from(request.get.unwrap_or_default()).map_err(LookupError::from);
-        let parsed = parsed.and_then(|get| Ok((self.callers.caller(&self.service, get.consumer)?, get.wanted, get.freshness)));
+        let Self { service, callers, waiting } = self;
+        let parsed = parsed.and_then(|get| Ok((callers.caller(service, get.consumer)?, get.wanted, get.freshness)));
         let (caller, wanted, freshness) = match parsed {
             Ok(parsed) => parsed,
-            Err(error) => return Some((tag, Err(self.service.lookup.refused(error)))),
+            Err(error) => return Some((tag, Err(service.lookup.refused(error)))),
         };
-        let lookup = &self.service.lookup;
+        let lookup = &service.lookup;
         if freshness.min_position.is_none_or(|position| lookup.serving().answers_at(position))
-            && let Some(outcome) = lookup.get_at_once(&caller, &wanted, freshness)
+            && let Some(outcome) = lookup.get_at_once(caller, &wanted, freshness)
         {
             return Some((tag, outcome));
         }
-        let (lookup, patience) = (lookup.clone(), self.service.options.patience);
+        let (lookup, caller, patience) = (lookup.clone(), caller.clone(), service.options.patience);
         let wait = async move {
             lookup.ready(freshness, patience).await;
             (tag, lookup.fetch(&caller, &wanted, freshness).await)
         };
-        self.waiting.push(wait.boxed());
+        waiting.push(wait.boxed());
         None
     }
 }
@@ -130,12 +131,14 @@ struct Callers {
 }
 
 impl Callers {
-    fn caller(&mut self, service: &Service, consumer: Option<ConsumerTarget>) -> Result<Caller, LookupError> {
-        if let Some((_, caller)) = self.last.as_ref().filter(|(named, _)| *named == consumer) {
-            return Ok(caller.clone());
-        }
-        let caller = self.credential.caller(&service.authenticator, consumer.clone())?;
-        self.last = Some((consumer, caller.clone()));
-        Ok(caller)
+    fn caller(&mut self, service: &Service, consumer: Option<ConsumerTarget>) -> Result<&Caller, LookupError> {
+        let last = match self.last.take().filter(|(named, _)| *named == consumer) {
+            Some(last) => last,
+            None => {
+                let caller = self.credential.caller(&service.authenticator, consumer.clone())?;
+                (consumer, caller)
+            }
+        };
+        Ok(&self.last.insert(last).1)
     }
 }
