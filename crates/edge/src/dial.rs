@@ -3,7 +3,10 @@
 //! Each dial opens a fresh connection to the next address: a new handshake shows a renewed certificate, and a connection that went
 //! bad is not used again. Both directions are bounded: what is sent waits in a channel of [`OUT_MAX`], what comes waits in HTTP/2's window.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
 
 use futures::future::BoxFuture;
 use runtime::{config::HostPort, tls::ClientTls};
@@ -27,11 +30,13 @@ pub(crate) struct ControlDial {
     endpoints: Vec<HostPort>,
     tls: ClientTls,
     next: AtomicUsize,
+    /// Set when a control node does not accept this edge's certificate.
+    doubted: Arc<AtomicBool>,
 }
 
 impl ControlDial {
-    pub(crate) fn new(endpoints: Vec<HostPort>, tls: ClientTls) -> Self {
-        Self { endpoints, tls, next: AtomicUsize::new(0) }
+    pub(crate) fn new(endpoints: Vec<HostPort>, tls: ClientTls, doubted: Arc<AtomicBool>) -> Self {
+        Self { endpoints, tls, next: AtomicUsize::new(0), doubted }
     }
 
     fn open(&self) -> Result<Link<SubscribeUp, SubscribeDown>, DialError> {
@@ -44,7 +49,14 @@ impl ControlDial {
         let (sender, outgoing) = mpsc::channel(OUT_MAX);
         // The server may answer only when it has seen the first message, which is sent after this returns. So connecting, calling and
         // the answer are all awaited with the first receive.
-        let opening = async move { client.subscribe(ReceiverStream::new(outgoing)).await.map(Response::into_inner) };
+        let doubted = Arc::clone(&self.doubted);
+        let opening = async move {
+            let opened = client.subscribe(ReceiverStream::new(outgoing)).await.map(Response::into_inner);
+            if opened.as_ref().is_err_and(|status| PublicError::from_status(status).kind == ErrorKind::Unauthenticated) {
+                doubted.store(true, Ordering::Relaxed);
+            }
+            opened
+        };
         Ok(Link { sender: Box::new(Up(sender)), receiver: Box::new(Down::Opening(Box::pin(opening))), peer: to.to_string() })
     }
 }

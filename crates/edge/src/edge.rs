@@ -4,7 +4,7 @@ use std::{
     net::SocketAddr,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -115,7 +115,9 @@ impl Edge {
         });
 
         let users = (server_tls.clone(), client_tls.clone(), renewing_tls);
-        let renewal = renewal(&config, users, Arc::clone(lookup.serving()), Arc::clone(&clock), Arc::clone(&entropy));
+        let doubted = Arc::new(AtomicBool::new(false));
+        let renewal =
+            renewal(&config, users, (Arc::clone(lookup.serving()), Arc::clone(&doubted)), Arc::clone(&clock), Arc::clone(&entropy));
         tasks.spawn("renew", Box::pin(renewal.run(tasks.token().child_token())));
         let timer = Arc::clone(&clock);
         let following = Following {
@@ -124,7 +126,7 @@ impl Edge {
             clock,
             entropy,
             disk,
-            dial: Arc::new(ControlDial::new(config.control.endpoints.clone(), client_tls)),
+            dial: Arc::new(ControlDial::new(config.control.endpoints.clone(), client_tls, doubted)),
             glue: Arc::new(glue),
             keys,
             data: data.clone(),
@@ -183,7 +185,7 @@ impl Edge {
 fn renewal(
     config: &EdgeConfig,
     (server, feed, own): (ServerTls, ClientTls, ClientTls),
-    serving: Arc<Serving>,
+    (serving, doubted): (Arc<Serving>, Arc<AtomicBool>),
     clock: Arc<dyn seams::Clock>,
     entropy: Arc<dyn seams::Entropy>,
 ) -> Renewal {
@@ -202,6 +204,7 @@ fn renewal(
             Box::new(move |files| own.reload(files)),
         ],
         trust: Some(Box::new(move || serving.root()?.state.trust().ok().flatten().map(|trust| Trust::of(&trust)))),
+        doubted,
     }
 }
 

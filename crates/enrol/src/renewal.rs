@@ -6,7 +6,13 @@
 //!
 //! **Concurrency**: cancelling it between any two steps leaves the old certificate or the new one, whole.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use futures::future::BoxFuture;
 use runtime::{
@@ -126,6 +132,9 @@ pub struct Renewal {
     pub users: Vec<Reload>,
     /// Which authorities are believed, as the node's state has it; none where nothing replaces them.
     pub trust: Option<Believed>,
+    /// Set by whoever was told that this node's certificate counts no more, though its own clock and state say otherwise: the node slept while
+    /// its CA was replaced and dropped. It is then traded, at most once in half a minute.
+    pub doubted: Arc<AtomicBool>,
 }
 
 /// What the loop remembers between two looks.
@@ -143,6 +152,8 @@ struct Memory {
     trusted: Option<u32>,
     /// Whether the certificate was made due because another authority issues.
     hurried: bool,
+    /// When another's doubt was last acted on, in monotonic time.
+    doubted_at: Option<Duration>,
 }
 
 impl Renewal {
@@ -169,6 +180,7 @@ impl Renewal {
     async fn renew_when_due(&self, memory: &mut Memory) -> Duration {
         self.look(memory);
         self.believe(memory);
+        self.heed_doubt(memory);
         let Some(held) = memory.held.clone() else { return LOOK_EVERY };
         let (now, life) = (self.clock.wall(), held.not_after.since(held.not_before));
         if now < memory.due {
@@ -248,6 +260,16 @@ impl Renewal {
         } else if !by_another {
             memory.hurried = false;
         }
+    }
+
+    fn heed_doubt(&self, memory: &mut Memory) {
+        let now = self.clock.monotonic();
+        if memory.doubted_at.is_some_and(|at| now < at + LOOK_EVERY) || !self.doubted.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        memory.doubted_at = Some(now);
+        memory.due = memory.due.min(self.clock.wall());
+        tracing::info!(node = %self.name, "a control node says that this node's certificate counts no more: it is traded");
     }
 
     /// Whether the state's word is as new as the file's: an older one says nothing of the certificate.

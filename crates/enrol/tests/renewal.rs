@@ -102,6 +102,7 @@ impl World {
             source: self.authority.clone(),
             users: vec![Box::new(take)],
             trust: None,
+            doubted: Arc::default(),
         };
         tokio::spawn(renewal.run(cancel.clone()));
         cancel
@@ -201,6 +202,7 @@ async fn certificate_of_another_key_never_replaces_the_own_one() {
         source: confused.clone(),
         users: Vec::new(),
         trust: None,
+        doubted: Arc::default(),
     };
     let first = world.end();
     tokio::spawn(renewal.run(CancellationToken::new()));

@@ -48,6 +48,7 @@ pub(crate) fn renewal(core: &Arc<Core>, config: &ControlConfig, door: ServerTls,
         source: Arc::new(OwnOrOthers { core: core.clone(), others }),
         users,
         trust: Some(Box::new(believed(core.clone(), config.tls.cert.clone()))),
+        doubted: Arc::default(),
     }
 }
 
