@@ -386,10 +386,15 @@ impl World {
         edge.crash(entropy);
     }
 
-    /// Nothing ends by itself while its disk works.
+    /// Nothing ends by itself while its disk works. A voter whose disk was full may, and is started again.
     async fn still_up(&self) {
         for voter in self.fleet.running() {
-            if let Some(reason) = voter.stopped().filter(|_| !voter.may_stop.load(Ordering::Relaxed)) {
+            let Some(reason) = voter.stopped() else { continue };
+            if voter.may_stop.load(Ordering::Relaxed) {
+                self.history.count("voters stopped by a full disk");
+                voter.crash(&self.draws);
+                self.start_voter(&voter).await;
+            } else {
                 self.history.violated("P1", format_args!("voter {} stopped by itself: {reason}", voter.node));
             }
         }

@@ -6,6 +6,7 @@
 
 use std::env;
 
+use seams::mutation::{Mutation, with};
 use tests::sim::{Broken, Report, Trick, run};
 
 /// Seeds in the suite, in groups that run side by side.
@@ -123,4 +124,48 @@ fn simulation_keeps_its_promises_with_somebody_in_the_middle() {
         assert_eq!(report.violation, None, "{trick:?}");
         assert!(report.count("batches tampered with") >= 5 && report.count("faults refused") >= 5, "{trick:?} was not at work");
     }
+}
+
+/// The deliberate bugs that runs of whole clusters catch. The crates' own tables have these, and the others.
+const CAUGHT: [Mutation; 15] = [
+    Mutation::AppendAcknowledgedEarly,
+    Mutation::VoteForgotten,
+    Mutation::ReadIndexSkipped,
+    Mutation::RevisionReused,
+    Mutation::StaleGrantAccepted,
+    Mutation::RequestForgotten,
+    Mutation::ExpectationIgnored,
+    Mutation::GraceEndless,
+    Mutation::ReceiptEarly,
+    Mutation::SealUnchecked,
+    Mutation::HalfShown,
+    Mutation::PublishedBeforeDurable,
+    Mutation::AcknowledgedBeforeDurable,
+    Mutation::SnapshotPutOnTop,
+    Mutation::MinPositionIgnored,
+];
+/// Seeds that a deliberate bug may survive, less one.
+const SURVIVES: u64 = 20;
+
+/// Every second of them from `first` on must break a promise under one of the first seeds.
+fn mutations_are_caught(first: usize) {
+    let mut survivors = Vec::new();
+    for mutation in CAUGHT.into_iter().skip(first).step_by(2) {
+        let seen = (1..=SURVIVES).find_map(|seed| with(mutation, || run(seed, Broken::Nothing, false)).violation.map(|what| (seed, what)));
+        match seen {
+            Some((seed, what)) => println!("{mutation:?}, seed {seed}: {}", what.lines().next().unwrap_or_default()),
+            None => survivors.push(mutation),
+        }
+    }
+    assert!(survivors.is_empty(), "the simulation is blind to {survivors:?}");
+}
+
+#[test]
+fn simulation_catches_deliberate_bugs_even() {
+    mutations_are_caught(0);
+}
+
+#[test]
+fn simulation_catches_deliberate_bugs_odd() {
+    mutations_are_caught(1);
 }

@@ -200,6 +200,7 @@ impl Following {
                     running.ended.store(true, Ordering::Relaxed);
                     return;
                 }
+                self.shared.oracle.edge_opens_again(self.node);
                 match self.open() {
                     Ok(follower) => {
                         running.closed.store(false, Ordering::Relaxed);

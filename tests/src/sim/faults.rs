@@ -226,14 +226,6 @@ impl<'a> Lane<'a> {
                 voter.disk.full(true);
                 self.pause(1_200).await;
                 voter.disk.full(false);
-                if voter.stopped().is_some() {
-                    world.history.count("voters stopped by a full disk");
-                    self.crash(&voter).await;
-                } else {
-                    // What it had in hand may still fail.
-                    self.pause(100).await;
-                    if voter.stopped().is_some() { self.crash(&voter).await } else { voter.may_stop.store(false, Ordering::Relaxed) }
-                }
             }
             VoterFault::SetClock if world.clocks_jump => {
                 world.history.count("clocks set");

@@ -271,6 +271,11 @@ impl Oracle {
         (shown.fresh, shown.checkpoint) = (true, None);
     }
 
+    /// An edge's process opens its disk again: the last checkpoints of before may come again.
+    pub(super) fn edge_opens_again(&self, edge: NodeId) {
+        lock(&self.books).edges.entry(edge).or_default().checkpoint = None;
+    }
+
     /// An edge's process has recovered: what it once acknowledged as durable must be shown by now.
     pub(super) fn edge_recovered(&self, edge: NodeId) {
         let books = lock(&self.books);
