@@ -1,6 +1,10 @@
 //! A cluster of whole processes, grown as an operator grows it, under faults. What is judged is what clients saw.
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "this is a test: it fails where it stands, and says so")]
 
+mod authority;
+mod cables;
+mod clocks;
+mod damage;
 mod faults;
 mod full_disk;
 mod ground;
