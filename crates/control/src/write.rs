@@ -5,6 +5,8 @@
 //! 2. Nothing here is decided for good: `apply` checks every grant, name, quota and precondition again at its own index.
 //! 3. When `apply` says `Reseal` (the data key was replaced meanwhile), the value is sealed anew under the key then in force.
 //! 4. A request that was answered before gets its first answer, before anything is looked up: what it deleted may be gone.
+//! 5. Nobody is told that something is missing because this node is behind: what `apply` does not find is looked up once more on the
+//!    newest state, as its name may stand for something else by now.
 
 use state::{CommandBody, NewSecret, Operation, PointerMove, Principal, Reply, Stage, State, record::BoundTo};
 use types::{BindingName, Comment, ConsumerRef, ScopeSet, SecretId, SecretName, Version};
@@ -28,6 +30,22 @@ const SEALS_MAX: u32 = 4;
 /// A value on its way to be sealed.
 pub(crate) type Value = Zeroizing<Vec<u8>>;
 
+/// Where names are looked up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    /// Here, which may be behind.
+    Here,
+    /// On the newest state.
+    Newest,
+}
+
+impl Seen {
+    /// Whether `apply` may have found nothing because the name was looked up by a state that was behind.
+    fn may_be_behind(self, error: &PublicError) -> bool {
+        self == Self::Here && error.kind == ErrorKind::NotFound
+    }
+}
+
 /// What is new about a secret, beside its value.
 pub(crate) struct NewItem {
     pub(crate) name: SecretName,
@@ -49,8 +67,9 @@ pub(crate) async fn create_secrets(
     if let Some(reply) = core.first_answer(call).await? {
         return Ok((core.find(call, |state, caller| resolve::store(state, caller, target)).await.ok(), reply));
     }
+    let mut seen = Seen::Here;
     for _ in 0..SEALS_MAX {
-        let (caller, state, store) = find_store(core, call, target).await?;
+        let (caller, state, store) = find_store(core, call, seen, target).await?;
         let key = SealingKey::choose(core, &state, store.account, items.len())?;
         let sealed = items.iter().map(|item| {
             let id = SecretId::from_bytes(core.entropy.id());
@@ -63,6 +82,7 @@ pub(crate) async fn create_secrets(
         let body = CommandBody::CreateSecrets { account: store.account, store: store.id, items, new_dek: key.new_dek() };
         match core.propose(call, caller, body).await {
             Err(error) if error.kind == ErrorKind::Reseal => continue,
+            Err(error) if seen.may_be_behind(&error) => seen = Seen::Newest,
             reply => return Ok((Some(store), reply?)),
         }
     }
@@ -81,8 +101,9 @@ pub(crate) async fn set_value(
     if let Some(reply) = core.first_answer(call).await? {
         return Ok((again(core, call, target).await, reply));
     }
+    let mut seen = Seen::Here;
     for _ in 0..SEALS_MAX {
-        let (caller, state, secret) = find_secret(core, call, target).await?;
+        let (caller, state, secret) = find_secret(core, call, seen, target).await?;
         let key = SealingKey::choose(core, &state, secret.store.account, 1)?;
         let sealed = key.seal(core, secret.store.id, secret.id, &secret.record.name, &value)?;
         drop(state);
@@ -99,6 +120,7 @@ pub(crate) async fn set_value(
         };
         match core.propose(call, caller, body).await {
             Err(error) if error.kind == ErrorKind::Reseal => continue,
+            Err(error) if seen.may_be_behind(&error) => seen = Seen::Newest,
             reply => return Ok((Some(secret), reply?)),
         }
     }
@@ -117,8 +139,9 @@ pub(crate) async fn duplicate(
     if let Some(reply) = core.first_answer(call).await? {
         return Ok((again(core, call, source).await, reply));
     }
+    let mut seen = Seen::Here;
     for _ in 0..SEALS_MAX {
-        let (caller, state, secret) = find_secret(core, call, source).await?;
+        let (caller, state, secret) = find_secret(core, call, seen, source).await?;
         let key = SealingKey::choose(core, &state, secret.store.account, 1)?;
         let current =
             secret.record.current_entry().ok_or_else(|| PublicError::new(ErrorKind::Precondition, "the source has no current value"))?;
@@ -136,6 +159,7 @@ pub(crate) async fn duplicate(
         };
         match core.propose(call, caller, body).await {
             Err(error) if error.kind == ErrorKind::Reseal => continue,
+            Err(error) if seen.may_be_behind(&error) => seen = Seen::Newest,
             reply => return Ok((Some(secret), reply?)),
         }
     }
@@ -155,7 +179,7 @@ pub(crate) async fn edit_secret(
         store: secret.store.id,
         secret: secret.id,
         scopes,
-        comment,
+        comment: comment.clone(),
     })
     .await
 }
@@ -181,14 +205,19 @@ async fn on_secret(
     core: &Core,
     call: &Call,
     target: &SecretTarget,
-    body: impl FnOnce(&FoundSecret) -> CommandBody,
+    body: impl Fn(&FoundSecret) -> CommandBody,
 ) -> Result<Written<FoundSecret>, PublicError> {
     if let Some(reply) = core.first_answer(call).await? {
         return Ok((again(core, call, target).await, reply));
     }
-    let (caller, _, secret) = find_secret(core, call, target).await?;
-    let reply = core.propose(call, caller, body(&secret)).await?;
-    Ok((Some(secret), reply))
+    let mut seen = Seen::Here;
+    loop {
+        let (caller, _, secret) = find_secret(core, call, seen, target).await?;
+        match core.propose(call, caller, body(&secret)).await {
+            Err(error) if seen.may_be_behind(&error) => seen = Seen::Newest,
+            reply => return Ok((Some(secret), reply?)),
+        }
+    }
 }
 
 /// Deletes secrets of one store: all of them, or none.
@@ -258,9 +287,26 @@ pub(crate) async fn plain(
     if let Some(reply) = core.first_answer(call).await? {
         return Ok((core.find(call, plan).await.ok(), reply));
     }
-    let (caller, body) = core.find(call, |state, caller| Ok((caller.principal(), plan(state, caller)?))).await?;
-    let reply = core.propose(call, caller, body.clone()).await?;
-    Ok((Some(body), reply))
+    let mut seen = Seen::Here;
+    loop {
+        let (caller, body) = find_on(core, seen, call, |state, caller| Ok((caller.principal(), plan(state, caller)?))).await?;
+        match core.propose(call, caller, body.clone()).await {
+            Err(error) if seen.may_be_behind(&error) => seen = Seen::Newest,
+            reply => return Ok((Some(body), reply?)),
+        }
+    }
+}
+
+async fn find_on<T>(
+    core: &Core,
+    seen: Seen,
+    call: &Call,
+    find: impl Fn(&State, &Caller) -> Result<T, PublicError>,
+) -> Result<T, PublicError> {
+    match seen {
+        Seen::Here => core.find(call, find).await,
+        Seen::Newest => core.read(call, find).await,
+    }
 }
 
 /// The target of a repeated request, if it is still there.
@@ -268,22 +314,22 @@ async fn again(core: &Core, call: &Call, target: &SecretTarget) -> Option<FoundS
     core.find(call, |state, caller| resolve::secret(state, caller, target)).await.ok()
 }
 
-async fn find_store(core: &Core, call: &Call, target: &StoreTarget) -> Result<(Principal, State, FoundStore), PublicError> {
+async fn find_store(core: &Core, call: &Call, seen: Seen, target: &StoreTarget) -> Result<(Principal, State, FoundStore), PublicError> {
     let find = |state: &State, caller: &Caller| {
         let store = resolve::store(state, caller, target)?;
         caller.require(Operation::ManageSecrets, store.reach())?;
         Ok((caller.principal(), state.clone(), store))
     };
-    core.find(call, find).await
+    find_on(core, seen, call, find).await
 }
 
-async fn find_secret(core: &Core, call: &Call, target: &SecretTarget) -> Result<(Principal, State, FoundSecret), PublicError> {
+async fn find_secret(core: &Core, call: &Call, seen: Seen, target: &SecretTarget) -> Result<(Principal, State, FoundSecret), PublicError> {
     let find = |state: &State, caller: &Caller| {
         let secret = resolve::secret(state, caller, target)?;
         caller.require(Operation::ManageSecrets, secret.store.reach())?;
         Ok((caller.principal(), state.clone(), secret))
     };
-    core.find(call, find).await
+    find_on(core, seen, call, find).await
 }
 
 fn resealed_too_often() -> PublicError {

@@ -200,3 +200,32 @@ async fn write_at_a_node_without_a_majority_is_refused_in_time_and_is_applied_on
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn name_that_was_made_anew_while_a_node_slept_is_found_there() {
+    let mut fleet = Fleet::start(3, 0).await;
+    let operator = fleet.operator();
+    operator.create_bound("A", b"1").await;
+    let leader = fleet.leader().await;
+    let sleeper = others(&fleet, &leader).remove(0);
+    let (there, awake) = (fleet.operator_at(&[&sleeper]), fleet.operator_at(&[&leader]));
+    // The request waits with the log at the door of the one that wakes up, and is taken before or after it: each several times.
+    for round in 0..8_u32 {
+        there.client.who_am_i(v1::WhoAmIRequest {}).await.unwrap();
+        fleet.freeze(&sleeper);
+        awake.delete("A").await;
+        awake.try_create("A", b"anew").await.unwrap();
+        let request = v1::SetValueRequest {
+            secret: Some(there.secret("A")),
+            value: b"2".to_vec(),
+            request_id: format!("{round:032x}"),
+            ..Default::default()
+        };
+        let client = there.client.clone();
+        let set = tokio::spawn(async move { client.set_value(request).await });
+        tokio::task::yield_now().await;
+        fleet.thaw(&sleeper);
+        let set = set.await.unwrap();
+        assert_eq!(set.unwrap_or_else(|error| panic!("round {round}: {}", error.error)).version, 2, "round {round}");
+    }
+}

@@ -1,7 +1,8 @@
 //! The memory of requests: a retry gets the first answer, and an id is not used twice for different things.
 //!
-//! Remembered is what a handler answered, for 24 hours of log time. Not remembered are `Reseal`, after which the sealer tries again
-//! under the same id, and what the gate or the table of operations refused. When the memory is full the oldest is forgotten first.
+//! Remembered is what a handler answered, for 24 hours of log time. Not remembered are `Reseal` and `NotFound`, after which whoever
+//! proposed tries again under the same id, sealed anew or with the name looked up anew, and what the gate or the table of operations
+//! refused. When the memory is full the oldest is forgotten first.
 
 use types::mutation::{self, Mutation};
 
@@ -42,7 +43,9 @@ pub(super) fn reused() -> Refusal {
 /// Keeps a handler's answer.
 pub(super) fn remember(view: &mut View<'_>, identity: &Identity, command: &Command, result: &Result<Reply, Refusal>) -> Result<(), Halt> {
     let (Some(owner), Some(request)) = (identity.owner(), command.request) else { return Ok(()) };
-    if matches!(result, Err(Refusal { kind: RefusalKind::Reseal, .. })) || mutation::is_on(Mutation::RequestForgotten) {
+    if matches!(result, Err(Refusal { kind: RefusalKind::Reseal | RefusalKind::NotFound, .. }))
+        || mutation::is_on(Mutation::RequestForgotten)
+    {
         return Ok(());
     }
     let expires = view.time.plus(REQUEST_AGE);

@@ -226,8 +226,10 @@ fn load_of_records_that_are_no_state_is_refused() {
 fn request_beyond_the_bound_makes_the_oldest_forgotten_first() {
     let mut world = chain().0;
     let name = |n: u64, content: &str| request(&format!("r{n}"), content);
+    // Refused each time, and remembered.
+    let taken = || CommandBody::CreateAccount { account: account("acme"), name: "x".parse().unwrap() };
     for n in 0..3 {
-        world.apply(operator("root"), Some(name(n, "a")), CommandBody::RevokeOperatorToken { token: token("none") });
+        world.apply(operator("root"), Some(name(n, "a")), taken());
     }
     // As if there were a full memory behind these three.
     let key = TypedKey::Totals.encode();
@@ -237,12 +239,21 @@ fn request_beyond_the_bound_makes_the_oldest_forgotten_first() {
     world.root(CommandBody::RevokeOperatorToken { token: token("none") });
     assert_eq!(world.state.totals().unwrap().requests, REQUESTS_MAX);
     // The first is forgotten, and may be used anew; the second is remembered.
-    let again = |world: &mut World, n| {
-        let body = CommandBody::RevokeOperatorToken { token: token("none") };
-        world.apply(operator("root"), Some(name(n, "b")), body).result.unwrap_err().kind
-    };
-    assert_eq!(again(&mut world, 0), RefusalKind::NotFound);
+    let again = |world: &mut World, n| world.apply(operator("root"), Some(name(n, "b")), taken()).result.unwrap_err().kind;
+    assert_eq!(again(&mut world, 0), RefusalKind::AlreadyExists);
     assert_eq!(again(&mut world, 2), RefusalKind::RequestReused);
+}
+
+#[test]
+fn request_for_what_is_missing_is_judged_anew_under_the_same_id() {
+    let mut world = chain().0;
+    let missing = CommandBody::RevokeOperatorToken { token: token("none") };
+    let before = world.state.totals().unwrap().requests;
+    let refused = world.apply(operator("root"), Some(request("r", "old state")), missing).result.unwrap_err();
+    assert_eq!((refused.kind, world.state.totals().unwrap().requests), (RefusalKind::NotFound, before));
+    // The same request, with the name looked up anew: its command is another one.
+    let body = CommandBody::CreateAccount { account: account("new"), name: "new".parse().unwrap() };
+    world.apply(operator("root"), Some(request("r", "newest state")), body).result.unwrap();
 }
 
 #[test]
