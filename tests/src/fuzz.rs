@@ -13,6 +13,7 @@
 //!
 //! A run is decided by its seed: the same seed makes the same inputs in the same order; the clock only says when to stop. An input that
 //! fails is made small, printed as hex, and belongs in `tests/corpus/TARGET.txt`, one line each, which every run begins with.
+#![allow(clippy::expect_used, clippy::panic, reason = "this is a test: it fails where it stands, and says so")]
 
 mod archives;
 mod corpus;
