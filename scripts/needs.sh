@@ -13,6 +13,13 @@ need_rust() {
     need cc "Install a C compiler (Debian and Ubuntu: build-essential; Fedora: gcc): the TLS library has parts in C."
 }
 
+# The runner of the tests, which cargo can get.
+need_nextest() {
+    cargo nextest --version >/dev/null 2>&1 && return
+    echo "cargo-nextest, which runs the tests, is missing: building it, some minutes, once."
+    cargo install --locked cargo-nextest
+}
+
 # The folder of builds, also when CARGO_TARGET_DIR is set. The caller stands in the root of the checkout.
 target_folder() {
     case "${CARGO_TARGET_DIR:-target}" in
