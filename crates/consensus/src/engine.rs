@@ -216,7 +216,13 @@ impl<R: Runtime> Engine for Arc<Voter<R>> {
 impl<R: Runtime> Voter<R> {
     /// openraft has ended: the first cause is kept, which may be our own, given before.
     pub(crate) fn fatal(&self, fatal: &crate::raft::Fatal<R>) {
-        self.core.stop.because(StopReason(chain(fatal)));
+        let ended = self.raft.metrics().borrow_watched().running_state.clone();
+        match (fatal, ended) {
+            (crate::raft::Fatal::<R>::Stopped, Err(cause)) => self.core.stop.because(StopReason(chain(&cause))),
+            // A call whose answer was dropped knows no cause. The core, which is about to end, tells it a moment later: `tick` sees it.
+            (crate::raft::Fatal::<R>::Stopped, Ok(())) => {}
+            (fatal, _) => self.core.stop.because(StopReason(chain(fatal))),
+        }
     }
 
     async fn write_snapshot(&self) -> Result<(), ReadError> {
