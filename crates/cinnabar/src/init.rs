@@ -220,8 +220,8 @@ fn identity(
     runtime::write_secret_file(signing, &signing_key.to_file_bytes())?;
     let keys = vec![MemberKey { node, key: signing_key.public() }];
     let first_set = SignerSetRecord { version: 1, threshold: 1, keys, signatures: Vec::new() };
-    runtime::write_secret_file(&layout.signers, format!("{}\n", Anchor::of(cluster, &first_set).first_signer_set).as_bytes())?;
-    runtime::write_secret_file(&layout.tls.ca, certificates_pem([issuer.certificate()]).as_bytes())?;
+    runtime::write_checked_file(&layout.signers, format!("{}\n", Anchor::of(cluster, &first_set).first_signer_set).as_bytes())?;
+    runtime::write_checked_file(&layout.tls.ca, certificates_pem([issuer.certificate()]).as_bytes())?;
     let leaf = issuer.issue(&Leaf {
         identity: &PeerIdentity::Node { cluster, node },
         role: Some(CertifiedRole::Control),
@@ -229,6 +229,6 @@ fn identity(
         names: &config.certificate_names(),
         validity: Validity::lease(clock.wall(), config.certificates.lifetime),
     })?;
-    runtime::write_secret_file(&layout.tls.cert, certificates_pem([leaf.as_slice(), issuer.certificate()]).as_bytes())?;
+    runtime::write_checked_file(&layout.tls.cert, certificates_pem([leaf.as_slice(), issuer.certificate()]).as_bytes())?;
     Ok(first_set)
 }

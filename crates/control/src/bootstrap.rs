@@ -29,7 +29,8 @@ use crate::{
 /// The rows of the registry that this node's configuration vouches for: itself, then what `[[register]]` names.
 pub(crate) fn vouched_for(config: &ControlConfig, certificate: &PeerCertificate) -> Result<Vec<NewNode>, BootstrapError> {
     let unreadable = |path: &Path, source: std::io::Error| BootstrapError::File { path: path.to_owned(), source };
-    let key_pair = NodeKeyPair::from_file_bytes(&zeroize::Zeroizing::new(runtime::read_secret_file(&config.keys.node)?))?;
+    let key_pair = NodeKeyPair::from_file_bytes(&zeroize::Zeroizing::new(runtime::read_secret_file(&config.keys.node)?))
+        .map_err(|source| BootstrapError::NodeKey { path: config.keys.node.clone(), source })?;
     let own = NewNode {
         id: certificate.identity.node().unwrap_or_default(),
         name: config.node.name.clone(),
@@ -85,6 +86,15 @@ pub enum BootstrapError {
     /// Keys could not be made.
     #[error("cannot make the first keys")]
     Seal(#[from] SealError),
+    /// The key that opens envelopes.
+    #[error("the node key in {} (keys.node) cannot be used: put it back as it was, or let the node join anew under a new name", path.display())]
+    NodeKey {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: SealError,
+    },
     /// A file of keys, or the first operator's token.
     #[error("cannot use a file of keys")]
     Token(#[from] SecretFileError),

@@ -68,7 +68,7 @@ pub enum ControlError {
     #[error("the feature level cannot be held there")]
     Level(#[from] runtime::LevelMaxError),
     /// A file of keys.
-    #[error("cannot use the key file {}", path.display())]
+    #[error("cannot use the key file {}: put it back as it was; if it is lost, let the node join anew under a new name", path.display())]
     Key {
         /// The file.
         path: PathBuf,

@@ -1,6 +1,7 @@
 //! What an edge believes before it has heard anything: the first signer set of the generation that it joined in, pinned by its hash.
 //!
-//! The file `keys.signers` holds one of these, all made on a control node:
+//! The file `keys.signers` holds one of these, all made on a control node. What a node wrote of itself when it joined has the check of
+//! `runtime::write_checked_file` before it.
 //!
 //! ```text
 //! 64 hex digits                         the set's hash, as a join token carries it
@@ -10,7 +11,7 @@
 //!
 //! Without the recovery key, the edge learns it from the first state that it has verified.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use feed::Anchor;
 use state::record::SignerSetRecord;
@@ -23,7 +24,7 @@ use crate::EdgeError;
 /// # Errors
 /// [`EdgeError::Disk`], [`EdgeError::Signers`].
 pub fn load_anchor(path: &Path, cluster: ClusterId) -> Result<Anchor, EdgeError> {
-    let bytes = fs::read(path).map_err(|source| EdgeError::Disk {
+    let bytes = runtime::read_checked_file(path).map_err(|source| EdgeError::Disk {
         operation: "read the first signer set (keys.signers)",
         path: path.to_owned(),
         source,
@@ -45,6 +46,8 @@ fn in_hex(text: &str) -> Option<Anchor> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use state::record::MemberKey;
     use types::NodeId;
 

@@ -39,7 +39,7 @@ pub enum EdgeError {
     #[error("edge: the node key file (keys.node) cannot be used")]
     NodeKeyFile(#[from] SecretFileError),
     /// What the node's key file holds.
-    #[error("edge: the node key in {path} cannot be used")]
+    #[error("edge: the node key in {path} (keys.node) cannot be used: put it back as it was, or let the edge join anew under a new name")]
     NodeKey {
         /// The file.
         path: PathBuf,
@@ -48,7 +48,9 @@ pub enum EdgeError {
         source: SealError,
     },
     /// The first signer set.
-    #[error("edge: the first signer set in {path} (keys.signers) cannot be used: {detail}; export it anew on a control node")]
+    #[error(
+        "edge: the first signer set in {path} (keys.signers) cannot be used: {detail}; put it back as it was, or export it anew on a control node"
+    )]
     Signers {
         /// The file.
         path: PathBuf,

@@ -26,7 +26,7 @@ pub enum EnrolError {
     #[error(transparent)]
     File(#[from] SecretFileError),
     /// A file holds something else than it should.
-    #[error("{} is damaged: {detail}", path.display())]
+    #[error("{} is damaged: {detail}. Put it back as it was; if it is lost, let the node join anew under a new name", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,

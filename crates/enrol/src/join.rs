@@ -11,7 +11,7 @@ use runtime::{
     config::HostPort,
     read_secret_file,
     tls::{ClientTls, PeerCertificate, PeerIdentity, authority_fingerprint, certificates_pem},
-    write_secret_file,
+    write_checked_file, write_secret_file,
 };
 use seal::{JoinToken, NodeKeyPair};
 use seams::{Clock, Disk, Entropy};
@@ -81,10 +81,11 @@ pub fn read_token(path: &std::path::Path) -> Result<JoinToken, EnrolError> {
 /// The key pair in the file, which opens envelopes; made when there is none.
 ///
 /// # Errors
-/// [`EnrolError::File`], [`EnrolError::Seal`].
+/// [`EnrolError::File`], [`EnrolError::Damaged`], [`EnrolError::Seal`].
 pub fn envelope_key(path: &std::path::Path, entropy: &dyn Entropy) -> Result<NodeKeyPair, EnrolError> {
     match read_secret_file(path) {
-        Ok(bytes) => Ok(NodeKeyPair::from_file_bytes(&Zeroizing::new(bytes))?),
+        Ok(bytes) => NodeKeyPair::from_file_bytes(&Zeroizing::new(bytes))
+            .map_err(|error| EnrolError::Damaged { path: path.to_owned(), detail: error.to_string() }),
         Err(SecretFileError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
             let pair = NodeKeyPair::generate(entropy)?;
             write_secret_file(path, &pair.to_file_bytes())?;
@@ -191,8 +192,8 @@ impl Came {
 
     /// Writes it all, the certificate last.
     fn keep(&self, layout: &Layout) -> Result<(), EnrolError> {
-        write_secret_file(&layout.tls.ca, certificates_pem([self.authority.as_slice()]).as_bytes())?;
-        write_secret_file(&layout.signers, &self.signers.encode())?;
+        write_checked_file(&layout.tls.ca, certificates_pem([self.authority.as_slice()]).as_bytes())?;
+        write_checked_file(&layout.signers, &self.signers.encode())?;
         self.joined.peers.write(&layout.peers)?;
         keep_certificates(layout, &self.certificates)
     }
@@ -215,7 +216,7 @@ pub(crate) fn peer(node: &ControlNode) -> Peer {
 /// Writes the node's certificate and what leads from it to the CA.
 pub(crate) fn keep_certificates(layout: &Layout, certificates: &[Vec<u8>]) -> Result<(), EnrolError> {
     let pem = certificates_pem(certificates.iter().map(Vec::as_slice));
-    Ok(write_secret_file(&layout.tls.cert, pem.as_bytes())?)
+    Ok(write_checked_file(&layout.tls.cert, pem.as_bytes())?)
 }
 
 /// A certificate that does not count now is a clock that is wrong.

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! peers   in the identity folder
+//! a line with the check of what follows (`runtime::write_checked_file`)
 //! offset  bytes  content
 //! 0       1      format: 1
 //! 1              postcard of a list: node, address, public key
@@ -10,7 +11,7 @@
 //! It is whom the node believes before its own copy of the registry says more: an edge until its first sync, a control node until
 //! it was added to the cluster.
 
-use std::{fs, io, path::Path};
+use std::{io, path::Path};
 
 use serde::{Deserialize, Serialize};
 use types::NodeId;
@@ -47,7 +48,7 @@ impl Peers {
     pub fn write(&self, path: &Path) -> Result<(), EnrolError> {
         let damaged = |error: postcard::Error| EnrolError::Damaged { path: path.to_owned(), detail: error.to_string() };
         let bytes = postcard::to_extend(&self.0, vec![FORMAT]).map_err(damaged)?;
-        Ok(runtime::write_secret_file(path, &bytes)?)
+        Ok(runtime::write_checked_file(path, &bytes)?)
     }
 
     /// Reads them; nobody when there is no file.
@@ -55,7 +56,7 @@ impl Peers {
     /// # Errors
     /// [`EnrolError::Io`], [`EnrolError::Damaged`].
     pub fn read(path: &Path) -> Result<Self, EnrolError> {
-        match fs::read(path) {
+        match runtime::read_checked_file(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
             Err(source) => Err(EnrolError::Io { operation: "read", path: path.to_owned(), source }),
             Ok(bytes) => Self::decode(path, &bytes),
@@ -78,6 +79,8 @@ impl Peers {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -1,6 +1,7 @@
 //! Which certificate authorities a node believes: a file of certificates, which follows the replicated state.
 //!
 //! ```text
+//! cinnabar-check: 64 hex digits    SHA-256 of what follows (`runtime::write_checked_file`)
 //! cinnabar-trust-version: 3        a line before the first certificate, where one was replaced before
 //! -----BEGIN CERTIFICATE-----      the authority that issues
 //! -----BEGIN CERTIFICATE-----      former ones that are still believed, newest first
@@ -14,7 +15,7 @@ use std::{fs, path::Path};
 
 use runtime::{
     tls::{authority_fingerprint, first_certificate, issued_by, trust_pem, trust_version},
-    write_secret_file,
+    write_checked_file,
 };
 use state::record::TrustRecord;
 
@@ -64,7 +65,7 @@ impl Trust {
         if self.certificates.is_empty() || self.version <= Self::version_in(path) {
             return Ok(false);
         }
-        write_secret_file(path, self.pem().as_bytes())?;
+        write_checked_file(path, self.pem().as_bytes())?;
         Ok(true)
     }
 
@@ -83,7 +84,11 @@ impl Trust {
 mod tests {
     use std::time::Duration;
 
-    use runtime::tls::{Issuer, Validity, certificates_pem};
+    use runtime::{
+        read_checked_file,
+        tls::{Issuer, Validity, certificates_pem},
+        write_secret_file,
+    };
     use types::UnixMillis;
 
     use super::*;
@@ -103,7 +108,7 @@ mod tests {
         let first = Trust { version: 1, certificates: vec![old] };
         for stale in [&first, &second] {
             assert!(!stale.keep(&path).unwrap());
-            assert_eq!(fs::read_to_string(&path).unwrap(), second.pem());
+            assert_eq!(read_checked_file(&path).unwrap(), second.pem().as_bytes());
         }
         assert!(Trust::told(3, Vec::new()).is_none() && !Trust { version: 3, certificates: Vec::new() }.keep(&path).unwrap());
         assert_eq!(first_certificate(&path).unwrap(), second.certificates[0], "the line before it is no part of a certificate");

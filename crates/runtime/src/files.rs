@@ -1,4 +1,13 @@
-//! Files that hold keys.
+//! Files that hold keys, and files that begin with a check of what follows.
+//!
+//! ```text
+//! cinnabar-check: 64 hex digits     SHA-256 of all that follows the line
+//! ...                               certificates in PEM, or bytes of another format
+//! ```
+//!
+//! A certificate in which a bit has turned is a certificate still, of an authority that nobody knows: its reader would look for the fault
+//! everywhere but in its own file. PEM readers pass over the line (RFC 7468, section 2). A file without it was made by others, and is
+//! believed as it is.
 
 use std::{
     fs::{self, OpenOptions},
@@ -6,6 +15,9 @@ use std::{
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
+
+use sha2::{Digest, Sha256};
+use types::Hash;
 
 use crate::disk::FILE_MODE;
 
@@ -85,6 +97,46 @@ pub fn write_secret_file(path: &Path, bytes: &[u8]) -> Result<(), SecretFileErro
     fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed("sync the folder of"))
 }
 
+/// What the line of a checked file begins with.
+const CHECK: &str = "cinnabar-check: ";
+
+/// Writes a file as [`write_secret_file`] does, with a check before what it holds.
+///
+/// # Errors
+/// [`SecretFileError::Io`].
+pub fn write_checked_file(path: &Path, content: &[u8]) -> Result<(), SecretFileError> {
+    let mut bytes = format!("{CHECK}{}\n", sha256(content)).into_bytes();
+    bytes.extend_from_slice(content);
+    write_secret_file(path, &bytes)
+}
+
+/// Reads a file, without the line of its check if it has one.
+///
+/// # Errors
+/// Of the disk; `InvalidData` for a file that is not what was written.
+pub fn read_checked_file(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = fs::read(path)?;
+    let Some(rest) = bytes.strip_prefix(CHECK.as_bytes()) else { return Ok(bytes) };
+    let end = rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
+    let (line, content) = (&rest[..end], rest.get(end + 1..).unwrap_or_default());
+    if std::str::from_utf8(line).ok().and_then(|line| line.parse().ok()) != Some(sha256(content)) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, Damaged));
+    }
+    let start = bytes.len() - content.len();
+    Ok(bytes.split_off(start))
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "it is damaged: what it holds does not fit the check in its first line; put it back as it was, or let the node join anew under a new name. \
+     If you changed it yourself, remove that line"
+)]
+struct Damaged;
+
+fn sha256(bytes: &[u8]) -> Hash {
+    Hash::from_bytes(Sha256::digest(bytes).into())
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
@@ -101,6 +153,32 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         let error = read_secret_file(&path).unwrap_err().to_string();
         assert!(error.contains("has mode 0640") && error.contains("chmod 600"), "{error}");
+    }
+
+    #[test]
+    fn checked_file_with_any_bit_turned_or_cut_anywhere_is_refused_or_is_what_was_written() {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = temporary.path().join("ca.pem");
+        write_checked_file(&path, b"what it holds\nand more").unwrap();
+        assert_eq!(read_checked_file(&path).unwrap(), b"what it holds\nand more");
+        let right = fs::read(&path).unwrap();
+        // A turned bit in the word of the line makes it a line like any other: what follows is whole, and who reads the line knows it not.
+        for bit in CHECK.len() * 8..right.len() * 8 {
+            let mut bytes = right.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            fs::write(&path, &bytes).unwrap();
+            match read_checked_file(&path) {
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::InvalidData, "bit {bit}"),
+                // Hex digits of either case are the same hash.
+                Ok(content) => assert_eq!(content, b"what it holds\nand more", "bit {bit}"),
+            }
+        }
+        for length in CHECK.len()..right.len() {
+            fs::write(&path, &right[..length]).unwrap();
+            assert!(read_checked_file(&path).unwrap_err().to_string().contains("put it back as it was"), "{length} bytes");
+        }
+        fs::write(&path, b"without a check").unwrap();
+        assert_eq!(read_checked_file(&path).unwrap(), b"without a check");
     }
 
     #[test]

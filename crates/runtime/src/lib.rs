@@ -31,7 +31,7 @@ pub mod tls;
 pub use clock::RealClock;
 pub use disk::RealDisk;
 pub use entropy::OsEntropy;
-pub use files::{SecretFileError, read_secret_file, write_secret_file};
+pub use files::{SecretFileError, read_checked_file, read_secret_file, write_checked_file, write_secret_file};
 pub use level::{LEVEL_MAX_VARIABLE, LevelMaxError, feature_level_max};
 pub use lock::{DataLock, DataLockError};
 pub use pending::PendingFile;

@@ -390,18 +390,19 @@ fn write(tools: &Tools, plan: &Plan<'_>, made: &Made) -> Result<(), Failure> {
     let _lock = runtime::DataLock::acquire(data).map_err(|error| left("the data folder", &error))?;
     layout.make_folders(&*tools.disk).map_err(|error| left("the identity", &error))?;
     let secret = |path: &Path, bytes: &[u8]| runtime::write_secret_file(path, bytes).map_err(|error| left("the identity", &error));
+    let checked = |path: &Path, bytes: &[u8]| runtime::write_checked_file(path, bytes).map_err(|error| left("the identity", &error));
     secret(&layout.envelope_key, &made.envelope_key.to_file_bytes())?;
     if let Some(path) = &layout.signing_key {
         secret(path, &made.signing_key.to_file_bytes())?;
     }
     made.tls_key.write(&layout.tls.key).map_err(|error| left("the identity", &error))?;
-    secret(&layout.tls.ca, certificates_pem([made.authority.as_slice()]).as_bytes())?;
-    secret(&layout.signers, format!("{}\n", made.begun.signed.statement.signer_set_hash).as_bytes())?;
+    checked(&layout.tls.ca, certificates_pem([made.authority.as_slice()]).as_bytes())?;
+    checked(&layout.signers, format!("{}\n", made.begun.signed.statement.signer_set_hash).as_bytes())?;
     Peers::default().write(&layout.peers).map_err(|error| left("the identity", &error))?;
     audited(tools, config, made).map_err(|error| left("the audit log", &*error))?;
     consensus::seed(tools.disk.clone(), &data.join("raft"), made.node, &config.advertise().to_string(), &made.begun.state)
         .map_err(|error| left("the state", &error))?;
-    secret(&layout.tls.cert, certificates_pem([made.certificate.as_slice(), made.authority.as_slice()]).as_bytes())
+    checked(&layout.tls.cert, certificates_pem([made.certificate.as_slice(), made.authority.as_slice()]).as_bytes())
 }
 
 /// The beginning is a mutation, and the first entry of the restored node's own audit log: durable before the state that counts it. What was

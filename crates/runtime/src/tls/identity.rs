@@ -165,7 +165,7 @@ impl PeerCertificate {
     /// Of the disk; `Other` when the file holds no certificate of a node or consumer.
     pub fn read_pem(path: &std::path::Path) -> std::io::Result<Self> {
         use rustls::pki_types::{CertificateDer, pem::PemObject};
-        let der = CertificateDer::from_pem_slice(&std::fs::read(path)?).map_err(std::io::Error::other)?;
+        let der = CertificateDer::from_pem_slice(&crate::read_checked_file(path)?).map_err(std::io::Error::other)?;
         Self::read(&der).map_err(std::io::Error::other)
     }
 

@@ -227,7 +227,7 @@ pub fn trust_version(text: &str) -> u32 {
 /// Of the disk; `Other` when the file holds none.
 pub fn first_certificate(path: &std::path::Path) -> std::io::Result<Vec<u8>> {
     use rustls::pki_types::pem::PemObject;
-    CertificateDer::from_pem_slice(&std::fs::read(path)?).map(|der| der.to_vec()).map_err(std::io::Error::other)
+    CertificateDer::from_pem_slice(&crate::read_checked_file(path)?).map(|der| der.to_vec()).map_err(std::io::Error::other)
 }
 
 /// Whether a certificate names the CA's key as the one that signed it.

@@ -1,7 +1,7 @@
 //! Certificates, keys and CAs from PEM files.
 
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -16,7 +16,7 @@ use rustls::{
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{IdentityError, PeerCertificate};
-use crate::{SecretFileError, config::TlsFiles, read_secret_file};
+use crate::{SecretFileError, config::TlsFiles, read_checked_file, read_secret_file};
 
 /// Why TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +34,7 @@ pub enum TlsError {
     #[error(transparent)]
     KeyFile(#[from] SecretFileError),
     /// A file does not hold what it should.
-    #[error("{path} holds no {what} in PEM form")]
+    #[error("{path} holds no {what} in PEM form: put it back as it was, or let the node join anew under a new name")]
     NoPem {
         /// The file.
         path: PathBuf,
@@ -42,7 +42,7 @@ pub enum TlsError {
         what: &'static str,
     },
     /// The certificate names no identity.
-    #[error("the certificate in {path} names no node or consumer")]
+    #[error("the certificate in {path} names no node or consumer: put it back as it was, or let the node join anew under a new name")]
     Identity {
         /// The file.
         path: PathBuf,
@@ -51,7 +51,7 @@ pub enum TlsError {
         source: IdentityError,
     },
     /// Key, certificate and CA do not fit together, or the library refuses them.
-    #[error("the certificate, key or CA at {path} is not usable")]
+    #[error("the certificate, key or CA at {path} is not usable: put it back as it was, or let the node join anew under a new name")]
     Unusable {
         /// The file that was looked at last.
         path: PathBuf,
@@ -124,7 +124,7 @@ pub(super) fn each_root(path: &Path) -> Result<Vec<(CertificateDer<'static>, Arc
 
 /// Reads at least one certificate.
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let pem = fs::read(path).map_err(|source| TlsError::Read { path: path.to_owned(), source })?;
+    let pem = read_checked_file(path).map_err(|source| TlsError::Read { path: path.to_owned(), source })?;
     let found = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
     match found {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),
