@@ -153,6 +153,11 @@ impl Seen {
         inner.ended.is_none() && inner.status.as_ref().is_some_and(|status| status.borrow().sync == SyncState::Following)
     }
 
+    /// Whether there is a follower, which has its disk.
+    pub(crate) fn keeping(&self) -> bool {
+        self.lock().ended.is_none()
+    }
+
     /// What is wrong, one sentence each.
     pub(crate) fn problems(&self) -> Vec<String> {
         let inner = self.lock();

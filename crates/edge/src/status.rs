@@ -29,6 +29,8 @@ pub struct EdgeStatus {
     pub serving: bool,
     /// Whether the stream to the control plane is up.
     pub connected: bool,
+    /// Whether the local copy takes what comes: not while its disk fails, until it was opened again.
+    pub keeping: bool,
     /// Whether every KEK epoch in use is unlocked.
     pub unlocked: bool,
     /// What is wrong, for people; empty when nothing is.
@@ -67,6 +69,7 @@ impl StatusSource {
             age_ms: serving.age().millis(),
             serving: serving.fresh_enough() && !serving.is_revoked(),
             connected: self.seen.connected(),
+            keeping: self.seen.keeping(),
             unlocked: synced && missing.is_empty() && !serving.keys().is_locked(),
             problems,
         }
@@ -77,6 +80,7 @@ impl StatusSource {
 pub(crate) struct Checks {
     synced: Check,
     fresh: Check,
+    following: Check,
     unlocked: Check,
     accepting: Check,
 }
@@ -85,7 +89,13 @@ impl Checks {
     pub(crate) fn new(readiness: &Readiness) -> Self {
         let accepting = readiness.check("accepting");
         accepting.ready();
-        Self { synced: readiness.check("synced"), fresh: readiness.check("fresh"), unlocked: readiness.check("unlocked"), accepting }
+        Self {
+            synced: readiness.check("synced"),
+            fresh: readiness.check("fresh"),
+            following: readiness.check("following"),
+            unlocked: readiness.check("unlocked"),
+            accepting,
+        }
     }
 
     /// The edge is ending: balancers should look elsewhere.
@@ -98,6 +108,12 @@ impl Checks {
         set(&self.synced, status.position.is_some(), "no complete copy yet");
         set(&self.fresh, status.serving, "the copy is too old, or this node is revoked");
         set(&self.unlocked, status.unlocked, "a key epoch in use is missing");
+        // What is held is served on: an edge that hears nothing, or can keep nothing, is ready while its copy is fresh enough.
+        match (status.keeping, status.connected) {
+            (false, _) => self.following.limited("its disk takes nothing: the log says why"),
+            (true, false) => self.following.limited("no stream to the control plane: the log says why"),
+            (true, true) => self.following.ready(),
+        }
     }
 }
 
@@ -132,6 +148,7 @@ fn gauges(node: &NodeName, status: &EdgeStatus) {
     let flag = |name, value| gauge(name, f64::from(u8::from(value)));
     flag("cinnabar_edge_serving", status.serving);
     flag("cinnabar_edge_connected", status.connected);
+    flag("cinnabar_edge_keeping", status.keeping);
     flag("cinnabar_edge_unlocked", status.unlocked);
     gauge("cinnabar_edge_problems", status.problems.len() as f64);
     gauge("cinnabar_edge_revision", status.position.map_or(0.0, |position| position.revision.get() as f64));

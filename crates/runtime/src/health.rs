@@ -34,8 +34,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::telemetry::Metrics;
 
-/// What stands in the way of each check; nothing when it is ready.
-type Checks = Arc<Mutex<BTreeMap<&'static str, Option<String>>>>;
+/// How each check stands.
+type Checks = Arc<Mutex<BTreeMap<&'static str, Standing>>>;
+
+#[derive(Debug)]
+enum Standing {
+    Ready,
+    /// Ready, with a reason for people to look.
+    Limited(String),
+    NotReady(String),
+}
 
 /// The checks of one server. Clones share them.
 #[derive(Clone, Debug, Default)]
@@ -64,18 +72,19 @@ impl Readiness {
     /// Whether there is a check, and every check is ready.
     pub fn is_ready(&self) -> bool {
         let checks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        !checks.is_empty() && checks.values().all(Option::is_none)
+        !checks.is_empty() && !checks.values().any(|standing| matches!(standing, Standing::NotReady(_)))
     }
 
-    /// One line per check, in the order of names: `[+] disk ready` or `[-] feed not ready: reason`.
+    /// One line per check, in the order of names: `[+] disk ready`, `[!] feed ready, but reason`, or `[-] feed not ready: reason`.
     pub fn report(&self) -> String {
         let checks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut lines = String::new();
-        for (name, obstacle) in checks.iter() {
+        for (name, standing) in checks.iter() {
             // Writing to a String does not fail.
-            let _ = match obstacle {
-                None => writeln!(lines, "[+] {name} ready"),
-                Some(reason) => writeln!(lines, "[-] {name} not ready: {reason}"),
+            let _ = match standing {
+                Standing::Ready => writeln!(lines, "[+] {name} ready"),
+                Standing::Limited(reason) => writeln!(lines, "[!] {name} ready, but {reason}"),
+                Standing::NotReady(reason) => writeln!(lines, "[-] {name} not ready: {reason}"),
             };
         }
         lines
@@ -85,16 +94,21 @@ impl Readiness {
 impl Check {
     /// The condition holds.
     pub fn ready(&self) {
-        self.set(None);
+        self.set(Standing::Ready);
+    }
+
+    /// The condition holds, and a person should look. The reason is shown to anybody.
+    pub fn limited(&self, reason: impl Into<String>) {
+        self.set(Standing::Limited(reason.into()));
     }
 
     /// The condition does not hold. The reason is shown to anybody: no names of secrets or stores.
     pub fn not_ready(&self, reason: impl Into<String>) {
-        self.set(Some(reason.into()));
+        self.set(Standing::NotReady(reason.into()));
     }
 
-    fn set(&self, obstacle: Option<String>) {
-        self.checks.lock().unwrap_or_else(PoisonError::into_inner).insert(self.name, obstacle);
+    fn set(&self, standing: Standing) {
+        self.checks.lock().unwrap_or_else(PoisonError::into_inner).insert(self.name, standing);
     }
 }
 
