@@ -30,8 +30,9 @@ const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 /// How long open connections get to end by themselves when the node stops; a stream that a client leaves open ends then.
 const CONNECTIONS_END_WITHIN: Duration = Duration::from_secs(3);
-/// A silent connection is asked whether it lives this often.
-const KEEPALIVE: Duration = Duration::from_secs(20);
+/// A connection on which nothing came for this long is probed, and ended when no answer comes in as long again: receipts wait for what an
+/// edge that is not heard acknowledges, until it has gone elsewhere.
+const KEEPALIVE: Duration = Duration::from_secs(5);
 
 /// The longest request to join: a certificate request, two keys and some text take a quarter of it.
 const JOIN_BYTES_MAX: usize = 16 * 1024;
@@ -63,6 +64,7 @@ pub(crate) async fn serve(
     let connections = connections.map(move |connection| connection.map(|connection| connection.cut_by(cutting.clone())));
     let server = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE))
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(limits.streams_max)
