@@ -1,4 +1,4 @@
-//! A voter whose disk is full: it stops and says so, the others go on, and it comes back when there is room.
+//! Nodes whose disk is full, or takes no writes at all: they say so, the others go on, and they come back when there is room.
 
 use std::{
     io::Read,
@@ -8,28 +8,32 @@ use std::{
 };
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
-use tests::process::{Fleet, Readers, Writers, binary, http, until};
+use tests::process::{Fleet, Readers, Role, Writers, binary, http, until};
 
-use crate::ground::{configured, others, text};
+use crate::ground::{configured, metric, others, text};
 
 /// Writes that must be acknowledged after a fault.
 const WRITES: usize = 20;
 /// A new leader takes writes within this time.
 const FAILOVER_MAX: Duration = Duration::from_secs(3);
 
-/// A control node whose file system can be made to take nothing more: the system refuses each of its writes to a file.
+/// A node whose file system can be made to take nothing more: the system refuses each of its writes to a file.
 struct Confined {
     child: Child,
     said: Option<JoinHandle<String>>,
 }
 
 impl Confined {
-    /// Starts a control node of the fleet that is down.
+    /// Starts a node of the fleet that is down.
     async fn start(fleet: &Fleet, node: &str) -> Self {
         // The signal that goes with the refusal is ignored, as no file system that is full sends one.
-        let script = "trap '' XFSZ; exec \"$0\" control --config \"$1\"";
+        let script = "trap '' XFSZ; exec \"$0\" \"$1\" --config \"$2\"";
+        let role = match fleet.role(node) {
+            Role::Control => "control",
+            Role::Edge => "edge",
+        };
         let mut child = Command::new("/bin/sh")
-            .args(["-c", script, &text(&binary()), &text(&fleet.config(node))])
+            .args(["-c", script, &text(&binary()), role, &text(&fleet.config(node))])
             .env_clear()
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -57,6 +61,12 @@ impl Confined {
     fn fill(&self) {
         let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
         prlimit(Some(pid), Resource::Fsize, Rlimit { current: Some(0), maximum: None }).unwrap();
+    }
+
+    /// From now on there is room again.
+    fn clear(&self) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        prlimit(Some(pid), Resource::Fsize, Rlimit { current: None, maximum: None }).unwrap();
     }
 
     /// How it ended, and all that it said.
@@ -117,4 +127,65 @@ async fn voter_with_a_full_disk_stops_and_says_so_and_returns_when_there_is_room
     fleet.operator().live(last).await;
     let everywhere: Vec<_> = fleet.readers().into_iter().map(|(_, reader)| reader).collect();
     written.judge(&fleet.operator(), &everywhere, last, &[(0, b"the last")]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn edge_with_a_full_disk_serves_what_it_has_and_follows_again_when_there_is_room() {
+    let mut fleet = Fleet::start(1, 1).await;
+    let operator = fleet.operator();
+    let bound = operator.create_bound("COUNTER_0", b"before").await;
+    operator.live(bound).await;
+    fleet.stop("edge-1").await;
+    let mut confined = Confined::start(&fleet, "edge-1").await;
+    let readers = Readers::start(fleet.readers());
+    confined.fill();
+    let position = operator.set("COUNTER_0", b"after").await.1;
+    // What it cannot keep it does not show, and no receipt counts it.
+    let health = configured(&fleet, "edge-1", "health").parse().unwrap();
+    let says = async |line: &str| {
+        until(&format!("the edge to say: {line}"), async || match http(health, "/readyz") {
+            Ok((200, said)) if said.contains(line) => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+        .await;
+    };
+    says("[!] following ready, but its disk takes nothing").await;
+    until("the edge to show it", async || match metric(&fleet, "edge-1", "cinnabar_edge_keeping") {
+        Some(0.0) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    let reader = fleet.reader("edge-1");
+    assert_eq!(reader.get("COUNTER_0").await.unwrap().value, b"before");
+    assert!(reader.get_at("COUNTER_0", position).await.is_err());
+    assert!(confined.child.try_wait().unwrap().is_none(), "an edge serves on without room");
+
+    confined.clear();
+    operator.live(position).await;
+    assert_eq!(reader.get("COUNTER_0").await.unwrap().value, b"after");
+    says("[+] following ready").await;
+    assert!(readers.end().await > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn node_on_a_disk_that_takes_no_writes_refuses_to_start_and_names_it() {
+    let mut fleet = Fleet::start(1, 1).await;
+    for node in ["edge-1", "control-1"] {
+        fleet.stop(node).await;
+        let data = text(&fleet.data(node));
+        let role = if fleet.role(node) == Role::Control { "control" } else { "edge" };
+        // In a namespace of its own the folder is mounted once more, for reading only.
+        let script = "mount --bind \"$3\" \"$3\" && mount -o remount,bind,ro \"$3\" && exec \"$0\" \"$1\" --config \"$2\"";
+        let run = Command::new("unshare")
+            .args(["--map-root-user", "--mount", "/bin/sh", "-c", script])
+            .args([&text(&binary()), role, &text(&fleet.config(node)), &data])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&run.stderr).into_owned();
+        assert_eq!(run.status.code(), Some(1), "{said}");
+        let last = said.lines().last().unwrap_or_default();
+        assert!(last.contains(&data) && last.contains("Read-only file system"), "{last}");
+        assert!(!said.contains("panicked"), "{said}");
+        fleet.start_node(node).await;
+    }
 }
