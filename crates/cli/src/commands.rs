@@ -197,13 +197,16 @@ impl Session {
             bar.finish_and_clear();
         }
         let reply = reply.map_err(failed)?;
-        if reply.edges_known > 0 && reply.edges_live >= reply.edges_known {
+        if reply.is_everywhere() {
             self.out.say(&format!("live on {}/{} edges at {position}", reply.edges_live, reply.edges_known));
             return Ok(());
         }
         if reply.edges_known == 0 {
             let message = format!("written at {position}, but no edge is known that could hold it; look at `cinnabar status`");
             return Err(Failure::deadline(message));
+        }
+        if reply.edges_live >= reply.edges_known {
+            return Err(Failure::deadline(unheard(position, &reply)));
         }
         let mut behind = reply.behind;
         let more = behind.len().saturating_sub(LAGGARDS_SHOWN);
@@ -256,6 +259,15 @@ pub(crate) fn failed(error: ClientError) -> Failure {
         text = format!("{text}\n  request {}", public.request_id);
     }
     Failure::with_code(public.kind.exit_code(), format!("{text} [{}, {}]", public.kind.name(), error.server))
+}
+
+/// Every edge that is known where it was asked holds the position; others may not.
+fn unheard(position: Position, reply: &v1::WaitLiveReply) -> String {
+    let who = if reply.unheard.is_empty() { format!("{} control nodes", reply.controls_unheard) } else { reply.unheard.join(", ") };
+    format!(
+        "written at {position}, and live on all {} edges known at the control node that was asked; but that one does not hear {who}, which others do hear, so there may be edges that are behind. Ask another control node, or mend the network between them",
+        reply.edges_known
+    )
 }
 
 /// All pages of a list.

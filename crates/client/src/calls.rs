@@ -188,8 +188,7 @@ impl Client {
             let deadline_ms = u64::try_from(step.as_millis()).unwrap_or(u64::MAX);
             let request = v1::WaitLiveRequest { position: Some(position.into()), deadline_ms };
             let reply = self.timeout(step + WAIT_MARGIN).wait_live_once(request).await?;
-            let live = reply.edges_known > 0 && reply.edges_live >= reply.edges_known;
-            if live || end.saturating_duration_since(Instant::now()).is_zero() {
+            if reply.is_everywhere() || end.saturating_duration_since(Instant::now()).is_zero() {
                 return Ok(reply);
             }
         }

@@ -118,7 +118,7 @@ fn credential<M>(core: &Core, request: &Request<M>, peer: Option<&Peer>) -> Cred
     }
     let certificate = peer.and_then(Peer::certificate).filter(|certificate| certificate.identity.cluster() == core.cluster);
     // Asked at each call: a connection may outlive the certificate that opened it.
-    if certificate.is_some_and(|certificate| certificate.is_expired(core.clock.wall())) {
+    if certificate.is_some_and(|certificate| certificate.is_expired(core.now())) {
         return Credential::Expired;
     }
     match certificate.and_then(|certificate| certificate.identity.node().map(|node| (node, certificate.public_key.clone()))) {

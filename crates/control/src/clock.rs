@@ -1,7 +1,7 @@
 //! Whether this node's wall clock agrees with those of a majority of the voters: for `/readyz`.
 //!
-//! The log does not depend on it ([`consensus::Clocks`]), but what this node judges by its own clock does: certificates, tokens, the age
-//! of what it serves. So it is better asked elsewhere until its clock is right. Where no majority agrees nobody knows who is wrong, and
+//! The log does not depend on it ([`consensus::Clocks`]), nor do the tokens it is shown and the certificates it issues
+//! ([`Core::now`]), but what this node judges by its own clock does: handshakes, the age of what it serves. So it is better asked elsewhere until its clock is right. Where no majority agrees nobody knows who is wrong, and
 //! nobody stands back: metric and log say so.
 
 use std::{sync::Arc, time::Duration};

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use consensus::Consensus;
+use consensus::{ClockStanding, Consensus};
 use feed::{Liveness, Publisher};
 use runtime::TokioSpawn;
 use seal::KeyRing;
@@ -10,7 +10,7 @@ use seams::{Clock, Entropy};
 use state::{Command, CommandBody, Principal, Reply, RequestKey, State, record::NodeRole};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use types::{ClusterId, FeatureLevel, KeyDomain, NodeId, NodeName, Position};
+use types::{ClusterId, FeatureLevel, KeyDomain, NodeId, NodeName, Position, UnixMillis};
 use wire::{ErrorKind, PublicError};
 
 use crate::{
@@ -28,6 +28,8 @@ use crate::{
 
 /// How long a look at a node's own view waits for the newest state.
 const NEWEST_WITHIN: Duration = Duration::from_secs(1);
+/// How often it is looked whether a control node that is not heard is a member still.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The parts of a control node that operations share.
 pub(crate) struct Core {
@@ -67,6 +69,17 @@ pub(crate) struct Core {
 }
 
 impl Core {
+    /// What certificates and tokens are judged and dated by: this node's wall clock, or that of a majority of the voters where it is known
+    /// to differ. Not log time: where no majority is known, that stands still, and a cluster that was off for days comes back by what its
+    /// clocks say.
+    pub(crate) fn now(&self) -> UnixMillis {
+        let wall = self.clock.wall();
+        match self.consensus.clocks().standing {
+            ClockStanding::Differs { ahead_ms } => UnixMillis::new(wall.get().saturating_add_signed(ahead_ms.saturating_neg())),
+            ClockStanding::Agrees | ClockStanding::Split | ClockStanding::Unknown => wall,
+        }
+    }
+
     /// From now on public services answer.
     pub(crate) fn open(&self) {
         self.opened.cancel();
@@ -87,7 +100,7 @@ impl Core {
     /// refuses to know.
     pub(crate) async fn find<T>(&self, call: &Call, find: impl Fn(&State, &Caller) -> Result<T, PublicError>) -> Result<T, PublicError> {
         some_credential(call)?;
-        let on = |state: &State| find(state, &Caller::identify(state, call, self.clock.wall())?);
+        let on = |state: &State| find(state, &Caller::identify(state, call, self.now())?);
         match on(&self.consensus.local()) {
             // Nothing is refused by a state that may be behind, but what is wrong in itself: a stranger to it may be known by now, and one
             // that it knows may be revoked, and must not learn what this node holds.
@@ -104,7 +117,7 @@ impl Core {
     ) -> Result<T, PublicError> {
         some_credential(call)?;
         let state = self.newest_for(call).await?;
-        read(&state, &Caller::identify(&state, call, self.clock.wall())?)
+        read(&state, &Caller::identify(&state, call, self.now())?)
     }
 
     /// Identifies the caller for a look at what this node itself knows: on the newest state, and where there is none to be had soon, as
@@ -120,7 +133,7 @@ impl Core {
             Some(state) => state,
             None => self.heard_lately()?,
         };
-        Ok((Caller::identify(&state, call, self.clock.wall())?, state))
+        Ok((Caller::identify(&state, call, self.now())?, state))
     }
 
     /// The newest state, or the refusal of a node that cannot know it.
@@ -196,9 +209,23 @@ impl Core {
         self.consensus.propose_within(command, call.left(self)).await.map_err(error::not_proposed)
     }
 
-    /// Waits until `position` is live on every edge that counts. Safe to cancel.
+    /// Waits until `position` is live on every edge that counts, and no control node lives whose edges are not known. Safe to cancel.
     pub(crate) async fn wait_live(&self, position: Position) -> Liveness {
-        self.publisher.acks().wait_live(position, |node| counts(&self.consensus.local(), node)).await
+        let mut heard = self.standings.subscribe();
+        loop {
+            heard.look();
+            if self.heard_elsewhere().is_empty() {
+                let live = self.publisher.acks().wait_live(position, |node| counts(&self.consensus.local(), node)).await;
+                if self.heard_elsewhere().is_empty() {
+                    return live;
+                }
+            }
+            tokio::select! {
+                biased;
+                () = heard.changed() => {}
+                () = self.clock.sleep(LOOK_EVERY) => {}
+            }
+        }
     }
 
     /// On how many of the edges that count `position` is live now.
@@ -207,8 +234,12 @@ impl Core {
         self.publisher.acks().live(position, |node| counts(&state, node))
     }
 
-    /// What every edge that counts holds; none when there is no such edge, or one that has said nothing yet.
+    /// What every edge that counts holds; none when there is no such edge, or one that has said nothing yet, or may be one that is not
+    /// known.
     pub(crate) fn live_everywhere(&self, state: &State) -> Option<Position> {
+        if !self.heard_elsewhere().is_empty() {
+            return None;
+        }
         let rows = self.publisher.acks().rows().into_iter();
         let counted = rows.filter(|row| row.active && counts(state, row.node));
         counted.map(|row| row.durable).min().flatten()
@@ -228,9 +259,18 @@ impl Core {
         let state = self.consensus.local();
         let rows = self.publisher.acks().rows().into_iter();
         let behind = rows.filter(|row| row.active && counts(&state, row.node) && row.durable.is_none_or(|durable| durable < position));
-        let name = |node| state.node(node).ok().flatten().map_or_else(|| node.to_string(), |record| record.name.to_string());
-        behind.map(|row| name(row.node)).take(most).collect()
+        names(&state, behind.map(|row| row.node).take(most))
     }
+
+    /// The names of nodes.
+    pub(crate) fn names(&self, nodes: impl IntoIterator<Item = NodeId>) -> Vec<String> {
+        names(&self.consensus.local(), nodes)
+    }
+}
+
+fn names(state: &State, nodes: impl IntoIterator<Item = NodeId>) -> Vec<String> {
+    let name = |node: NodeId| state.node(node).ok().flatten().map_or_else(|| node.to_string(), |record| record.name.to_string());
+    nodes.into_iter().map(name).collect()
 }
 
 /// Without a credential nothing is asked of the state or the log.

@@ -115,8 +115,7 @@ impl Interceptor for Door {
         if !core.is_open() {
             return Err(waiting().with_request_id(call.origin.request).into());
         }
-        Caller::identify(&core.consensus.local(), &call, core.clock.wall())
-            .map_err(|error| error.with_request_id(call.origin.request.clone()))?;
+        Caller::identify(&core.consensus.local(), &call, core.now()).map_err(|error| error.with_request_id(call.origin.request.clone()))?;
         request.extensions_mut().insert(call);
         Ok(request)
     }

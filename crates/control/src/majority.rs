@@ -79,11 +79,9 @@ impl Core {
 
     /// The other voters that this node does not hear, by name.
     fn unheard(&self) -> Vec<String> {
-        let (state, voters) = (self.consensus.local(), self.consensus.membership().voters);
+        let voters = self.consensus.membership().voters;
         let unheard = voters.into_iter().filter(|(node, _)| *node != self.node && !self.standings.is_heard(*node));
-        unheard
-            .map(|(node, _)| state.node(node).ok().flatten().map_or_else(|| node.to_string(), |record| record.name.to_string()))
-            .collect()
+        self.names(unheard.map(|(node, _)| node))
     }
 }
 

@@ -9,13 +9,15 @@
 //! 1. A node tells only what its own subscribers told it: nothing is passed on, so nothing goes in circles.
 //! 2. A node that is silent for [`SILENCE_MAX`] counts as gone: its subscribers stand as last reported, and age from then on. Until they
 //!    are found elsewhere or are ten minutes old, a receipt waits for them.
+//! 3. While a node is silent here and heard by another control node that is heard here, nothing counts as live everywhere: it lives, and
+//!    what its subscribers hold is not known ([`Standings::heard_elsewhere`]). One that nobody hears holds nothing up.
 //!
 //! **Concurrency**: one task listens to all others; one stream a listener on the other side.
 //!
 //! **Failure**: soft state. Whatever breaks is begun anew with all rows after a pause with jitter.
 //!
 //! **Left out**: passing on for nodes that can't reach each other: a control node that can't reach another one does not know what
-//! happens at that one's subscribers, and says "pending" for ten minutes.
+//! happens at that one's subscribers, and says "pending" until it does.
 
 mod calls;
 mod listen;
@@ -117,6 +119,7 @@ impl Exchange {
             feature_level: own.level.get(),
             unlocked: own.unlocked,
             certificate_ends_ms: own.certificate_ends.map_or(0, UnixMillis::get),
+            hears: self.standings.hears().into_iter().map(NodeId::get).collect(),
         };
         (internal::WatermarksReply { rows: rows.collect(), standing: Some(standing) }, version)
     }
@@ -127,14 +130,14 @@ impl Exchange {
         for row in &reply.rows {
             self.standings.certificate(NodeId::new(row.node), ends(row.certificate_ends_ms));
         }
-        if let Some(standing) = reply.standing {
+        if let Some(told) = reply.standing {
             let standing = Standing {
-                applied: standing.applied.map(position_in).unwrap_or_default(),
-                level: FeatureLevel::new(standing.feature_level),
-                unlocked: standing.unlocked,
-                certificate_ends: ends(standing.certificate_ends_ms),
+                applied: told.applied.map(position_in).unwrap_or_default(),
+                level: FeatureLevel::new(told.feature_level),
+                unlocked: told.unlocked,
+                certificate_ends: ends(told.certificate_ends_ms),
             };
-            self.standings.heard(from, standing, self.clock.monotonic());
+            self.standings.heard(from, standing, told.hears.into_iter().map(NodeId::new), self.clock.monotonic());
         }
         self.acks.merge(from, &reports);
     }

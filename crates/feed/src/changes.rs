@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 /// The value; whoever has it may change it. Clones share it.
-pub(crate) struct Changing<T>(Arc<Shared<T>>);
+pub struct Changing<T>(Arc<Shared<T>>);
 
 /// One who looks at the value, and remembers up to where.
 pub struct Changes<T> {
@@ -28,12 +28,13 @@ impl<T> Shared<T> {
 }
 
 impl<T: Copy> Changing<T> {
-    pub(crate) fn new(value: T) -> Self {
+    /// With its first value.
+    pub fn new(value: T) -> Self {
         Self(Arc::new(Shared { current: Mutex::new((0, value)), changed: Notify::new() }))
     }
 
     /// Changes the value and wakes all who wait.
-    pub(crate) fn change(&self, change: impl FnOnce(&mut T)) {
+    pub fn change(&self, change: impl FnOnce(&mut T)) {
         {
             let mut current = self.0.lock();
             current.0 += 1;
@@ -43,7 +44,7 @@ impl<T: Copy> Changing<T> {
     }
 
     /// For waiting for changes after this call.
-    pub(crate) fn changes(&self) -> Changes<T> {
+    pub fn changes(&self) -> Changes<T> {
         Changes { seen: self.0.lock().0, shared: self.0.clone() }
     }
 }

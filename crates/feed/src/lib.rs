@@ -39,7 +39,7 @@ mod snapshot;
 mod window;
 
 pub use acks::{AckRow, Acks, AcksOptions, Liveness, Report, StreamClaim, Via};
-pub use changes::Changes;
+pub use changes::{Changes, Changing};
 pub use error::{Fault, FeedError};
 pub use follower::{
     Base, CheckpointSeen, Core, CoreOptions, CoreParts, FORMS, Follower, FollowerOptions, FollowerParts, FollowerStatus, Form, Handled,

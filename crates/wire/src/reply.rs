@@ -41,6 +41,13 @@ impl From<ConsumerRef> for v1::ConsumerRef {
     }
 }
 
+impl v1::WaitLiveReply {
+    /// Whether there is an edge, and every one of them holds the position, as far as the whole cluster knows.
+    pub const fn is_everywhere(&self) -> bool {
+        self.edges_known > 0 && self.edges_live >= self.edges_known && self.controls_unheard == 0
+    }
+}
+
 /// In alphabetical order of their names.
 impl From<ScopeSet> for v1::ScopeList {
     fn from(scopes: ScopeSet) -> Self {

@@ -310,7 +310,7 @@ impl v1::receipts_server::Receipts for Script {
     async fn wait_live(&self, request: Request<v1::WaitLiveRequest>) -> Answer<v1::WaitLiveReply> {
         let calls = self.note(&request, "", None).await?;
         let position = request.into_inner().position;
-        Ok(Response::new(v1::WaitLiveReply { position, edges_live: if calls == 1 { 1 } else { 2 }, edges_known: 2, behind: vec![] }))
+        Ok(Response::new(v1::WaitLiveReply { position, edges_live: if calls == 1 { 1 } else { 2 }, edges_known: 2, ..Default::default() }))
     }
 }
 

@@ -64,7 +64,7 @@ pub(super) fn successor(core: &Core, state: &State, terms: Terms) -> Result<Rota
         return Err(PublicError::new(ErrorKind::Precondition, message));
     }
     let number = number(state)?.checked_add(1).ok_or_else(unexpected)?;
-    let validity = Validity::lease(core.clock.wall(), AUTHORITY_LIFETIME);
+    let validity = Validity::lease(core.now(), AUTHORITY_LIFETIME);
     let made = Issuer::create(&format!("cinnabar CA {} {number}", core.cluster), validity).map_err(|error| failed(&error))?;
     let (next, pkcs8) = (made.0, Plaintext::from_vec(made.1));
     let crossed = before.cross(&next, validity).map_err(|error| failed(&error))?;
@@ -101,9 +101,8 @@ pub(super) fn certify(
     public_key: &[u8],
     names: &[String],
 ) -> Result<Vec<bytes::Bytes>, PublicError> {
-    let now = core.clock.wall();
     let identity = PeerIdentity::Node { cluster: core.cluster, node };
-    let validity = Validity::lease(now, core.enrolment.lifetime);
+    let validity = Validity::lease(core.now(), core.enrolment.lifetime);
     let leaf = issuer
         .issue(&Leaf { identity: &identity, role: Some(certified(role)), public_key, names, validity })
         .map_err(|error| failed(&error))?;

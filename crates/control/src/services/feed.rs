@@ -37,7 +37,7 @@ impl Feed for FeedService {
         let (Some(certificate), Some(node)) = (certificate, node) else {
             return Err(PublicError::new(ErrorKind::Unauthenticated, "the feed is for nodes: connect with a node's certificate").into());
         };
-        if certificate.is_expired(core.clock.wall()) {
+        if certificate.is_expired(core.now()) {
             return Err(Caller::expired().into());
         }
         // Identity is the key in the registry; the certificate is a lease on it.

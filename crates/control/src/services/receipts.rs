@@ -16,8 +16,8 @@ use crate::call::read;
 
 /// What is left of a request's time when its wait is over, for the answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
-/// Names of edges that are behind, at the most.
-const BEHIND_MAX: usize = 100;
+/// Names of edges that are behind, and of control nodes that are not heard, at the most.
+const NAMES_MAX: usize = 100;
 
 #[async_trait]
 impl v1::receipts_server::Receipts for Services {
@@ -31,18 +31,20 @@ impl v1::receipts_server::Receipts for Services {
                 return Err(FieldError::new("position", format_args!("is {position}, past the newest, {head}")).into());
             }
             let wait = Duration::from_millis(message.deadline_ms).min(core.request_timeout.saturating_sub(ANSWER_WITHIN));
-            let live = tokio::select! {
+            let (live, unheard) = tokio::select! {
                 biased;
-                live = core.wait_live(position) => live,
-                () = core.clock.sleep(wait) => core.live(position),
+                live = core.wait_live(position) => (live, Vec::new()),
+                () = core.clock.sleep(wait) => (core.live(position), core.heard_elsewhere()),
                 () = core.tasks.token().cancelled() => return Err(PublicError::new(ErrorKind::Unavailable, "the node is shutting down: ask another")),
             };
-            let behind = if names { core.behind(position, BEHIND_MAX) } else { Vec::new() };
+            let behind = if names { core.behind(position, NAMES_MAX) } else { Vec::new() };
             Ok(v1::WaitLiveReply {
                 position: Some(position.into()),
                 edges_live: u32::try_from(live.live).unwrap_or(u32::MAX),
                 edges_known: u32::try_from(live.of).unwrap_or(u32::MAX),
                 behind,
+                controls_unheard: u32::try_from(unheard.len()).unwrap_or(u32::MAX),
+                unheard: if names { core.names(unheard.into_iter().take(NAMES_MAX)) } else { Vec::new() },
             })
         })
         .await

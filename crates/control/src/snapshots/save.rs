@@ -58,7 +58,7 @@ pub(crate) fn save(core: &Arc<Core>, state: State, call: Call) -> Result<Parts, 
         let part = |part| v1::SaveSnapshotReply { part: Some(part) };
         let gone = || ArchiveError::Io { operation: "send", source: std::io::ErrorKind::BrokenPipe.into() };
         let stands = || {
-            let known = Caller::identify(&core.consensus.local(), &call, core.clock.wall());
+            let known = Caller::identify(&core.consensus.local(), &call, core.now());
             known.map(drop).map_err(|error| Status::from(error.with_request_id(label.clone())))
         };
         let put = |reply: Result<v1::SaveSnapshotReply, Status>| {

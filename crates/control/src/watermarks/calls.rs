@@ -16,10 +16,7 @@ pub(crate) struct Members(pub(crate) Arc<Core>);
 
 impl PeerCalls for Members {
     fn others(&self) -> Vec<NodeId> {
-        let (membership, state) = (self.0.consensus.membership(), self.0.consensus.local());
-        let members = membership.voters.iter().chain(&membership.learners).map(|(node, _)| *node);
-        let revoked = |node: NodeId| state.node(node).ok().flatten().is_some_and(|record| record.revoked.is_some());
-        members.filter(|node| *node != self.0.node && !revoked(*node)).collect()
+        others(&self.0)
     }
 
     fn watermarks(&self, node: NodeId) -> BoxFuture<'_, Result<Box<dyn RecvHalf<WatermarksReply>>, DialError>> {
@@ -32,6 +29,25 @@ impl PeerCalls for Members {
             let stream = PeersClient::new(channel).watermarks(request).await.map_err(|status| failed(status.message().into()))?;
             Ok(Box::new(Told(stream.into_inner())) as Box<dyn RecvHalf<_>>)
         })
+    }
+}
+
+/// The other members that are not revoked.
+fn others(core: &Core) -> Vec<NodeId> {
+    let (membership, state) = (core.consensus.membership(), core.consensus.local());
+    let members = membership.voters.iter().chain(&membership.learners).map(|(node, _)| *node);
+    let revoked = |node: NodeId| state.node(node).ok().flatten().is_some_and(|record| record.revoked.is_some());
+    members.filter(|node| *node != core.node && !revoked(*node)).collect()
+}
+
+impl Core {
+    /// The other members that are silent here and heard elsewhere. What their subscribers hold is not known here.
+    pub(crate) fn heard_elsewhere(&self) -> Vec<NodeId> {
+        let elsewhere = self.standings.heard_elsewhere(self.node);
+        if elsewhere.is_empty() {
+            return Vec::new();
+        }
+        others(self).into_iter().filter(|node| elsewhere.contains(node)).collect()
     }
 }
 

@@ -1,12 +1,14 @@
-//! How the other control nodes stand, and until when each node's certificate is good: for tables that people read. Nothing is decided
-//! by it.
+//! How the other control nodes stand, whom each of them hears, and until when each node's certificate is good.
+//!
+//! Whom others hear decides whether a receipt is complete ([`Standings::heard_elsewhere`]); the rest is for tables that people read.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use feed::{Changes, Changing};
 use types::{NodeId, UnixMillis};
 
 use super::Standing;
@@ -17,12 +19,17 @@ const CERTIFICATES_MAX: usize = 100_000;
 const CONTROLS_MAX: usize = 1000;
 
 /// What is known of nodes beside what they hold.
-#[derive(Default)]
-pub(crate) struct Standings(Mutex<Inner>);
+pub(crate) struct Standings {
+    inner: Mutex<Inner>,
+    /// Moves whenever somebody is heard, or not any more, here or elsewhere.
+    changed: Changing<u64>,
+}
 
 #[derive(Default)]
 struct Inner {
     controls: BTreeMap<NodeId, Known>,
+    /// Whom each control node hears that is heard.
+    hears: BTreeMap<NodeId, BTreeSet<NodeId>>,
     certificates: BTreeMap<NodeId, UnixMillis>,
 }
 
@@ -37,20 +44,61 @@ pub(crate) struct Known {
     pub(crate) now: bool,
 }
 
+impl Default for Standings {
+    fn default() -> Self {
+        Self { inner: Mutex::default(), changed: Changing::new(0) }
+    }
+}
+
 impl Standings {
-    /// A control node told how it stands.
-    pub(crate) fn heard(&self, node: NodeId, standing: Standing, at: Duration) {
+    /// A control node told how it stands, and whom it hears.
+    pub(crate) fn heard(&self, node: NodeId, standing: Standing, hears: impl Iterator<Item = NodeId>, at: Duration) {
+        let hears: BTreeSet<NodeId> = hears.take(CONTROLS_MAX).collect();
         let mut inner = self.lock();
-        if inner.controls.len() < CONTROLS_MAX || inner.controls.contains_key(&node) {
-            inner.controls.insert(node, Known { standing, at, now: true });
+        if inner.controls.len() >= CONTROLS_MAX && !inner.controls.contains_key(&node) {
+            return;
+        }
+        let before = inner.controls.insert(node, Known { standing, at, now: true });
+        let others = inner.hears.get(&node) != Some(&hears);
+        if others {
+            inner.hears.insert(node, hears);
+        }
+        drop(inner);
+        if others || before.is_none_or(|before| !before.now) {
+            self.moved();
         }
     }
 
     /// A control node is not heard any more.
     pub(crate) fn lost(&self, node: NodeId, at: Duration) {
-        if let Some(known) = self.lock().controls.get_mut(&node).filter(|known| known.now) {
-            *known = Known { at, now: false, ..*known };
-        }
+        let mut inner = self.lock();
+        let Some(known) = inner.controls.get_mut(&node).filter(|known| known.now) else { return };
+        *known = Known { at, now: false, ..*known };
+        // What it hears is not known any more: it may be the one that is cut off.
+        inner.hears.remove(&node);
+        drop(inner);
+        self.moved();
+    }
+
+    /// The control nodes that are heard now.
+    pub(crate) fn hears(&self) -> Vec<NodeId> {
+        self.lock().controls.iter().filter(|(_, known)| known.now).map(|(node, _)| *node).collect()
+    }
+
+    /// Who is not heard at the node `own`, but by a control node that is heard there.
+    pub(crate) fn heard_elsewhere(&self, own: NodeId) -> BTreeSet<NodeId> {
+        let inner = self.lock();
+        let here = |node: &NodeId| inner.controls.get(node).is_some_and(|known| known.now);
+        inner.hears.values().flatten().copied().filter(|node| *node != own && !here(node)).collect()
+    }
+
+    /// For waiting until somebody is heard, or not any more, here or elsewhere.
+    pub(crate) fn subscribe(&self) -> Changes<u64> {
+        self.changed.changes()
+    }
+
+    fn moved(&self) {
+        self.changed.change(|version| *version = version.wrapping_add(1));
     }
 
     /// Whether a control node is heard now.
@@ -81,6 +129,6 @@ impl Standings {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

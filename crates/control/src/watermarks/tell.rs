@@ -11,6 +11,8 @@ use super::{EVERY, Exchange, HEARTBEAT, ROWS_MAX};
 pub(crate) struct Telling {
     exchange: Arc<Exchange>,
     changes: Changes<u64>,
+    /// Whom this node hears is told as soon as its subscribers' news.
+    hears: Changes<u64>,
     /// The version up to which the listener was told.
     told: u64,
     /// When the last message was made.
@@ -22,7 +24,7 @@ pub(crate) struct Telling {
 impl Telling {
     /// Begins with all rows.
     pub(crate) fn new(exchange: Arc<Exchange>) -> Self {
-        Self { changes: exchange.acks.subscribe_own(), exchange, told: 0, last: None, more: false }
+        Self { changes: exchange.acks.subscribe_own(), hears: exchange.standings.subscribe(), exchange, told: 0, last: None, more: false }
     }
 
     /// The next message: at once when it is the first or the one before was full, else when something has changed, not sooner than
@@ -33,6 +35,7 @@ impl Telling {
             tokio::select! {
                 biased;
                 () = self.changes.changed() => {}
+                () = self.hears.changed() => {}
                 () = clock.sleep(HEARTBEAT) => {}
             }
             let passed = clock.monotonic().saturating_sub(last);
@@ -42,6 +45,7 @@ impl Telling {
         }
         // Looked at before the rows are read: a change in between comes with the next message.
         self.changes.look();
+        self.hears.look();
         let (reply, told) = self.exchange.reply(self.told);
         self.more = reply.rows.len() >= ROWS_MAX;
         self.told = told;

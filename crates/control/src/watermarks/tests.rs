@@ -27,6 +27,8 @@ struct Plane {
     exchanges: BTreeMap<NodeId, Arc<Exchange>>,
     silent: Mutex<BTreeSet<NodeId>>,
     gone: Mutex<BTreeSet<NodeId>>,
+    /// Who hears nothing from whom.
+    cut: Mutex<BTreeSet<(NodeId, NodeId)>>,
     opened: Mutex<usize>,
     streams: Mutex<BTreeMap<(NodeId, NodeId), StreamClaim>>,
 }
@@ -47,14 +49,15 @@ impl PeerCalls for Calls {
     fn watermarks(&self, node: NodeId) -> BoxFuture<'_, Result<Box<dyn RecvHalf<internal::WatermarksReply>>, DialError>> {
         let plane = self.plane.get().unwrap().clone();
         *plane.opened.lock().unwrap() += 1;
-        let telling = Telling::new(plane.exchanges[&node].clone());
-        Box::pin(async move { Ok(Box::new(Stream { plane, node, telling }) as Box<dyn RecvHalf<_>>) })
+        let (telling, listener) = (Telling::new(plane.exchanges[&node].clone()), self.own);
+        Box::pin(async move { Ok(Box::new(Stream { plane, node, listener, telling }) as Box<dyn RecvHalf<_>>) })
     }
 }
 
 struct Stream {
     plane: Arc<Plane>,
     node: NodeId,
+    listener: NodeId,
     telling: Telling,
 }
 
@@ -62,7 +65,8 @@ impl RecvHalf<internal::WatermarksReply> for Stream {
     fn recv(&mut self) -> BoxFuture<'_, Result<internal::WatermarksReply, LinkClosed>> {
         Box::pin(async move {
             let reply = self.telling.next().await;
-            if self.plane.silent.lock().unwrap().contains(&self.node) {
+            let cut = self.plane.cut.lock().unwrap().contains(&(self.listener, self.node));
+            if cut || self.plane.silent.lock().unwrap().contains(&self.node) {
                 std::future::pending::<()>().await;
             }
             Ok(reply)
@@ -87,8 +91,8 @@ impl Plane {
             (node, Arc::new(exchange))
         };
         let exchanges = [A, B, C].map(exchange).into();
-        let (silent, gone, opened, streams) = Default::default();
-        let plane = Arc::new(Self { clock, exchanges, silent, gone, opened, streams });
+        let (silent, gone, cut, opened, streams) = Default::default();
+        let plane = Arc::new(Self { clock, exchanges, silent, gone, cut, opened, streams });
         let (stop, known) = (CancellationToken::new(), Arc::new(OnceLock::new()));
         known.get_or_init(|| plane.clone());
         for (node, exchange) in &plane.exchanges {
@@ -172,6 +176,39 @@ async fn node_that_falls_silent_leaves_its_edges_as_reported_and_is_heard_again(
     plane.silent.lock().unwrap().clear();
     let back = || plane.acks(B).row(EDGE).is_some_and(|row| row.via == Via::Node(A));
     plane.until("it is heard again", Duration::from_secs(10), back).await;
+    stop.cancel();
+}
+
+#[tokio::test]
+async fn node_that_only_one_link_is_cut_to_is_known_to_live_until_nobody_hears_it() {
+    const PAST_AGE: Duration = Duration::from_secs(660);
+    let (plane, stop) = Plane::start();
+    let elsewhere = |node: NodeId| plane.exchanges[&node].standings.heard_elsewhere(node).into_iter().collect::<Vec<_>>();
+    let hear = |node: NodeId| plane.exchanges[&node].standings.hears();
+    plane.acknowledge(A, NodeId::new(102), 6);
+    plane.acknowledge(B, EDGE, 5);
+    let all = || hear(A) == [B, C] && hear(B) == [A, C] && hear(C) == [A, B] && plane.acks(A).rows().len() == 2;
+    plane.until("all hear each other", Duration::from_secs(5), all).await;
+    plane.until("and say so", Duration::from_secs(2), || [A, B, C].into_iter().all(|node| elsewhere(node).is_empty())).await;
+
+    plane.cut.lock().unwrap().extend([(A, B), (B, A)]);
+    let noticed = || elsewhere(A) == [B] && elsewhere(B) == [A];
+    plane.until("each knows that the other lives", SILENCE_MAX + HEARTBEAT + HEARTBEAT, noticed).await;
+    assert!(elsewhere(C).is_empty());
+    plane.clock.advance(PAST_AGE);
+    plane.until("C is heard again after the leap", Duration::from_secs(5), noticed).await;
+    // By its rows alone, A would say that what its own edge holds is everywhere.
+    assert_eq!(plane.acks(A).live(at(6), |_| true), Liveness { live: 1, of: 1 }, "the other edge is past its age here");
+    plane.until("C knows both", Duration::from_secs(5), || plane.acks(C).live(at(6), |_| true) == Liveness { live: 1, of: 2 }).await;
+
+    plane.silent.lock().unwrap().insert(B);
+    let dead = || elsewhere(A).is_empty() && hear(A) == [C];
+    plane.until("nobody hears it, so nobody waits for it", SILENCE_MAX + HEARTBEAT * 3, dead).await;
+    plane.silent.lock().unwrap().clear();
+    plane.until("it is heard by one again", Duration::from_secs(10), || elsewhere(A) == [B]).await;
+    plane.cut.lock().unwrap().clear();
+    plane.until("the link is mended", Duration::from_secs(10), || elsewhere(A).is_empty() && hear(A) == [B, C]).await;
+    assert_eq!(plane.acks(A).live(at(6), |_| true), Liveness { live: 1, of: 2 });
     stop.cancel();
 }
 

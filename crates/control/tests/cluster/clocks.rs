@@ -35,6 +35,11 @@ async fn leader_whose_clock_is_wrong_says_so_gives_way_and_dates_nothing_by_it()
         let created = elsewhere.show_secret(show(name)).await.unwrap().created_ms;
         assert!(created < RealClock::new().wall().get() + 2_000, "{name} is dated {created}");
     }
+    // Nor is a token over there before its time.
+    let grants = vec![v1::TokenGrant { role: "reporter".into(), ..Default::default() }];
+    let token = v1::CreateTokenRequest { name: "short".into(), grants, expires_in_ms: STEP_MS as u64 / 2, ..Default::default() };
+    let token = elsewhere.create_token(token).await.unwrap().token;
+    ground.client_with(&[wrong], token).who_am_i(v1::WhoAmIRequest {}).await.unwrap();
     let status = elsewhere.cluster_status(v1::ClusterStatusRequest {}).await.unwrap();
     for row in &status.members {
         let expected = if row.member.as_ref().unwrap().node_id == wrong { STEP_MS } else { 0 };

@@ -16,11 +16,12 @@ use control::{Control, ControlOptions};
 use enrol::{Founding, Peer, Peers, RecoveryKeys};
 use feed::SigningKey;
 use runtime::{
-    OsEntropy, RealClock, RealDisk,
-    config::ControlConfig,
+    OsEntropy, RealClock, RealDisk, TokioSpawn,
+    config::{ConnectionLimits, ControlConfig},
     dev_pki::DevPki,
+    listen::{AcceptLimits, accept_tls},
     telemetry::{Metrics, init_metrics},
-    tls::{ClientTls, Expect, PeerCertificate},
+    tls::{ClientCertificates, ClientTls, Expect, PeerCertificate, ServerTls},
 };
 use seal::{FileRoot, NodeKeyPair, OperatorToken, RecoveryKey};
 use seams::{BoxFuture, Clock, Disk};
@@ -29,6 +30,8 @@ use state::{
     record::{MemberKey, NodeRole, SignerSetRecord},
 };
 use store::{Drive, SledOptions};
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use types::{ClusterId, FeatureLevel, NodeId, UnixMillis};
 use wire::v1;
@@ -377,8 +380,49 @@ impl Ground {
         tls.channel(&self.ports[node as usize - 1].into())
     }
 
+    /// Serves something else in the place of a node that does not run, under its name and at its port.
+    pub(crate) async fn stand_in<S>(&self, node: u64, service: S) -> StandIn
+    where
+        S: tower::Service<http::Request<tonic::body::Body>, Response = http::Response<tonic::body::Body>, Error = std::convert::Infallible>,
+        S: tonic::server::NamedService + Clone + Send + Sync + 'static,
+        S::Future: Send,
+    {
+        let tls = ServerTls::load(&self.pki.node(NodeId::new(node)).unwrap(), ClientCertificates::Required).unwrap();
+        let at = self.ports[node as usize - 1];
+        let bind = async move {
+            loop {
+                match tokio::net::TcpListener::bind(at).await {
+                    Ok(listener) => return listener,
+                    // The node that was killed gives its port back when its threads have ended.
+                    Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => tokio::task::yield_now().await,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        };
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let serving = runtime.spawn(async move {
+            let listener = tokio::time::timeout(PATIENCE, bind).await.expect("the port is given back");
+            let tasks = TokioSpawn::new(Handle::current(), CancellationToken::new());
+            let incoming = accept_tls(listener, tls, AcceptLimits::from(&ConnectionLimits::default()), &tasks);
+            tokio::spawn(tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming));
+        });
+        serving.await.unwrap();
+        StandIn(Some(runtime))
+    }
+
     pub(crate) fn data(&self, node: u64) -> PathBuf {
         self.at(node, "data")
+    }
+}
+
+/// What stands in for a node. When it is dropped, its connections end as those of a node that is killed.
+pub(crate) struct StandIn(Option<tokio::runtime::Runtime>);
+
+impl Drop for StandIn {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 

@@ -3,11 +3,15 @@
 use std::time::Duration;
 
 use client::Client;
+use futures::stream::BoxStream;
+use runtime::RealClock;
+use seams::Clock;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
+use tonic::{Request, Response, Status};
 use types::{Hash, Position};
 use wire::{
-    internal::{self, feed_client::FeedClient, subscribe_up::Message},
+    internal::{self, feed_client::FeedClient, peers_server::PeersServer, subscribe_up::Message},
     v1,
 };
 
@@ -177,6 +181,76 @@ async fn edges_of_a_control_node_that_died_are_waited_for_until_they_are_found_e
         let reply = client.wait_live(second, PATIENCE).await.unwrap();
         assert_eq!((reply.edges_live, reply.edges_known), (1, 1));
     }
+    for node in nodes {
+        node.stop().await;
+    }
+}
+
+/// What node 3 is to the others when the link to node 1 alone is cut: node 2 hears it, and that it has an edge that holds `held`.
+struct HeardByTwo {
+    held: Position,
+}
+
+#[tonic::async_trait]
+impl internal::peers_server::Peers for HeardByTwo {
+    type WatermarksStream = BoxStream<'static, Result<internal::WatermarksReply, Status>>;
+
+    async fn watermarks(&self, request: Request<internal::WatermarksRequest>) -> Result<Response<Self::WatermarksStream>, Status> {
+        if request.get_ref().from != 2 {
+            return Err(Status::unavailable("the link is cut"));
+        }
+        let durable = Some(internal::FeedPosition { generation: self.held.generation.get(), revision: self.held.revision.get() });
+        let row = internal::Watermark { node: EDGES[1], durable, connected: true, feature_level: 1, ..Default::default() };
+        let told = internal::WatermarksReply { rows: vec![row], standing: Some(internal::ControlStanding::default()) };
+        let again = futures::stream::unfold(told.clone(), |told| async {
+            RealClock::new().sleep(Duration::from_millis(500)).await;
+            Some((Ok(told.clone()), told))
+        });
+        Ok(Response::new(Box::pin(tokio_stream::once(Ok(told)).chain(again))))
+    }
+
+    async fn hand_over(&self, _: Request<internal::HandOverRequest>) -> Result<Response<internal::HandOverReply>, Status> {
+        Err(Status::unavailable("not asked for here"))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_live_everywhere_while_a_control_node_is_silent_here_and_heard_elsewhere() {
+    let ground = Ground::new(3).await;
+    ground.let_all_sign().await;
+    ground.register_edges(&EDGES).await;
+    let mut nodes = ground.three().await;
+    let all = [1, 2, 3].map(|node| ground.client(&[node]));
+    with_store(&all[0]).await;
+    let (first, _) = written(&all, "FIRST").await;
+    let (second, hash) = written(&all, "SECOND").await;
+    let one = Edge::subscribe(&ground, EDGES[0], 1).await;
+    let two = Edge::subscribe(&ground, EDGES[1], 3).await;
+    one.acknowledge(second, hash).await;
+    two.acknowledge(second, hash).await;
+    let complete = async |client: &Client| client.wait_live(second, Duration::ZERO).await.unwrap().is_everywhere().then_some(());
+    for client in &all {
+        eventually("both have it", async || complete(client).await).await;
+    }
+
+    // After the link was cut the edge there lost its disk and begins anew, which is news to node 2 alone.
+    nodes.remove(2).kill();
+    let fake = ground.stand_in(3, PeersServer::new(HeardByTwo { held: first })).await;
+    let at_two = async || Some(all[1].wait_live(second, Duration::ZERO).await.unwrap()).filter(|reply| reply.behind == ["edge-102"]);
+    assert_eq!(eventually("node 2 hears it", at_two).await.controls_unheard, 0);
+    let at_one = async || Some(all[0].wait_live(second, Duration::ZERO).await.unwrap()).filter(|reply| reply.controls_unheard > 0);
+    let reply = eventually("node 1 hears that it lives", at_one).await;
+    assert_eq!((reply.edges_live, reply.edges_known, reply.unheard.clone()), (2, 2, vec!["control-3".to_owned()]));
+    assert!(!reply.is_everywhere());
+    assert_eq!(status(&all[0], "SECOND").await, v1::SecretStatus::Pending);
+    let waits = all[0].wait_live(second, Duration::from_secs(2)).await.unwrap();
+    assert!(!waits.is_everywhere() && waits.unheard == ["control-3"], "{waits:?}");
+
+    // Heard by nobody it holds nothing up, and who waits meanwhile is answered.
+    let waiting = all[0].wait_live(second, PATIENCE);
+    let (waited, ()) = tokio::join!(waiting, async { drop(fake) });
+    assert!(waited.unwrap().is_everywhere());
+    assert_eq!(status(&all[0], "SECOND").await, v1::SecretStatus::Active);
     for node in nodes {
         node.stop().await;
     }

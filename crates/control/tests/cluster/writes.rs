@@ -134,3 +134,20 @@ async fn hand_over_is_taken_from_control_nodes_alone() {
     assert_eq!(wire::PublicError::from_status(&refused).kind, ErrorKind::Denied, "{refused:?}");
     node.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn write_of_a_caller_in_a_hurry_is_answered_by_the_node_before_the_callers_time_is_over() {
+    let ground = Ground::new(3).await;
+    let mut nodes = ground.three().await;
+    let operator = ground.client(&[1]);
+    with_store(&operator).await;
+    operator.create_secrets(create("A")).await.unwrap();
+    let left = nodes.remove(0);
+    nodes.into_iter().for_each(crate::harness::Node::kill);
+    // The node says what it knows, that nothing was proposed; the caller's own clock would say no more than that there was no answer.
+    let hasty = ground.once(1).timeout(std::time::Duration::from_secs(3));
+    let refused = hasty.edit_secret(comment("A", "x")).await.unwrap_err();
+    assert!(matches!(refused.kind(), ErrorKind::Unavailable | ErrorKind::DeadlineExceeded), "{}", refused.error);
+    assert!(!refused.request_id().is_empty() && !refused.error.message.starts_with("no answer within 3s"), "{}", refused.error);
+    left.kill();
+}
