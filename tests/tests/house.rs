@@ -84,7 +84,7 @@ const EVERYTHING: &[&str] = &[
 ];
 
 /// Licences that ask for no more than a notice.
-const LICENCES: &[&str] = &["Apache-2.0", "MIT", "BSD-2-Clause", "BSD-3-Clause", "ISC", "Unicode-3.0", "Zlib", "CC0-1.0"];
+const LICENCES: &[&str] = &["Apache-2.0", "MIT", "BSD-2-Clause", "BSD-3-Clause", "ISC", "Unicode-3.0", "Zlib", "CC0-1.0", "BSL-1.0"];
 
 /// Libraries that nobody maintains, and through which one alone they may come. sled 0.34 needs them: RUSTSEC-2025-0057
 /// (fxhash, a hash function) and RUSTSEC-2024-0384 (instant, a clock); neither has a known fault.

@@ -189,11 +189,14 @@ impl<R: Runtime> Voter<R> {
 
     fn verdict(&self) -> Verdict {
         let (own, _) = self.own_offset();
-        let verdict = lock(&self.clocks).judge(own);
-        if verdict != Verdict::Unknown {
+        let (verdict, alone) = {
+            let known = lock(&self.clocks);
+            (known.judge(own), known.nodes.is_empty())
+        };
+        if !alone {
             return verdict;
         }
-        // Perhaps there is a membership only now; one voter alone has nobody to ask.
+        // Perhaps there is a membership only now, or others vote since a moment ago: who is not alone any more is not its own majority.
         let members = self.members();
         let mut known = lock(&self.clocks);
         if known.nodes.is_empty() {

@@ -136,8 +136,9 @@ async fn node_with_another_root_key_serves_metadata_and_says_that_it_is_locked()
     refused(client.create_consumer(request("b")).await, ErrorKind::AlreadyExists);
     let other = v1::CreateConsumerRequest { consumer: crate::harness::worker("other"), request_id: "a".repeat(32) };
     refused(client.create_consumer(other).await, ErrorKind::RequestReused);
+    // One with a value is for a node that has the keys to judge.
     let valued = v1::SetValueRequest { request_id: "a".repeat(32), ..set("A", "two") };
-    refused(client.set_value(valued).await, ErrorKind::RequestReused);
+    refused(client.set_value(valued).await, ErrorKind::Locked);
     node.stop().await;
 
     // Either of the two is enough: the root key, or the node's own, for which the epoch is sealed.
