@@ -35,6 +35,10 @@ use crate::{
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// How often it is asked which authorities are believed.
 const TRUST_EVERY: Duration = Duration::from_secs(1);
+/// For how long a list of authorities is believed that a control node told, and that the replicated state does not name. It lets a node
+/// that slept reach the others, by which it comes to the state that names it. Longer it must not count: a control node in the wrong hands
+/// could name an authority of its own, and be believed after its revocation.
+const TOLD_FOR: Duration = Duration::from_secs(600);
 /// Over which time nodes trade their certificates when the authority was replaced.
 const REPLACED_SPREAD: Duration = Duration::from_secs(3);
 /// The first wait after a failure; it doubles.
@@ -152,6 +156,8 @@ struct Memory {
     trusted: Option<u32>,
     /// Whether the certificate was made due because another authority issues.
     hurried: bool,
+    /// Since when, in monotonic time, the file names other authorities than the state, and claims to be newer.
+    stray_since: Option<Duration>,
     /// When another's doubt was last acted on, in monotonic time.
     doubted_at: Option<Duration>,
 }
@@ -252,6 +258,7 @@ impl Renewal {
                 }
             }
         }
+        self.end_stray(memory, &trust);
         let by_another = self.trust_version_is_ours(&trust) && trust.issued(&self.layout.tls.cert).is_ok_and(|issued| !issued);
         if by_another && !memory.hurried {
             memory.hurried = true;
@@ -259,6 +266,36 @@ impl Renewal {
             tracing::info!(node = %self.name, "the certificate authority was replaced: this node trades its certificate");
         } else if !by_another {
             memory.hurried = false;
+        }
+    }
+
+    /// Puts the state's list into the file, where the file has another that the state has not come to name in time. A list of the state's own
+    /// version with other content was never the cluster's.
+    fn end_stray(&self, memory: &mut Memory, trust: &Trust) {
+        let path = &self.layout.tls.ca;
+        let Ok(text) = std::fs::read_to_string(path) else { return };
+        let told = Trust::version_of(&text);
+        let forged = told == trust.version && !text.ends_with(&trust.pem());
+        if told <= trust.version && !forged {
+            memory.stray_since = None;
+            return;
+        }
+        let now = self.clock.monotonic();
+        let since = *memory.stray_since.get_or_insert(now);
+        if !forged && now.saturating_sub(since) < TOLD_FOR {
+            return;
+        }
+        let written = runtime::write_checked_file(path, trust.pem().as_bytes()).map_err(|error| error.to_string());
+        let reload = |user: &Reload| user(&self.layout.tls);
+        match written.and_then(|()| self.users.iter().try_for_each(reload).map_err(|error| error.to_string())) {
+            Ok(()) => {
+                tracing::error!(node = %self.name, told, version = trust.version, "a control node told of certificate authorities that the cluster does not know: they are believed no more. Look for a control node in the wrong hands");
+                memory.trusted = Some(trust.version);
+                memory.stray_since = None;
+            }
+            Err(error) => {
+                tracing::error!(node = %self.name, error, "the certificate authorities that are believed now cannot be taken over; it is tried again");
+            }
         }
     }
 

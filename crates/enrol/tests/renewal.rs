@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use enrol::{CertificateRequest, EnrolError, Issuer, Layout, Leaf, NodeKey, Renewal, Renewed, Source, Validity, certificates_pem};
+use enrol::{CertificateRequest, EnrolError, Issuer, Layout, Leaf, NodeKey, Renewal, Renewed, Source, Trust, Validity, certificates_pem};
 use futures::future::BoxFuture;
 use runtime::{
     config::TlsFiles,
@@ -208,4 +208,51 @@ async fn certificate_of_another_key_never_replaces_the_own_one() {
     tokio::spawn(renewal.run(CancellationToken::new()));
     world.until(LIFETIME * 2, || confused.0.asked.load(Ordering::SeqCst) >= 3).await;
     assert_eq!(world.end(), first);
+}
+
+#[tokio::test]
+async fn authorities_that_the_state_does_not_come_to_name_are_believed_for_a_while_only() {
+    struct Thief(Arc<Authority>, Mutex<Option<Trust>>);
+    impl Source for Thief {
+        fn renew(&self, request: Vec<u8>) -> BoxFuture<'_, Result<Renewed, EnrolError>> {
+            Box::pin(async move {
+                let renewed = self.0.renew(request).await?;
+                Ok(Renewed { trust: self.1.lock().unwrap().take(), ..renewed })
+            })
+        }
+    }
+    let world = World::new();
+    let ca = world.layout.tls.ca.clone();
+    let real = Trust { version: 2, certificates: vec![world.authority.issuer.certificate().to_vec()] };
+    let (own, _) = Issuer::create("the thief's", Validity::lease(START, LIFETIME)).unwrap();
+    let forged = |version| Trust { version, certificates: vec![own.certificate().to_vec()] };
+    assert!(real.keep(&ca).unwrap());
+    let thief = Arc::new(Thief(world.authority.clone(), Mutex::new(Some(forged(u32::MAX)))));
+    let (named, taken) = (real.clone(), Arc::new(AtomicUsize::new(0)));
+    let (taking, path) = (taken.clone(), ca.clone());
+    let renewal = Renewal {
+        layout: world.layout.clone(),
+        name: "edge-1".parse().unwrap(),
+        names: Vec::new(),
+        clock: world.clock.clone(),
+        entropy: Arc::new(SimEntropy::new(1)),
+        source: thief.clone(),
+        users: vec![Box::new(move |_| {
+            taking.store(Trust::version_in(&path) as usize, Ordering::SeqCst);
+            Ok(())
+        })],
+        trust: Some(Box::new(move || Some(named.clone()))),
+        doubted: Arc::default(),
+    };
+    tokio::spawn(renewal.run(CancellationToken::new()));
+    world.until(LIFETIME, || taken.load(Ordering::SeqCst) == u32::MAX as usize).await;
+    let took = world.until(Duration::from_secs(700), || Trust::version_in(&ca) == 2).await;
+    assert!(took >= Duration::from_secs(590), "a node that slept has to get so far: {took:?}");
+    world.until(Duration::from_secs(2), || taken.load(Ordering::SeqCst) == 2).await;
+    assert!(std::fs::read_to_string(&ca).unwrap().ends_with(&real.pem()));
+
+    // Of the version that the state has.
+    std::fs::remove_file(&ca).unwrap();
+    assert!(forged(2).keep(&ca).unwrap());
+    world.until(Duration::from_secs(3), || std::fs::read_to_string(&ca).unwrap().ends_with(&real.pem())).await;
 }
