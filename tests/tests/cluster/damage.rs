@@ -85,6 +85,7 @@ async fn start(fleet: &mut Fleet, node: &str, what: &str) -> Start {
 }
 
 /// Damages each file of a node in turn, under writers.
+#[expect(clippy::print_stderr, reason = "a long drill shows what came of each damage")]
 async fn damage_each(node: &str) {
     let mut fleet = Fleet::start(3, 2).await;
     let mut writers = Writers::start((0..2).map(|_| fleet.operator()).collect()).await;
@@ -137,6 +138,7 @@ async fn damage_each(node: &str) {
         }
         fleet.start_node(node).await;
     }
+    eprintln!("{node} healed {healed:#?}\nand refused {refused:#?}");
     assert!(!healed.is_empty() && !refused.is_empty(), "healed: {healed:?}; refused: {refused:?}");
     let said = log(&fleet, node);
     assert!(!said.contains("panicked"), "{node} ended in a panic:\n{said}");
