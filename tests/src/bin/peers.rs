@@ -1,10 +1,16 @@
 //! `scripts/bench-peers`: Cinnabar beside etcd and Redis. See `tests::peers`.
 #![allow(clippy::print_stdout, clippy::print_stderr, clippy::expect_used, reason = "this is a program on a terminal")]
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
-use clap::Parser;
+use clap::{Parser, builder::PossibleValuesParser};
+use runtime::RealClock;
+use seams::Clock;
 use tests::peers::{Plan, run};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// What a shell says of a program that was interrupted.
+const INTERRUPTED: u8 = 130;
 
 /// Runs Cinnabar, etcd and Redis in turn with the same callers, and writes what came out.
 #[derive(Parser)]
@@ -16,7 +22,7 @@ struct Arguments {
     #[arg(long, default_value = ".")]
     out: PathBuf,
     /// Seconds of one measurement.
-    #[arg(long, default_value_t = 3.0)]
+    #[arg(long, default_value_t = 2.0)]
     seconds: f64,
     /// Repetitions, of which the medians are shown.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
@@ -42,17 +48,24 @@ struct Arguments {
     /// Secrets whose memory and disk is measured.
     #[arg(long, default_value_t = 100_000)]
     stored: u32,
-    /// Only these sections: writes, reads, propagation, footprint.
-    #[arg(long, value_delimiter = ',')]
+    /// Only these sections.
+    #[arg(long, value_delimiter = ',', value_parser = PossibleValuesParser::new(["writes", "reads", "propagation", "footprint"]))]
     only: Vec<String>,
     /// A round of a fraction of a second with few callers: shows that it works, says nothing of speed.
     #[arg(long)]
     quick: bool,
+    /// A section that is not done after so many minutes from the start is left out.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=600))]
+    minutes: u32,
 }
 
-fn main() {
+fn main() -> ExitCode {
     runtime::tls::install_provider();
     let arguments = Arguments::parse();
+    if cfg!(debug_assertions) && !arguments.quick {
+        eprintln!("This is a debug build: its figures say nothing. Run scripts/bench-peers, which makes a release build, or add --quick.");
+        return ExitCode::from(2);
+    }
     let mut plan = Plan {
         programs: arguments.programs,
         data: std::env::temp_dir(),
@@ -66,6 +79,7 @@ fn main() {
         edges: arguments.edges,
         puts: arguments.puts,
         stored: arguments.stored,
+        at_most: Duration::from_secs(60 * u64::from(arguments.minutes)),
         only: arguments.only,
     };
     if arguments.quick {
@@ -83,11 +97,36 @@ fn main() {
             ..plan
         };
     }
-    let threads = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-    let report = threads.block_on(run(&plan, |doing| eprintln!("{doing}")));
+    let (clock, threads) = (RealClock::new(), tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime"));
+    let began = clock.monotonic();
+    let say = |doing: &str| eprintln!("{:4} s: {doing}", (clock.monotonic() - began).as_secs());
+    let report = threads.block_on(async {
+        // Whichever ends first; what the other had started ends when it is dropped.
+        tokio::select! {
+            report = run(&plan, say) => Some(report),
+            () = interrupted() => None,
+        }
+    });
+    let Some(report) = report else {
+        eprintln!("Interrupted: the servers are ended, nothing was written.");
+        return ExitCode::from(INTERRUPTED);
+    };
     std::fs::create_dir_all(&arguments.out).expect("the folder can be made");
     for (name, text) in [("peers.md", report.markdown()), ("peers.json", report.json())] {
         std::fs::write(arguments.out.join(name), text).expect("the report can be written");
     }
     println!("{}", report.markdown());
+    say("done");
+    ExitCode::SUCCESS
+}
+
+/// Until somebody wants this to end.
+async fn interrupted() {
+    let mut signals = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(|kind| signal(kind).expect("a signal"));
+    let [interrupt, terminate, hangup] = &mut signals;
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
+    }
 }

@@ -129,7 +129,9 @@ impl Etcd {
 /// A CA and one certificate for all members, as files; and a client's trust in that CA.
 fn certificates(folder: &Path) -> (Option<TlsConnector>, Vec<String>) {
     let authority = rcgen::KeyPair::generate().expect("a key");
+    // Without a name of its own it would have that of the members' certificate, which would then seem to have signed itself.
     let mut parameters = rcgen::CertificateParams::new(Vec::new()).expect("parameters");
+    parameters.distinguished_name.push(rcgen::DnType::CommonName, "bench-peers CA");
     parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let authority_certificate = parameters.self_signed(&authority).expect("a CA");
     let issuer = rcgen::Issuer::new(parameters, authority);

@@ -16,16 +16,10 @@ pub(super) struct Peer {
 impl Peer {
     /// Starts `program` of the peers' folder; what it prints goes to `log`.
     pub(super) fn start(programs: &Path, program: &str, arguments: &[String], log: &Path) -> Self {
-        let found = ["usr/bin", "usr/sbin"].map(|folder| programs.join(folder).join(program));
-        let found = found.iter().find(|path| path.exists()).unwrap_or_else(|| panic!("there is no {program} in {}", programs.display()));
-        // Its libraries may have come with it.
-        let libraries: Vec<_> = fs::read_dir(programs.join("usr/lib")).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
-        let libraries = std::env::join_paths(libraries).expect("folders without a colon");
         let output = File::create(log).expect("a log");
-        let mut command = Command::new(found);
-        command.args(arguments).env_clear().env("LD_LIBRARY_PATH", libraries);
-        command.stdin(Stdio::null()).stdout(output.try_clone().expect("a second handle")).stderr(output);
-        let child = command.spawn().unwrap_or_else(|error| panic!("cannot start {}: {error}", found.display()));
+        let mut command = command(programs, program);
+        command.args(arguments).stdout(output.try_clone().expect("a second handle")).stderr(output);
+        let child = command.spawn().unwrap_or_else(|error| panic!("cannot start {program}: {error}"));
         Self { child, log: log.to_owned() }
     }
 
@@ -47,6 +41,25 @@ impl Drop for Peer {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A program of the peers' folder, with nothing of this environment.
+fn command(programs: &Path, program: &str) -> Command {
+    let found = ["usr/bin", "usr/sbin"].map(|folder| programs.join(folder).join(program));
+    let found = found.iter().find(|path| path.exists()).unwrap_or_else(|| panic!("there is no {program} in {}", programs.display()));
+    // Its libraries may have come with it.
+    let libraries: Vec<_> = fs::read_dir(programs.join("usr/lib")).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    let libraries = std::env::join_paths(libraries).expect("folders without a colon");
+    let mut command = Command::new(found);
+    command.env_clear().env("LD_LIBRARY_PATH", libraries).stdin(Stdio::null());
+    command
+}
+
+/// The first line of what a program says about its version.
+pub(super) fn version(programs: &Path, program: &str) -> String {
+    let output = command(programs, program).arg("--version").output();
+    let output = output.unwrap_or_else(|error| panic!("cannot start {program}: {error}"));
+    String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned()
 }
 
 /// Time that the cores have spent in these processes.

@@ -57,6 +57,9 @@ pub struct Row {
     /// This row's figure divided by that of the system compared with, in the same case.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ratio: Option<f64>,
+    /// The same of the times that one in a hundred exceeds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub p99_ratio: Option<f64>,
 }
 
 /// What is compared: one question, put to several systems.
@@ -90,10 +93,14 @@ impl Section {
             By::Median => row.p50_us,
             By::Bytes => row.bytes,
         };
-        let references: Vec<_> = rows.iter().filter(|row| row.system == reference).map(|row| (row.case.clone(), figure(row))).collect();
+        let references: Vec<Row> = rows.iter().filter(|row| row.system == reference).cloned().collect();
         for row in &mut rows {
-            let compared = references.iter().find(|(case, _)| *case == row.case).and_then(|(_, figure)| *figure);
-            row.ratio = figure(row).zip(compared).filter(|(_, compared)| *compared > 0.0).map(|(own, compared)| own / compared);
+            let compared = references.iter().find(|other| other.case == row.case);
+            let ratio = |own: Option<f64>, compared: Option<f64>| {
+                own.zip(compared).filter(|(_, compared)| *compared > 0.0).map(|(own, compared)| own / compared)
+            };
+            row.ratio = ratio(figure(row), compared.and_then(figure));
+            row.p99_ratio = (by == By::Median).then(|| ratio(row.p99_us, compared.and_then(|compared| compared.p99_us))).flatten();
         }
         // By case, in the order in which cases came first; within a case, as the systems came.
         let mut cases: Vec<String> = Vec::new();
@@ -171,7 +178,7 @@ impl Report {
 type Column = (String, fn(&Row) -> Option<String>);
 
 fn table(section: &Section) -> String {
-    let columns: [Column; 9] = [
+    let columns: [Column; 10] = [
         ("case".into(), |row| Some(row.case.clone())),
         ("system".into(), |row| Some(row.system.clone())),
         ("when it answers".into(), |row| Some(row.promise.clone()).filter(|promise| !promise.is_empty())),
@@ -179,10 +186,11 @@ fn table(section: &Section) -> String {
         ("p50".into(), |row| row.p50_us.map(human_us)),
         ("p99".into(), |row| row.p99_us.map(human_us)),
         ("server, caller cpu".into(), |row| {
-            row.server_cpu_us.zip(row.caller_cpu_us).map(|(server, caller)| format!("{server:.0}, {caller:.0} us"))
+            row.server_cpu_us.zip(row.caller_cpu_us).map(|(server, caller)| format!("{}, {} us", short(server), short(caller)))
         }),
         ("bytes".into(), |row| row.bytes.map(human_bytes)),
         (format!("ratio to {}", section.reference), |row| row.ratio.map(|ratio| format!("{ratio:.2}"))),
+        ("at p99".into(), |row| row.p99_ratio.map(|ratio| format!("{ratio:.2}"))),
     ];
     let used: Vec<_> = columns.iter().filter(|(_, cell)| section.rows.iter().any(|row| cell(row).is_some())).collect();
     let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
@@ -192,6 +200,11 @@ fn table(section: &Section) -> String {
         text += &line(used.iter().map(|(_, cell)| cell(row).unwrap_or_default()).collect());
     }
     text
+}
+
+/// With one digit after the point where it matters.
+fn short(us: f64) -> String {
+    if us < 10.0 { format!("{us:.1}") } else { format!("{us:.0}") }
 }
 
 fn human_us(us: f64) -> String {
@@ -264,6 +277,8 @@ mod tests {
         );
         let by_time = Section::of("writes", "", By::Median, "etcd", &rounds());
         assert!((by_time.rows[1].ratio.unwrap() - 1.0 / 3.0).abs() < 1e-9);
+        assert!((by_time.rows[1].p99_ratio.unwrap() - 1.0 / 3.0).abs() < 1e-9);
+        assert!(section.rows.iter().all(|row| row.p99_ratio.is_none()));
     }
 
     #[test]
@@ -307,6 +322,7 @@ Each durable.
     #[test]
     fn figures_are_written_for_people() {
         assert_eq!([12.3, 1234.5, 33_000.0, 2_500_000.0].map(human_us), ["12 us", "1.2 ms", "33 ms", "2.5 s"]);
+        assert_eq!([0.84, 12.3].map(short), ["0.8", "12"]);
         assert_eq!([7, 1000, 1_234_567].map(thousands), ["7", "1,000", "1,234,567"]);
         assert_eq!([2048.0, 3.5 * 1024.0 * 1024.0].map(human_bytes), ["2.0 KiB", "3.5 MiB"]);
     }

@@ -7,14 +7,14 @@ use std::{
 
 use runtime::{OsEntropy, RealClock};
 use rustix::time::{ClockId, clock_gettime};
-use seams::Entropy;
+use seams::{Clock, Entropy};
 
 use super::{
     callers::{Span, Tally, all_at_once},
     etcd::Etcd,
     footprint,
     ours::{Framed, Ours, Pipelined},
-    process::processor_time,
+    process::{processor_time, version},
     propagation,
     redis::Redis,
     report::{By, Report, Row, Section},
@@ -52,6 +52,8 @@ pub struct Plan {
     pub puts: u32,
     /// Secrets whose memory and disk is measured.
     pub stored: u32,
+    /// How long all of it may take; a section that is not done by then is left out.
+    pub at_most: Duration,
     /// Which sections; all when empty.
     pub only: Vec<String>,
 }
@@ -83,31 +85,54 @@ pub(super) fn key(number: u32) -> String {
 /// When a system cannot be started, or refuses.
 pub async fn run(plan: &Plan, said: impl Fn(&str)) -> Report {
     let mut report = Report::default();
-    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
-    report.fact("machine", format!("{cores} cores, shared by callers and servers; loopback and UNIX sockets"));
-    report.fact(
-        "build",
-        format!("cinnabar {}{}", env!("CARGO_PKG_VERSION"), if cfg!(debug_assertions) { ", a debug build: not to be quoted" } else { "" }),
-    );
-    report.fact("values", format!("{} random bytes", plan.value_bytes));
-    report
-        .fact("rounds", format!("{} of {:?} each, every system in turn; figures are medians over the rounds", plan.rounds, plan.duration));
-    report.fact("disk", format!("{}, under every node of all systems", file_system(&plan.data)));
-    report.fact("callers", "in one process; each asks again when it was answered");
+    setup(plan, &mut report);
+    let end = RealClock::new().monotonic() + plan.at_most;
+    let mut late = Vec::new();
     if plan.wants("writes") {
-        report.sections.push(writes(plan, &said).await);
+        report.sections.extend(in_time(end, writes(plan, &said), "writes", &mut late).await);
     }
     if plan.wants("reads") {
-        let (unary, pipelined) = reads(plan, &said).await;
-        report.sections.extend([unary, pipelined]);
+        report.sections.extend(in_time(end, reads(plan, &said), "reads", &mut late).await.into_iter().flatten());
     }
     if plan.wants("propagation") {
-        report.sections.push(propagation::measure(plan, &said).await);
+        report.sections.extend(in_time(end, propagation::measure(plan, &said), "propagation", &mut late).await);
     }
     if plan.wants("footprint") {
-        report.sections.extend(footprint::measure(plan, &said).await);
+        report.sections.extend(in_time(end, footprint::measure(plan, &said), "footprint", &mut late).await.into_iter().flatten());
+    }
+    if !late.is_empty() {
+        report.fact("left out", format!("{}: not done within {} minutes", late.join(", "), plan.at_most.as_secs() / 60));
     }
     report
+}
+
+/// What a reader must know of the machine and the systems.
+fn setup(plan: &Plan, report: &mut Report) {
+    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split(' ').take(2).collect::<Vec<_>>().join(" and ");
+    report.fact("machine", format!("{cores} cores, shared by callers and servers; loopback and UNIX sockets"));
+    report.fact("load at the start", format!("{load} in the last minute and five"));
+    let build = if cfg!(debug_assertions) { "a DEBUG build: these figures say nothing" } else { "release" };
+    report.fact("cinnabar", format!("{}, {build}", env!("CARGO_PKG_VERSION")));
+    report.fact("etcd", format!("{}, as Debian builds it", version(&plan.programs, "etcd")));
+    report.fact("Redis", format!("{}, as Debian builds it", version(&plan.programs, "redis-server")));
+    report.fact("nodes", "etcd and cinnabar: three that vote; reads of cinnabar: one edge that follows them. Redis: one");
+    report.fact("values", format!("{} random bytes", plan.value_bytes));
+    let rounds = format!("{} of {:?} each, every system in turn; figures are medians over the rounds", plan.rounds, plan.duration);
+    report.fact("rounds", rounds);
+    report.fact("disk", format!("{}, one under every node of all systems", file_system(&plan.data)));
+    report.fact("callers", "all in one process of the same build as cinnabar; each asks again when it was answered");
+}
+
+/// What `section` gives, when it does so before `end`; else its name among those that are late. What it had started ends with it.
+async fn in_time<T>(end: Duration, section: impl Future<Output = T>, name: &'static str, late: &mut Vec<&'static str>) -> Option<T> {
+    let left = end.saturating_sub(RealClock::new().monotonic());
+    let section = Box::pin(tokio::time::timeout(left, section)).await.ok();
+    if section.is_none() {
+        late.push(name);
+    }
+    section
 }
 
 /// The file system that holds a folder, and where it is mounted.
@@ -123,7 +148,7 @@ fn file_system(folder: &Path) -> String {
 }
 
 /// Time that the cores have spent in this process.
-fn own_time() -> Duration {
+pub(super) fn own_time() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
@@ -241,7 +266,7 @@ impl Turn {
     }
 }
 
-async fn reads(plan: &Plan, said: &impl Fn(&str)) -> (Section, Section) {
+async fn reads(plan: &Plan, said: &impl Fn(&str)) -> [Section; 2] {
     let (mut unary, mut pipelined) = (Vec::new(), Vec::new());
     for round in 1..=plan.rounds {
         said(&format!("reads, round {round}: Redis"));
@@ -262,7 +287,7 @@ async fn reads(plan: &Plan, said: &impl Fn(&str)) -> (Section, Section) {
         "{keys} keys in turn, {DEPTH} on their way for each caller; the next {DEPTH} go when all have come. Times are those of {DEPTH} together. Redis: one \
          pipeline of {DEPTH}. etcd, which has no such call: {DEPTH} calls at once."
     );
-    (unary, Section::of("Point reads, pipelined", &note, By::Rate, "Redis", &pipelined))
+    [unary, Section::of("Point reads, pipelined", &note, By::Rate, "Redis", &pipelined)]
 }
 
 async fn redis_reads(plan: &Plan) -> (Vec<Row>, Vec<Row>) {
