@@ -213,6 +213,11 @@ fn make(tools: &Tools, plan: &Plan<'_>, opened: &Opened) -> Result<Made, Failure
     // They pin signers, or an authority, of before; and one that was used up or voided since must not be good again.
     let of_join_tokens = |key: &Key| matches!(key.keyspace(), Some(Keyspace::JoinToken | Keyspace::JoinTokenId));
     writes.extend(state.records().filter(|(key, _)| of_join_tokens(key)).map(|(key, _)| Write { key, value: None }));
+    if plan.new_cluster {
+        // Which authorities were believed before says nothing of this one: by it the former ones would be, and this one not.
+        let of_authorities = |key: &Key| matches!(key.keyspace(), Some(Keyspace::Trust | Keyspace::Certified));
+        writes.extend(state.records().filter(|(key, _)| of_authorities(key)).map(|(key, _)| Write { key, value: None }));
+    }
     let gone = |record: &NodeRecord| record.revoked.is_none() && (plan.new_cluster || record.role == NodeRole::Control);
     let beginning = Beginning {
         time: tools.now,
