@@ -113,24 +113,36 @@ fn show(session: &Session, reply: v1::ShowAuthorityReply) -> Result<(), Failure>
     Ok(())
 }
 
-/// Puts what is to be believed into the context, if it is newer. The answer came over a connection that the old list verified.
+/// Puts what is to be believed into the context: what the cluster says now, whatever the context holds. It was read from the newest state,
+/// over a connection that the context's list verified. A list that claims to be newer gives way too: only somebody with a stolen authority
+/// can have told it, and the context would believe it for ever.
 fn take_over(session: &Session, reply: &v1::ShowAuthorityReply) -> Result<(), Failure> {
     let mut contexts = session.contexts()?;
     let name = contexts.choose(session.global.context.as_deref())?.0.to_owned();
     let Some(context) = contexts.contexts.get_mut(&name) else { return Ok(()) };
-    if reply.version <= version_of(&context.ca) || reply.authorities.is_empty() {
+    let held = version_of(&context.ca);
+    // Version 0 is a list from before the first replacement; the context has that authority from its beginning.
+    if reply.authorities.is_empty() || (reply.version == 0 && held == 0) {
         return Ok(());
     }
-    context.ca = pem(reply.version, reply.authorities.iter().map(|one| &one.certificate[..]));
+    let told = pem(reply.version, reply.authorities.iter().map(|one| &one.certificate[..]));
+    if told == context.ca {
+        return Ok(());
+    }
+    if reply.version < held {
+        session.out.say(&format!("the context believed certificate authorities of version {held}, which the cluster does not know: it has version {}, and the context takes that over. If you have not restored a snapshot, somebody had a certificate authority of this cluster: replace the context's token, and look at `cinnabar cluster ca show`", reply.version));
+    }
+    context.ca = told;
     Ok(contexts.save(&Contexts::path()?)?)
 }
 
-/// After a command: a server that named a newer list than the context's is asked for it. The command itself has done its work, so a failure
+/// After a command: a server that named another list than the context's is asked for it. The command itself has done its work, so a failure
 /// is only told.
 pub(super) async fn refresh(session: &Session) {
     let seen = session.trust.load(Ordering::Relaxed);
-    let held = session.context().map_or(u32::MAX, |context| version_of(&context.ca));
-    if seen <= held {
+    let held = session.context().map_or(seen, |context| version_of(&context.ca));
+    // Nothing was named by a cluster that has never replaced its authority, nor by a command that made no call.
+    if seen == 0 || seen == held {
         return;
     }
     let refreshed = async {
