@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::interceptor::InterceptedService;
 use wire::{
     FEED_MESSAGE_BYTES_MAX, REQUEST_BYTES_MAX,
-    internal::{enrol_server::EnrolServer, feed_server::FeedServer, peers_server::PeersServer},
+    internal::{enrol_server::EnrolServer, feed_server::FeedServer},
     v1,
 };
 
@@ -19,7 +19,6 @@ use crate::{
     core::Core,
     door::{self, CatchUp, Door, Opened},
     enrol::EnrolService,
-    hand_over,
     peers::RaftService,
     services::{FeedService, Services},
     watermarks::{Exchange, PeersService},
@@ -86,10 +85,7 @@ pub(crate) async fn serve(
         .add_service(InterceptedService::new(v1::status_server::StatusServer::new(services), door.clone()))
         // The feed has a door of its own: edges, by the key in the registry. So have control nodes.
         .add_service(InterceptedService::new(feed, Opened(core.clone())))
-        .add_service(
-            PeersServer::new(PeersService { core: core.clone(), exchange: internal.exchange })
-                .max_decoding_message_size(hand_over::MESSAGE_BYTES_MAX),
-        )
+        .add_service(PeersService { core: core.clone(), exchange: internal.exchange }.server())
         // Strangers with a join token, and nodes whose certificates have ended. Answers from the start, as far as there is a majority.
         .add_service(EnrolServer::new(EnrolService(core.clone())).max_decoding_message_size(JOIN_BYTES_MAX))
         // Answers from the start: without it no majority comes about.

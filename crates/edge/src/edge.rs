@@ -42,6 +42,9 @@ use crate::{
 /// Secrets whose served lookups are counted one by one: 100 accounts at the default limit, about 500 KiB.
 const SERVED_ROWS_MAX: usize = 10_000;
 
+/// The longest request for a status: it says nothing. It is read before the caller is known.
+const STATUS_REQUEST_BYTES_MAX: usize = 4096;
+
 /// Where an edge can be reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Addresses {
@@ -218,7 +221,8 @@ async fn offer(config: &EdgeConfig, lookup: &Arc<Lookup>, source: &Arc<StatusSou
     };
     let (lookup, name) = (Arc::clone(lookup), config.node.name.clone());
     let offer = Offer::lookups(lookup, authenticator.clone(), name, limits, tasks.token().child_token()).await;
-    let status = StatusServer::new(StatusService::new(Arc::clone(source), authenticator));
+    let status =
+        StatusServer::new(StatusService::new(Arc::clone(source), authenticator)).max_decoding_message_size(STATUS_REQUEST_BYTES_MAX);
     offer.with(|routes| routes.add_service(status))
 }
 

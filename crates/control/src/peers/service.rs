@@ -1,4 +1,4 @@
-//! The answering half: checks who calls, and gives the bytes to consensus.
+//! The answering half: checks who calls, before it reads what they say, and gives the bytes to consensus.
 
 use std::sync::{Arc, OnceLock};
 
@@ -10,7 +10,10 @@ use futures::{
 };
 use runtime::{listen::Peer, tls::PeerCertificate};
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, Streaming, async_trait};
+use tonic::{
+    Request, Response, Status, Streaming, async_trait,
+    service::{Interceptor, interceptor::InterceptedService},
+};
 use types::{ClusterId, NodeId};
 use wire::internal::{
     RaftCall, RaftReply, RaftRequest,
@@ -40,12 +43,15 @@ impl RaftService {
         let _ = self.consensus.set(consensus.clone());
     }
 
-    pub(crate) fn server(&self) -> RaftServer<Self> {
-        RaftServer::new(self.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX)
+    /// The service behind its door.
+    pub(crate) fn server(&self) -> InterceptedService<RaftServer<Self>, RaftDoor> {
+        let server = RaftServer::new(self.clone());
+        let server = server.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX);
+        InterceptedService::new(server, RaftDoor(self.clone()))
     }
 
-    /// The caller's certificate, if it may make such a call.
-    fn admit<M>(&self, request: &Request<M>, rpc: PeerRpc) -> Result<PeerCertificate, Status> {
+    /// The caller's certificate, if it may make such a call; where the kind of call is not known yet, if it may make any.
+    fn admit<M>(&self, request: &Request<M>, rpc: Option<PeerRpc>) -> Result<PeerCertificate, Status> {
         let certificate = request.extensions().get::<Peer>().and_then(Peer::certificate);
         let certificate =
             certificate.ok_or_else(|| Status::unauthenticated("Raft is for control nodes: connect with a node's certificate"))?;
@@ -53,9 +59,9 @@ impl RaftService {
         Ok(certificate.clone())
     }
 
-    fn check(&self, certificate: &PeerCertificate, rpc: PeerRpc) -> Result<(), Status> {
+    fn check(&self, certificate: &PeerCertificate, rpc: Option<PeerRpc>) -> Result<(), Status> {
         let checked = self.book.may_call(certificate).and_then(|(node, standing)| match standing {
-            Standing::Vouched if !teaches(rpc) => {
+            Standing::Vouched if rpc.is_some_and(|rpc| !teaches(rpc)) => {
                 Err(format!("this node does not know node {node} yet, and takes entries and votes from it alone"))
             }
             Standing::Known | Standing::Vouched => Ok(()),
@@ -76,6 +82,18 @@ impl RaftService {
             return Ok(());
         }
         Err(Status::failed_precondition(format!("this is node {} of cluster {}, not node {}", self.node, self.cluster, request.to)))
+    }
+}
+
+/// Turns away who is no control node before the body of a call is read: a message of Raft may be long. The service asks again, for
+/// the kind of call is in the body, and a node may be revoked while it sends one.
+#[derive(Clone)]
+pub(crate) struct RaftDoor(RaftService);
+
+impl Interceptor for RaftDoor {
+    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
+        self.0.admit(&request, None)?;
+        Ok(request)
     }
 }
 
@@ -116,7 +134,7 @@ impl Raft for RaftService {
     type AppendStream = BoxStream<'static, Result<RaftReply, Status>>;
 
     async fn append(&self, request: Request<Streaming<RaftRequest>>) -> Result<Response<Self::AppendStream>, Status> {
-        let certificate = self.admit(&request, PeerRpc::Append)?;
+        let certificate = self.admit(&request, Some(PeerRpc::Append))?;
         let consensus = self.consensus()?.clone();
         // A stream ends with the first message that must not be taken: the caller was revoked meanwhile, or speaks to another.
         let service = self.clone();
@@ -124,7 +142,7 @@ impl Raft for RaftService {
             let (service, certificate) = (service.clone(), certificate.clone());
             async move {
                 let request = incoming.message().await.ok().flatten()?;
-                service.check(&certificate, PeerRpc::Append).ok()?;
+                service.check(&certificate, Some(PeerRpc::Append)).ok()?;
                 service.meant_for_me(&request).ok()?;
                 Some((request.body, incoming))
             }
@@ -136,7 +154,7 @@ impl Raft for RaftService {
 
     async fn call(&self, request: Request<RaftRequest>) -> Result<Response<RaftReply>, Status> {
         let rpc = rpc(request.get_ref().call())?;
-        self.admit(&request, rpc)?;
+        self.admit(&request, Some(rpc))?;
         let consensus = self.consensus()?;
         let request = request.into_inner();
         self.meant_for_me(&request)?;

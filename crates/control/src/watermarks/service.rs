@@ -5,11 +5,17 @@ use std::sync::Arc;
 use futures::stream::{self, BoxStream};
 use runtime::listen::Peer;
 use state::record::NodeRole;
-use tonic::{Request, Response, Status, async_trait};
+use tonic::{
+    Request, Response, Status, async_trait,
+    service::{Interceptor, interceptor::InterceptedService},
+};
 use types::NodeId;
 use wire::{
     ErrorKind, PublicError,
-    internal::{HandOverReply, HandOverRequest, WatermarksReply, WatermarksRequest, peers_server::Peers},
+    internal::{
+        HandOverReply, HandOverRequest, WatermarksReply, WatermarksRequest,
+        peers_server::{Peers, PeersServer},
+    },
 };
 
 use super::{Exchange, Telling};
@@ -59,6 +65,12 @@ impl Peers for PeersService {
 }
 
 impl PeersService {
+    /// The service behind its door.
+    pub(crate) fn server(self) -> InterceptedService<PeersServer<Self>, PeersDoor> {
+        let server = PeersServer::new(self.clone()).max_decoding_message_size(hand_over::MESSAGE_BYTES_MAX);
+        InterceptedService::new(server, PeersDoor(self))
+    }
+
     /// Whether a message is for this node, and from the one whose certificate the connection has.
     fn meant_for_me(&self, cluster: &[u8], from: u64, to: u64, caller: NodeId) -> Result<(), PublicError> {
         if cluster == &self.core.cluster.as_bytes()[..] && to == self.core.node.get() && from == caller.get() {
@@ -87,5 +99,16 @@ impl PeersService {
             Some(record) if record.role == NodeRole::Control && record.public_key == key => Ok(()),
             _ => Err(PublicError::new(ErrorKind::Denied, "this is for registered control nodes")),
         }
+    }
+}
+
+/// Turns away who is no control node before the body of a call is read: what is handed over may be long. The service asks again.
+#[derive(Clone)]
+pub(crate) struct PeersDoor(PeersService);
+
+impl Interceptor for PeersDoor {
+    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
+        self.0.caller(&request)?;
+        Ok(request)
     }
 }
