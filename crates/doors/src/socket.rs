@@ -52,10 +52,11 @@ pub(crate) fn divide(
                         let (mut accepted, begun) = (accepted, Begun { within, clock: &*clock });
                         let Some(Some(preface)) = cancel.run_until_cancelled(begun.preface(&mut accepted)).await else { return };
                         if preface == frames::PREFACE {
-                            let proved = connection(accepted.peer());
+                            let peer = accepted.peer().clone();
+                            let proved = connection(&peer);
                             // It ends by itself when the node stops, unless its caller takes nothing.
                             tokio::select! {
-                                () = service.frames(accepted, proved, limits) => {}
+                                () = service.frames(accepted, proved, limits, || peer.keep_place()) => {}
                                 () = async {
                                     cancel.cancelled().await;
                                     clock.sleep(CONNECTIONS_END_WITHIN).await;

@@ -182,7 +182,8 @@ impl Service {
         let good: Vec<_> = many.wanted.iter().filter_map(|wanted| wanted.as_ref().ok().cloned()).collect();
         let found = self.lookup.fetch_many(&caller, &good, many.freshness).await;
         if found.iter().all(Result::is_err) {
-            // Nothing of size, and perhaps a caller whom the root does not know.
+            // Nothing of size. But whom the root does not know gets no good answer: by those a connection keeps its place.
+            self.known(&caller).map_err(|error| self.lookup.refused(error))?;
             return Ok(Response::new(self.reply(many.wanted, found)));
         }
         let values = found.iter().flatten().map(|found| found.value.expose().len()).sum();

@@ -56,10 +56,17 @@ impl From<FrameError> for End {
 }
 
 impl Service {
-    /// Serves a connection whose preface has been read, until it ends. `connection` is what the transport proved.
-    pub async fn frames<S: AsyncRead + AsyncWrite + Unpin>(self, mut io: S, connection: Connection, limits: FrameLimits) {
+    /// Serves a connection whose preface has been read, until it ends. `connection` is what the transport proved; `known` is called when
+    /// its caller has shown to be one.
+    pub async fn frames<S: AsyncRead + AsyncWrite + Unpin>(
+        self,
+        mut io: S,
+        connection: Connection,
+        limits: FrameLimits,
+        known: impl FnOnce(),
+    ) {
         let mut out = Vec::new();
-        let end = match self.clone().session(&mut io, connection, limits, &mut out).await {
+        let end = match self.clone().session(&mut io, (connection, known), limits, &mut out).await {
             Ok(()) | Err(End::Silent) => return,
             Err(End::Told(error)) => error,
         };
@@ -71,7 +78,13 @@ impl Service {
     }
 
     /// The whole of a connection.
-    async fn session<S>(self, io: &mut S, connection: Connection, limits: FrameLimits, out: &mut Vec<u8>) -> Result<(), End>
+    async fn session<S>(
+        self,
+        io: &mut S,
+        (connection, known): (Connection, impl FnOnce()),
+        limits: FrameLimits,
+        out: &mut Vec<u8>,
+    ) -> Result<(), End>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -86,6 +99,7 @@ impl Service {
             hello = hello(io, &mut received, connection) => hello?,
         };
         let _place = self.stream_place(&credential).map_err(End::Told)?;
+        known();
         let mut asking = Asking::new(self.clone(), credential);
         let mut ended = false;
         loop {

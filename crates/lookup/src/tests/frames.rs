@@ -28,6 +28,8 @@ struct Caller {
     stream: DuplexStream,
     received: Vec<u8>,
     served: tokio::task::JoinHandle<()>,
+    /// Cancelled when the server knows who it is.
+    known: CancellationToken,
 }
 
 impl Framed {
@@ -48,8 +50,10 @@ impl Framed {
     fn connect(&self) -> Caller {
         let service = self.service.clone();
         let (stream, server) = tokio::io::duplex(self.pipe_bytes);
-        let served = tokio::spawn(async move { service.frames(server, Connection::default(), LIMITS).await });
-        Caller { stream, received: Vec::new(), served }
+        let knows = CancellationToken::new();
+        let known = knows.clone();
+        let served = tokio::spawn(async move { service.frames(server, Connection::default(), LIMITS, || known.cancel()).await });
+        Caller { stream, received: Vec::new(), served, known: knows }
     }
 
     /// The same, after its first frame.
@@ -102,6 +106,7 @@ async fn frames_are_answered_by_tag_also_when_they_come_byte_by_byte() {
         tokio::task::yield_now().await;
     }
     assert_eq!(caller.reply().await, Some((7, Ok(b"first".to_vec()))));
+    assert!(caller.known.is_cancelled(), "it keeps its place among the connections");
     assert_eq!(caller.reply().await, Some((u64::MAX, Err(ErrorKind::NotBound))));
     let other = v1::GetRequest { consumer: Some(consumer("worker/other").into()), ..get("API_KEY") };
     caller.send(&[ask(1, other), ask(2, get("not a name"))].concat()).await;
@@ -125,6 +130,7 @@ async fn frames_of_nobody_are_refused_before_any_lookup() {
         caller.send(&bytes).await;
         assert_eq!(caller.reply().await, Some((frames::TAG_OF_CONNECTION, Err(kind))));
         assert_eq!(caller.reply().await, None);
+        assert!(!caller.known.is_cancelled(), "a stranger keeps no place");
     }
 }
 

@@ -104,6 +104,18 @@ async fn grpc_without_a_credential_answers_nothing() {
 }
 
 #[tokio::test]
+async fn grpc_get_many_of_a_token_that_nobody_knows_is_no_good_answer() {
+    let mut grpc = grpc(vec![], ServiceOptions::default()).await;
+    // Never published.
+    let made_up = grpc.world.token("worker/web", None).text().expose().to_owned();
+    for wanted in [vec![want("API_KEY")], vec![]] {
+        let mut request = Request::new(v1::GetManyRequest { wanted, ..Default::default() });
+        request.metadata_mut().insert("authorization", format!("Bearer {made_up}").parse().unwrap());
+        assert_eq!(kind(grpc.client.get_many(request).await.unwrap_err()), ErrorKind::Revoked);
+    }
+}
+
+#[tokio::test]
 async fn grpc_uid_acts_as_the_consumer_that_the_request_names() {
     let folder = tempfile::tempdir().unwrap();
     let uid = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(folder.path()).unwrap());
