@@ -2,7 +2,8 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use http_body_util::Full;
+use futures::{StreamExt, stream};
+use http_body_util::{BodyExt, Full, StreamBody};
 use hyper_util::rt::TokioIo;
 use runtime::config::TlsFiles;
 use rustls::{
@@ -79,7 +80,7 @@ pub async fn call(channel: &mut Channel, path: &str, token: Option<&str>, body: 
 /// What broke.
 pub async fn try_call(channel: &mut Channel, path: &str, token: Option<&str>, body: Vec<u8>) -> Result<Answer, String> {
     let (head, body) = send(channel, path, token, body).await?.into_parts();
-    let trailers = match http_body_util::BodyExt::collect(body).await {
+    let trailers = match body.collect().await {
         Ok(body) => body.trailers().cloned().unwrap_or_default(),
         Err(error) => return Err(format!("the answer broke: {error}")),
     };
@@ -97,12 +98,25 @@ pub async fn begin(channel: &mut Channel, path: &str, body: Vec<u8>) -> Result<R
     send(channel, path, None, body).await
 }
 
+/// Sends a call that goes on after its first bytes, though nothing more comes, and takes the head of the answer.
+///
+/// # Errors
+/// What broke.
+pub async fn begin_only(channel: &mut Channel, path: &str, first: Vec<u8>) -> Result<Response<Body>, String> {
+    let first = stream::iter(Full::new(bytes::Bytes::from(first)).frame().await);
+    send_body(channel, path, None, Body::new(StreamBody::new(first.chain(stream::pending())))).await
+}
+
 async fn send(channel: &mut Channel, path: &str, token: Option<&str>, body: Vec<u8>) -> Result<Response<Body>, String> {
+    send_body(channel, path, token, Body::new(Full::new(bytes::Bytes::from(body)))).await
+}
+
+async fn send_body(channel: &mut Channel, path: &str, token: Option<&str>, body: Body) -> Result<Response<Body>, String> {
     let mut request = Request::post(format!("http://server{path}")).header("content-type", "application/grpc").header("te", "trailers");
     if let Some(token) = token {
         request = request.header("authorization", format!("Bearer {token}"));
     }
-    let request = request.body(Body::new(Full::new(bytes::Bytes::from(body)))).expect("a request");
+    let request = request.body(body).expect("a request");
     futures::future::poll_fn(|context| GrpcService::<Body>::poll_ready(channel, context)).await.map_err(|error| chain(&error))?;
     GrpcService::<Body>::call(channel, request).await.map_err(|error| chain(&error))
 }

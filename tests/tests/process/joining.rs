@@ -207,6 +207,27 @@ async fn edge_that_cannot_join_says_why() {
     assert!(edge.log().contains("no CA with the join token's fingerprint"), "{}", edge.log());
     assert!(!ground.at("foreign/identity/node.pem").exists());
 
+    // Tokens that were good once, or are for another role; nothing is signed for them.
+    let revoked = ground.token("edge", "revoked").await;
+    let tokens = ground.cli.ok(&["--format", "json", "node", "token", "list"]).await.json();
+    ground.cli.ok(&["node", "token", "revoke", tokens[0]["token_id"].as_str().unwrap()]).await;
+    let expired = ground.at("expired.token");
+    ground.cli.ok(&["node", "token", "create", "edge", "--expires-in", "300ms", "--out", &expired.display().to_string()]).await;
+    until("the token to expire", async || {
+        let tokens = ground.cli.ok(&["--format", "json", "node", "token", "list"]).await.json();
+        let states: Vec<_> = tokens.as_array().unwrap().iter().map(|token| token["state"].as_str().unwrap().to_owned()).collect();
+        if states.iter().any(|state| state == "expired") { Ok(()) } else { Err(format!("{states:?}")) }
+    })
+    .await;
+    for (name, token) in [("revoked", &revoked), ("expired", &expired)] {
+        let health = ground.edge(name, account, &join_section(token));
+        let mut edge = ground.launch(name, "edge", health);
+        assert_eq!(edge.ended().await.code(), Some(1), "{name}");
+        let log = edge.log();
+        assert!(log.contains("the join token is not valid") && log.contains("`cinnabar node token create` makes another"), "{name}: {log}");
+        assert!(!log.contains("cbj_") && !ground.at(name).join("identity/node.pem").exists(), "{name}: {log}");
+    }
+
     // A typing mistake.
     let mistyped = ground.at("mistyped.token");
     runtime::write_secret_file(&mistyped, b"cbj_nonsense").unwrap();
