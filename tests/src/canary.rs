@@ -1,21 +1,34 @@
-//! Marks, and the search for them: a secret that was written through everything must be found nowhere.
+//! The canary: a marked secret that goes through everything and must be found nowhere (P2).
 //!
 //! A [`Mark`] knows a secret in all the forms in which a careless line would leave it: as it is, in hex, in base64 at any
 //! alignment, as a list of numbers, escaped. Its head and its tail are searched for too, so that a part is found as well. A
-//! [`Search`] looks for all marks at once, in texts and in every file of a folder.
-#![allow(clippy::expect_used, reason = "this is a test: it fails where it stands, and says so")]
+//! [`Search`] looks for all marks at once: in texts, in every file of a folder, and in the memory of a process ([`Memory`]), which is
+//! more than a core dump would hold. A [`Canary`] is the marked value that every cluster of processes carries: it is written when
+//! the cluster begins to take writes, and looked for when it ends, so a test does both without saying so.
+#![allow(clippy::expect_used, clippy::panic, reason = "this is a test: it fails where it stands, and says so")]
+
+mod memory;
+mod value;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write,
-    fs,
+    fs::{self, File},
+    io::{self, ErrorKind, Read},
     path::{Path, PathBuf},
 };
+
+pub use memory::{Memory, NEEDED};
+pub use value::{Canary, Heard, letters};
 
 /// Bytes of the head and of the tail that are searched for: too many to be met by chance.
 const PART_BYTES: usize = 12;
 /// Files are mostly zeros that were allocated ahead; blocks of them are skipped.
 const BLOCK_BYTES: usize = 4096;
+/// What is read at once.
+const CHUNK_BYTES: usize = 1 << 20;
+/// So much of what stands around a finding is shown.
+const AROUND_BYTES: usize = 32;
 
 /// A secret in all its forms.
 #[derive(Debug)]
@@ -98,50 +111,110 @@ struct Wanted {
 }
 
 /// A search for all marks at once.
+///
+/// It looks at two bytes of every [`Search::stride`], which is so short that each form has such a pair in it wherever it stands. A
+/// table says which forms have these two, and where in them; only then is anything compared.
 #[derive(Debug)]
 pub struct Search {
-    /// By the first two bytes.
-    wanted: BTreeMap<[u8; 2], Vec<Wanted>>,
-    /// Whether anything begins with these two bytes.
-    begins: Vec<bool>,
+    wanted: Vec<Wanted>,
+    /// By two bytes: which form has them, and where.
+    pairs: BTreeMap<[u8; 2], Vec<(usize, usize)>>,
+    /// Whether any form has these two bytes.
+    known: Vec<bool>,
+    stride: usize,
+    longest: usize,
 }
 
 impl Search {
     /// A search for these.
+    ///
+    /// # Panics
+    /// When there is no mark.
     pub fn new(marks: &[&Mark]) -> Self {
-        let mut search = Self { wanted: BTreeMap::new(), begins: vec![false; 1 << 16] };
-        for mark in marks {
-            for (form, bytes) in mark.forms() {
-                let first = [bytes[0], bytes[1]];
-                search.begins[usize::from(u16::from_be_bytes(first))] = true;
-                search.wanted.entry(first).or_default().push(Wanted { mark: mark.name, form, bytes: bytes.to_vec() });
+        let wanted = |mark: &Mark| {
+            let name = mark.name;
+            mark.forms().map(move |(form, bytes)| Wanted { mark: name, form, bytes: bytes.to_vec() }).collect::<Vec<_>>()
+        };
+        let wanted: Vec<_> = marks.iter().flat_map(|mark| wanted(mark)).collect();
+        let shortest = wanted.iter().map(|wanted| wanted.bytes.len()).min().expect("something to look for");
+        let longest = wanted.iter().map(|wanted| wanted.bytes.len()).max().expect("something to look for");
+        let mut search = Self { wanted, pairs: BTreeMap::new(), known: vec![false; 1 << 16], stride: shortest - 1, longest };
+        for (number, wanted) in search.wanted.iter().enumerate() {
+            for at in 0..search.stride {
+                let pair = [wanted.bytes[at], wanted.bytes[at + 1]];
+                search.known[usize::from(u16::from_be_bytes(pair))] = true;
+                search.pairs.entry(pair).or_default().push((number, at));
             }
         }
         search
     }
 
-    /// What is found in `bytes`, which are at `place`.
-    pub fn bytes(&self, place: &str, bytes: &[u8]) -> BTreeSet<Sighting> {
-        let mut found = BTreeSet::new();
+    /// Where in `bytes` is which form.
+    fn hits(&self, bytes: &[u8]) -> BTreeSet<(usize, usize)> {
+        static ZEROS: [u8; BLOCK_BYTES] = [0; BLOCK_BYTES];
+        let mut hits = BTreeSet::new();
         for start in (0..bytes.len()).step_by(BLOCK_BYTES) {
             let end = (start + BLOCK_BYTES).min(bytes.len());
-            if bytes[start..end] == [0; BLOCK_BYTES][..end - start] {
+            // No form has a zero byte, so none reaches into a block of zeros.
+            if bytes[start..end] == ZEROS[..end - start] {
                 continue;
             }
-            for at in start..end.min(bytes.len().saturating_sub(1)) {
-                let first = [bytes[at], bytes[at + 1]];
-                if !self.begins[usize::from(u16::from_be_bytes(first))] {
-                    continue;
-                }
-                for wanted in self.wanted.get(&first).into_iter().flatten().filter(|wanted| bytes[at..].starts_with(&wanted.bytes)) {
-                    found.insert(Sighting { mark: wanted.mark, form: wanted.form, place: place.to_owned() });
+            for at in (start..end.min(bytes.len() - 1)).step_by(self.stride) {
+                let pair = [bytes[at], bytes[at + 1]];
+                if self.known[usize::from(u16::from_be_bytes(pair))] {
+                    let matching = |(number, offset): &(usize, usize)| {
+                        let start = at.checked_sub(*offset)?;
+                        bytes[start..].starts_with(&self.wanted[*number].bytes).then_some((start, *number))
+                    };
+                    hits.extend(self.pairs.get(&pair).into_iter().flatten().filter_map(matching));
                 }
             }
         }
-        found
+        hits
     }
 
-    /// What is found in the files of a folder and in their names, but for files in `except`; and how many files there were.
+    /// What is found in `bytes`, which are at `place`.
+    pub fn bytes(&self, place: &str, bytes: &[u8]) -> BTreeSet<Sighting> {
+        self.hits(bytes).into_iter().map(|(_, number)| self.sighting(number, place.to_owned())).collect()
+    }
+
+    fn sighting(&self, number: usize, place: String) -> Sighting {
+        Sighting { mark: self.wanted[number].mark, form: self.wanted[number].form, place }
+    }
+
+    /// What is found in all that `source` gives, which is at `place`; the first finding of each form is shown with what stands around
+    /// it. And how many bytes there were.
+    ///
+    /// # Errors
+    /// Those of the source.
+    pub fn stream(&self, place: &str, source: &mut impl Read) -> io::Result<(u64, BTreeSet<Sighting>)> {
+        let (mut found, mut seen) = (BTreeSet::new(), BTreeSet::new());
+        let (mut bytes, mut kept, mut before) = (vec![0; self.longest + CHUNK_BYTES], 0, 0_u64);
+        loop {
+            let read = match source.read(&mut bytes[kept..]) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                read => read?,
+            };
+            if read == 0 {
+                return Ok((before + kept as u64, found));
+            }
+            let filled = kept + read;
+            for (at, number) in self.hits(&bytes[..filled]) {
+                if seen.insert(number) {
+                    let end = (at + self.wanted[number].bytes.len() + AROUND_BYTES).min(filled);
+                    let around = bytes[at.saturating_sub(AROUND_BYTES)..end].escape_ascii();
+                    found.insert(self.sighting(number, format!("{place}, byte {}: {around}", before + at as u64)));
+                }
+            }
+            // The end is kept: a form may go on in what comes next.
+            kept = filled.min(self.longest - 1);
+            bytes.copy_within(filled - kept..filled, 0);
+            before += (filled - kept) as u64;
+        }
+    }
+
+    /// What is found in the files of a folder and in their names, but for files in `except`; and how many files there were. What
+    /// vanishes while it looks is passed over.
     ///
     /// # Panics
     /// When a file cannot be read.
@@ -149,23 +222,38 @@ impl Search {
         let (mut files, mut found) = (0, BTreeSet::new());
         let mut folders = vec![folder.to_owned()];
         while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(&folder).expect("a folder can be read") {
-                let entry = entry.expect("a folder can be read");
-                let (path, kind) = (entry.path(), entry.file_type().expect("a file has a type"));
+            for entry in there(fs::read_dir(&folder), &folder).into_iter().flatten() {
+                let Some(entry) = there(entry, &folder) else { continue };
+                let path = entry.path();
+                let Some(kind) = there(entry.file_type(), &path) else { continue };
                 let place = path.display().to_string();
                 found.extend(self.bytes("a file's name", place.as_bytes()));
                 if kind.is_dir() {
                     folders.push(path);
+                } else if kind.is_file() && !except.contains(&path) {
+                    let Some(mut file) = there(File::open(&path), &path) else { continue };
+                    found.extend(self.stream(&place, &mut file).expect("a file can be read").1);
+                    files += 1;
                 } else if kind.is_file() {
                     files += 1;
-                    if !except.contains(&path) {
-                        found.extend(self.bytes(&place, &fs::read(&path).expect("a file can be read")));
-                    }
                 }
             }
         }
         (files, found)
     }
+}
+
+/// What is there; nothing when it has gone.
+fn there<T>(result: io::Result<T>, path: &Path) -> Option<T> {
+    match result {
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        result => Some(result.unwrap_or_else(|error| panic!("{} cannot be searched: {error}", path.display()))),
+    }
+}
+
+/// Findings as lines.
+pub fn places(found: &BTreeSet<Sighting>) -> String {
+    found.iter().map(|sighting| format!("\n  {} as {} in {}", sighting.mark, sighting.form, sighting.place)).collect()
 }
 
 #[cfg(test)]
@@ -187,6 +275,24 @@ mod tests {
         }
         assert_eq!(search.bytes("text", &[b'x'; 10_000]), BTreeSet::new());
         assert_eq!(search.bytes("text", b""), BTreeSet::new());
+    }
+
+    #[test]
+    fn search_finds_each_form_at_every_offset_and_across_the_chunks_of_a_stream() {
+        let mark = Mark::of("value", SECRET);
+        let search = Search::new(&[&mark]);
+        for (form, bytes) in mark.forms() {
+            for before in 0..2 * search.stride {
+                let text = [&vec![b'-'; before][..], bytes].concat();
+                assert!(search.bytes("text", &text).iter().any(|sighting| sighting.form == form), "{form} after {before} bytes");
+            }
+            for before in [CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + search.longest - 1, CHUNK_BYTES + search.longest - bytes.len() / 2] {
+                let text = [&vec![0; before][..], bytes, b"after"].concat();
+                let (read, found) = search.stream("stream", &mut &text[..]).unwrap();
+                assert!(found.iter().any(|sighting| sighting.form == form), "{form} after {before} bytes");
+                assert_eq!(read, text.len() as u64);
+            }
+        }
     }
 
     #[test]

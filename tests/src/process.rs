@@ -8,7 +8,8 @@
 //! **Invariants**
 //! 1. Nothing waits for time: [`until`] looks for a value until it is there, and fails loudly at its deadline.
 //! 2. Every process is ended by its own id when its owner is dropped; when a test fails, what it logged is printed.
-//! 3. A port is claimed for as long as its cluster lives ([`Ports`]): no other test's server answers in the place of one's own.
+//! 3. Every cluster carries a marked secret ([`crate::canary::Canary`]), and a test in which it was left behind somewhere fails at its end.
+//! 4. A port is claimed for as long as its cluster lives ([`Ports`]): no other test's server answers in the place of one's own.
 #![allow(
     clippy::expect_used,
     clippy::unwrap_used,

@@ -16,9 +16,11 @@ use super::{
     server::command,
     until,
 };
+use crate::canary::Canary;
 
-/// A cluster's folder and its processes. Dropping it kills them and removes the folder.
+/// A cluster's folder and its processes. Dropping it looks for the [`Canary`], kills them and removes the folder.
 pub struct Cluster {
+    canary: Canary,
     control: Option<Server>,
     edges: Vec<Option<Server>>,
     account: String,
@@ -42,7 +44,9 @@ impl Cluster {
         let prepared = command(&["dev", "--prepare", "--data", &data_text, "--edges", &count], &[]).output().expect("the binary starts");
         assert!(prepared.status.success(), "{}", String::from_utf8_lossy(&prepared.stderr));
         let account = fs::read_to_string(data.join("account")).expect("the account's id").trim().to_owned();
-        let mut cluster = Self { control: None, edges: (0..edges).map(|_| None).collect(), account, ports: Ports::default(), folder };
+        let canary = Canary::new(&folder.path().join("canary"), &folder.path().join("canary/contexts.toml"));
+        let mut cluster =
+            Self { canary, control: None, edges: (0..edges).map(|_| None).collect(), account, ports: Ports::default(), folder };
         cluster.move_ports();
         cluster
     }
@@ -67,8 +71,14 @@ impl Cluster {
         cluster.start_control().await;
         for number in 1..=edges {
             cluster.start_edge(number).await;
+            cluster.canary.read(&cluster.edge_config(number).listen.unix.path).await;
         }
         cluster
+    }
+
+    /// What is looked for when the cluster ends. It is written when the control node starts for the first time.
+    pub fn canary(&self) -> &Canary {
+        &self.canary
     }
 
     /// The folder with everything that the servers keep: data, keys, certificates, configurations, sockets.
@@ -130,6 +140,10 @@ impl Cluster {
     pub async fn start_control(&mut self) {
         let health = self.control_config().listen.health;
         self.control = Some(self.server("control", &self.control_file(), health).await);
+        if !self.canary.is_written() {
+            self.add_context(&self.canary.cli()).await;
+            self.canary.write().await;
+        }
     }
 
     /// Starts an edge and waits until it is ready.
@@ -237,17 +251,30 @@ impl Cluster {
 
     /// The command line, with the context of the first operator. The control node must have been started once.
     pub async fn cli(&self) -> Cli {
-        let file = self.cli_folder().join("contexts.toml");
-        let cli = Cli::new(&self.cli_folder(), &file);
+        let cli = Cli::new(&self.cli_folder(), &self.cli_folder().join("contexts.toml")).heard_by(self.canary.heard());
+        self.add_context(&cli).await;
+        cli
+    }
+
+    async fn add_context(&self, cli: &Cli) {
         let (address, ca) = (self.control_config().listen.grpc.to_string(), self.data().join("tls/ca.pem").display().to_string());
         let add = ["context", "add", CONTEXT, "--control", &address, "--ca", &ca, "--account", &self.account];
         let run = cli.pipe(self.operator_token().as_bytes(), &add).await;
         assert_eq!(run.code, 0, "{run:?}");
-        cli
     }
 
     /// The name of the account that [`Operator::found`] makes.
     pub const ACCOUNT_NAME: &'static str = ACCOUNT_NAME;
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // A test that fails has its own reason, and shows what its servers printed.
+        if !std::thread::panicking() {
+            let nodes: Vec<_> = self.control.take().into_iter().chain(self.edges.drain(..).flatten()).collect();
+            self.canary.ends(nodes, self.folder.path());
+        }
+    }
 }
 
 fn with_token(config: Config, token: Option<&str>) -> Config {

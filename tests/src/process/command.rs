@@ -8,12 +8,14 @@ use std::{
 };
 
 use super::{server::command, until};
+use crate::canary::Heard;
 
 /// The command line with a context file of its own.
 pub struct Cli {
     folder: PathBuf,
     config: PathBuf,
     shown: bool,
+    heard: Heard,
 }
 
 /// How a command ended, and what it printed.
@@ -41,13 +43,20 @@ impl Run {
 impl Cli {
     /// Commands that use `config` as the context file and keep their output below `folder`.
     pub fn new(folder: &Path, config: &Path) -> Self {
-        Self { folder: folder.to_owned(), config: config.to_owned(), shown: false }
+        Self { folder: folder.to_owned(), config: config.to_owned(), shown: false, heard: Heard::default() }
     }
 
     /// Prints each command that must end in a certain way, and what it said, as a terminal would show it.
     #[must_use]
     pub fn shown(mut self, shown: bool) -> Self {
         self.shown = shown;
+        self
+    }
+
+    /// Gathers what commands print, to be searched at the end.
+    #[must_use]
+    pub fn heard_by(mut self, heard: Heard) -> Self {
+        self.heard = heard;
         self
     }
 
@@ -97,6 +106,9 @@ impl Cli {
         let status = until(&what, async || child.try_wait().expect("a child can be asked").ok_or_else(|| "it runs".to_owned())).await;
         let _ = writer.join();
         let read = |name: &str| String::from_utf8_lossy(&fs::read(path(name)).expect("the output can be read")).into_owned();
-        Run { code: status.code().unwrap_or(-1), stdout: read("stdout"), stderr: read("stderr") }
+        let run = Run { code: status.code().unwrap_or(-1), stdout: read("stdout"), stderr: read("stderr") };
+        self.heard.add(&run.stdout);
+        self.heard.add(&run.stderr);
+        run
     }
 }

@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::{Cli, Net, Operator, Ports, Reader, Server, clients::CONTEXT, until};
+use crate::canary::Canary;
 
 /// The account of the operator and of the consumer that this process's uid may read as.
 const ACCOUNT: &str = "5ca1ab1e5ca1ab1e5ca1ab1e5ca1ab1e";
@@ -47,8 +48,9 @@ struct Node {
     frozen: bool,
 }
 
-/// The nodes, by name. Dropping it kills them and removes the folder.
+/// The nodes, by name. Dropping it looks for the [`Canary`], kills them and removes the folder.
 pub struct Fleet {
+    canary: Canary,
     nodes: BTreeMap<String, Node>,
     /// The cables between them.
     pub net: Net,
@@ -86,7 +88,9 @@ impl Fleet {
             fleet.add_voter(&format!("control-{number}")).await;
         }
         for number in 1..=edges {
-            fleet.add_edge(&format!("edge-{number}")).await;
+            let name = format!("edge-{number}");
+            fleet.add_edge(&name).await;
+            fleet.canary.read(&fleet.socket(&name)).await;
         }
         fleet.operator().found().await;
         fleet
@@ -98,9 +102,12 @@ impl Fleet {
         for name in ["logs", "cli"] {
             fs::create_dir(folder.path().join(name)).expect("a folder");
         }
-        let cli = Cli::new(&folder.path().join("cli"), &folder.path().join("cli/contexts.toml")).shown(shown);
+        let contexts = folder.path().join("cli/contexts.toml");
+        let canary = Canary::new(&folder.path().join("canary"), &contexts);
+        let cli = Cli::new(&folder.path().join("cli"), &contexts).shown(shown).heard_by(canary.heard());
         let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let mut fleet = Self { nodes: BTreeMap::new(), net: Net::default(), cli, ports: Ports::default(), extra, environment, folder };
+        let mut fleet =
+            Self { canary, nodes: BTreeMap::new(), net: Net::default(), cli, ports: Ports::default(), extra, environment, folder };
         let first = "control-1";
         fleet.place(first, Role::Control).await;
         fleet.configure(first, None);
@@ -109,7 +116,13 @@ impl Fleet {
         let init = ["cluster", "init", "--config", &config, "--context", CONTEXT, "--recovery-key-file", &recovery];
         fleet.cli.ok(&[&account[..], &init[..]].concat()).await;
         fleet.start_node(first).await;
+        fleet.canary.write().await;
         fleet
+    }
+
+    /// What is looked for when the fleet ends. It is written when the fleet is founded.
+    pub fn canary(&self) -> &Canary {
+        &self.canary
     }
 
     /// The folder of everything.
@@ -419,5 +432,15 @@ impl Fleet {
     /// Readers at all edges.
     pub fn readers(&self) -> Vec<(String, Reader)> {
         self.names(Role::Edge).into_iter().map(|name| (name.clone(), self.reader(&name))).collect()
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        // A test that fails has its own reason, and shows what its servers printed.
+        if !std::thread::panicking() {
+            let nodes: Vec<_> = self.nodes.values_mut().filter_map(|node| node.server.take()).collect();
+            self.canary.ends(nodes, self.folder.path());
+        }
     }
 }

@@ -65,6 +65,11 @@ impl Server {
         self.child.id()
     }
 
+    /// What it is called here.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// How it ended, if it has.
     pub fn exited(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("a child can be asked")
@@ -78,6 +83,21 @@ impl Server {
     /// Status and body of a path of its health port; an error when nobody answers there.
     pub fn health(&self, path: &str) -> std::io::Result<(u16, String)> {
         http(self.health.expect("a server has a health port"), path)
+    }
+
+    /// The same, when that comes in time.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn health_within(&self, path: &str, time: Duration) -> std::io::Result<(u16, String)> {
+        http_within(self.health.ok_or(std::io::ErrorKind::NotConnected)?, path, time)
+    }
+
+    /// SIGCONT, for one that may be frozen or gone.
+    pub(crate) fn wakes(&self) {
+        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process(pid, Signal::CONT);
+        }
     }
 
     /// `kill -9`, and waits until it is gone.
@@ -133,8 +153,12 @@ pub(super) fn command(arguments: &[&str], environment: &[(&str, &str)]) -> Comma
 /// # Errors
 /// When nobody answers.
 pub fn http(address: SocketAddr, path: &str) -> std::io::Result<(u16, String)> {
-    let mut stream = TcpStream::connect_timeout(&address, ANSWERS_WITHIN)?;
-    stream.set_read_timeout(Some(ANSWERS_WITHIN))?;
+    http_within(address, path, ANSWERS_WITHIN)
+}
+
+fn http_within(address: SocketAddr, path: &str, time: Duration) -> std::io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect_timeout(&address, time)?;
+    stream.set_read_timeout(Some(time))?;
     stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;

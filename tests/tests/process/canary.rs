@@ -1,28 +1,22 @@
-//! P2 on whole processes: a marked value that was written through everything is found in no file, log, metric, error or argument.
-//! Tokens likewise, except in the files that are meant to hold them.
+//! P2 on whole processes: marked values that were written through everything are found in no file, log, metric, error, argument or
+//! environment, and in no node's memory once their callers have hung up. Tokens likewise, except in the files that are meant to hold them.
+//!
+//! Every other test of whole processes carries one canary ([`tests::canary::Canary`]); here they are many, and go everywhere.
 
-use std::{collections::BTreeSet, fs, os::unix::fs::OpenOptionsExt, path::PathBuf};
+use std::{collections::BTreeSet, fs, os::unix::fs::OpenOptionsExt, path::PathBuf, time::Duration};
 
 use client::{Client, ClientError, Retries};
 use runtime::{OsEntropy, RealClock, config::LogFormat, dev_pki::DevPki};
 use seams::{Clock, Entropy};
 use tests::{
-    canary::{Mark, Search, Sighting},
-    process::{Cli, Cluster, Operator, PATIENCE, Reader, Run, raw},
+    canary::{Mark, Memory, NEEDED, Search, letters, places},
+    process::{Cli, Cluster, Operator, PATIENCE, Reader, Run, Server, raw, until},
 };
 use types::ConsumerRef;
 use wire::{ErrorKind, v1};
 
 /// Entries between two snapshot files of the voter: the least that its configuration allows.
 const SNAPSHOT_ENTRIES: u64 = 100;
-
-/// Random letters and digits.
-fn letters(count: usize) -> String {
-    const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
-    let mut bytes = vec![0; count];
-    OsEntropy.fill(&mut bytes);
-    bytes.iter().map(|byte| char::from(LETTERS[usize::from(*byte) % LETTERS.len()])).collect()
-}
 
 /// What is written: a text that every escaping changes, a word that can stand in a header, and bytes that are no text.
 struct Canaries {
@@ -122,10 +116,28 @@ async fn marked_values_and_tokens_are_found_nowhere() {
     let traced = cluster.servers().all(|server| server.log().contains("TRACE"));
     assert!(traced, "the logs were written at the level trace");
     planted(&cluster, &search, &marks, &meant);
+    let name = format!("NAME_{}", letters(40));
+    operator.live(operator.create_bound(&name, b"no mark").await).await;
+    drop(operator);
+    remembered(&cluster, &marks[..3], &name).await;
 }
 
-fn places(found: &BTreeSet<Sighting>) -> String {
-    found.iter().map(|sighting| format!("\n  {} as {} in {}", sighting.mark, sighting.form, sighting.place)).collect()
+/// Memory: no value is there once everybody who sent or read one has hung up; and a name, which is no secret, is.
+async fn remembered(cluster: &Cluster, values: &[Mark], name: &str) {
+    let (values, known) = (Search::new(&values.iter().collect::<Vec<_>>()), Search::new(&[&Mark::of("a name", name.as_bytes())]));
+    for server in cluster.servers() {
+        let limits = fs::read_to_string(format!("/proc/{}/limits", server.pid())).unwrap();
+        let core = limits.lines().find_map(|line| line.strip_prefix("Max core file size")).unwrap();
+        assert_eq!(core.split_whitespace().take(2).collect::<Vec<_>>(), ["0", "0"], "{} may leave a core dump", server.name());
+        let mut memory = Memory::of(server.pid()).unwrap_or_else(|error| panic!("{error}"));
+        let (bytes, found) = memory.search(&known, server.name());
+        assert!(bytes > 8 << 20 && !found.is_empty(), "the search of {bytes} bytes finds what {} remembers", server.name());
+        until(&format!("{} to have freed all values", server.name()), async || {
+            let (_, found) = memory.search(&values, server.name());
+            if found.is_empty() { Ok(()) } else { Err(places(&found)) }
+        })
+        .await;
+    }
 }
 
 /// A search that finds nothing proves nothing unless it finds what is there: each form, planted in a file of an edge.
@@ -135,7 +147,10 @@ fn planted(cluster: &Cluster, search: &Search, marks: &[Mark], meant: &[PathBuf]
         for (form, bytes) in mark.forms() {
             fs::write(&plant, [&[0; 5000][..], bytes, &[0; 5000]].concat()).unwrap();
             let (_, found) = search.folder(&cluster.edge_data(1), meant);
-            assert!(found.iter().any(|sighting| sighting.form == form && sighting.place.ends_with("planted")), "{form} was not found");
+            assert!(
+                found.iter().any(|sighting| sighting.form == form && sighting.place.starts_with(&plant.display().to_string())),
+                "{form} was not found"
+            );
         }
     }
 }
@@ -289,7 +304,7 @@ async fn read(cluster: &Cluster, operator: &Operator, canaries: &Canaries, token
             requests.send(1, reader.request("BYTES")).await.unwrap();
             assert!(replies.next().await.unwrap().unwrap().1.is_ok());
             said.error("not bound", reader.get("NOPE").await, &[ErrorKind::NotBound]);
-            said.error("too stale", reader.get_within("TEXT", std::time::Duration::ZERO).await, &[ErrorKind::TooStale]);
+            said.error("too stale", reader.get_within("TEXT", Duration::ZERO).await, &[ErrorKind::TooStale]);
         }
     }
 }
@@ -317,10 +332,36 @@ fn processes(cluster: &Cluster) -> Vec<String> {
         let arguments = fs::read(format!("/proc/{}/cmdline", server.pid())).unwrap();
         assert!(String::from_utf8_lossy(&arguments).contains("--config"), "{arguments:?}");
         shown.push(String::from_utf8_lossy(&arguments).into_owned());
-        // A hardened process shows its environment to root alone.
-        if let Ok(environment) = fs::read(format!("/proc/{}/environ", server.pid())) {
-            shown.push(String::from_utf8_lossy(&environment).into_owned());
-        }
+        let environment = fs::read(format!("/proc/{}/environ", server.pid())).unwrap_or_else(|error| panic!("{error}: {NEEDED}"));
+        assert!(String::from_utf8_lossy(&environment).contains("CINNABAR_ANY_PORT"), "the environment was looked at");
+        shown.push(String::from_utf8_lossy(&environment).into_owned());
     }
     shown
+}
+
+/// The canary of a cluster, planted in every place in turn.
+#[tokio::test]
+async fn canary_that_was_left_behind_anywhere_fails_its_test() {
+    let mut cluster = Cluster::prepare(1);
+    cluster.start_control().await;
+    let value = cluster.canary().value().to_owned();
+    let leaves = cluster.data().join("leaves");
+    fs::create_dir(&leaves).unwrap();
+    let file = leaves.join(format!("{value}.toml"));
+    fs::copy(cluster.edge_file(1), &file).unwrap();
+    let (log, health) = (leaves.join("log"), cluster.edge_config(1).listen.health);
+    let leaky = Server::start("leaky", &["edge", "--config", &file.display().to_string()], &[("LEAK", &value)], &log, Some(health));
+    until("the node to answer", async || leaky.health("/livez").map_err(|error| error.to_string())).await;
+    let left = leaves.join("left");
+    fs::write(&left, value.bytes().map(|byte| format!("{byte:02x}")).collect::<String>()).unwrap();
+    cluster.canary().heard().add(&format!("a table with {value} in it"));
+
+    let found = cluster.canary().finds(vec![leaky], &leaves, Duration::ZERO);
+    let left = left.display().to_string();
+    for place in ["cmdline of leaky", "environ of leaky", "the memory of leaky", "what a command printed", "a file's name", &left] {
+        assert!(found.iter().any(|sighting| sighting.place.starts_with(place)), "not found: {place}; found:{}", places(&found));
+    }
+    let said = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(cluster))).unwrap_err();
+    let said = said.downcast_ref::<String>().unwrap();
+    assert!(said.starts_with("P2: a secret's value was left behind:") && said.contains(&left), "{said}");
 }
