@@ -1,13 +1,13 @@
 //! Who may feed this edge: a control node, as this edge's own copy of the node registry has it.
 //!
-//! Before the first sync there is no copy; then the control nodes count that were there when the edge joined. A node that neither
-//! knows is newer than what this edge holds, and is let through on the certificate that the CA gave it: else an edge that slept while
-//! every control node was replaced could never follow again. Little hangs on it, because nothing that comes is believed without a
-//! signature of the signer set.
+//! Before the first sync there is no copy; then the control nodes count that this edge was told of when it joined. Never afterwards:
+//! one control node in the wrong hands could name others that no registry has. A node that is not known is newer than what this edge
+//! holds, and is let through on the certificate that the CA gave it: else an edge that slept while every control node was replaced
+//! could never follow again. Little hangs on it, because nothing that comes is believed without a signature of the signer set.
 
 use std::sync::Arc;
 
-use enrol::Peers;
+use enrol::{Peer, Peers};
 use lookup::Serving;
 use runtime::tls::{Judge, PeerCertificate};
 use state::record::{NodeRecord, NodeRole};
@@ -42,19 +42,26 @@ impl Judge for Upstream {
             None => return Err("the server's certificate is a consumer's".to_owned()),
         };
         let root = self.serving.root();
-        let record = match root.map(|root| root.state.node(node)) {
-            Some(Ok(record)) => record,
+        let (record, told) = match root.map(|root| root.state.node(node)) {
+            Some(Ok(record)) => (record, None),
             Some(Err(_)) => return Err(format!("this edge's record of node {node} cannot be read")),
-            None => None,
+            None => (None, self.peers.of(node)),
         };
-        self.verdict(node, server, record.as_ref(), expired)
+        self.verdict(node, server, record.as_ref(), told, expired)
     }
 }
 
 impl Upstream {
     /// What the registry's record of a node of this cluster, or what was told of it, says of its certificate.
-    fn verdict(&self, node: NodeId, server: &PeerCertificate, record: Option<&NodeRecord>, expired: bool) -> Result<(), String> {
-        let known_key = match (record, self.peers.of(node)) {
+    fn verdict(
+        &self,
+        node: NodeId,
+        server: &PeerCertificate,
+        record: Option<&NodeRecord>,
+        told: Option<&Peer>,
+        expired: bool,
+    ) -> Result<(), String> {
+        let known_key = match (record, told) {
             (Some(record), _) if record.role != NodeRole::Control => {
                 return Err(format!("the server is node {node}, which is no control node"));
             }
@@ -83,7 +90,6 @@ impl Upstream {
 mod tests {
     use std::collections::BTreeMap;
 
-    use enrol::Peer;
     use runtime::tls::PeerIdentity;
     use seal::KeyRing;
     use seams::sim::ManualClock;
@@ -127,7 +133,8 @@ mod tests {
     #[test]
     fn upstream_is_judged_by_the_registry_and_an_expired_one_only_renews() {
         let judged = |record: Option<NodeRecord>, told: &[(u64, &[u8])], expired, renewing| {
-            upstream(told, renewing).verdict(NodeId::new(7), &node(CLUSTER, 7), record.as_ref(), expired)
+            let (upstream, server) = (upstream(told, renewing), node(CLUSTER, 7));
+            upstream.verdict(NodeId::new(7), &server, record.as_ref(), upstream.peers.of(NodeId::new(7)), expired)
         };
         let control = || Some(record(NodeRole::Control, KEY, false));
         let cases = [

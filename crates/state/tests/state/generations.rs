@@ -1,8 +1,8 @@
 //! A restored state that goes on in a new generation.
 
 use state::{
-    AuditEntry, AuditPrincipal, Beginning, CommandBody, CommandKind, GenerationError, Key, Keyspace, REVISIONS_SPARED, Recipient, SignedGeneration, State, Statement,
-    StatementError, TypedKey, Write, begin_generation,
+    AuditEntry, AuditPrincipal, Beginning, CommandBody, CommandKind, GenerationError, Key, Keyspace, REVISIONS_SPARED, Recipient,
+    SignedGeneration, State, Statement, StatementError, TypedKey, Write, begin_generation,
     record::{EnvelopeRecord, MemberKey, NodeRole},
 };
 use types::{Generation, KekEpoch, KeyDomain, NodeId, Position, Revision, UnixMillis};

@@ -113,7 +113,10 @@ impl Shared {
             Err(error) => {
                 inner.failed = Some(error.clone());
                 dropped = std::mem::take(&mut inner.queue);
-                tracing::error!(error = &**error as &dyn std::error::Error, "the log has stopped: nothing is written until it is opened again");
+                tracing::error!(
+                    error = &**error as &dyn std::error::Error,
+                    "the log has stopped: nothing is written until it is opened again"
+                );
             }
         }
         inner.log = Some(log);
