@@ -2,7 +2,13 @@
 //!
 //! `CINNABAR_FUZZ_SECONDS` says how long each target runs, `CINNABAR_FUZZ_SEED` where it starts, and `CINNABAR_FUZZ_KEEP=1` adds the short
 //! inputs that showed new behaviour to the corpus; `scripts/fuzz` sets them.
-#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "this is a test: it fails where it stands, and says so")]
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "this is a test: it fails where it stands, and says so"
+)]
 
 use std::{
     alloc::System,
@@ -20,7 +26,7 @@ use tests::fuzz::{self, Plan, Report, Target};
 #[global_allocator]
 static COUNTING: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// The measure: what every target gets in the suite.
+/// What every target gets in the suite.
 const SECONDS: u64 = 10;
 /// The seed of the suite.
 const SEED: u64 = 1;
