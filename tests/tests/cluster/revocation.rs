@@ -158,7 +158,13 @@ async fn state(fleet: &Fleet) -> State {
     let file = fleet.folder().join("look.cbsnap");
     fleet.cli.ok(&["snapshot", "save", &text(&file), "--force"]).await;
     let recovery = RecoveryKey::parse(fs::read_to_string(fleet.recovery_key()).unwrap().trim()).unwrap();
-    control::snapshots::open(fs::File::open(file).unwrap(), recovery.opening(), control::snapshots::Origin::RecoveryKey(recovery.public().signing)).unwrap().state
+    control::snapshots::open(
+        fs::File::open(file).unwrap(),
+        recovery.opening(),
+        control::snapshots::Origin::RecoveryKey(recovery.public().signing),
+    )
+    .unwrap()
+    .state
 }
 
 /// Waits until an edge refuses a lookup because it is revoked.

@@ -71,7 +71,9 @@ impl v1::status_server::Status for Services {
                 age_ms: None,
                 connected: true,
                 problems: if core.ring.is_locked() {
-                    vec!["the node is locked: it serves metadata and the feed, and hands values over to a node that has the keys".to_owned()]
+                    vec![
+                        "the node is locked: it serves metadata and the feed, and hands values over to a node that has the keys".to_owned(),
+                    ]
                 } else {
                     Vec::new()
                 },
