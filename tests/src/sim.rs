@@ -22,6 +22,7 @@ mod fleet;
 mod history;
 mod keys;
 mod load;
+pub mod mutants;
 mod net;
 mod operator;
 mod oracle;
@@ -346,6 +347,7 @@ impl World {
             let all: Vec<_> = self.fleet.alive().iter().map(at).collect();
             return self.history.violated("healing", format_args!("not all voters hold {}: {all:?}", state.position()));
         }
+        self.holds_one_state().await;
         self.follows(at).await;
         for edge in self.edges.iter().filter(|edge| !edge.may_be_revoked()) {
             if !until(|| client.look_up_all(edge, at), HEAL_MAX).await {
@@ -359,6 +361,19 @@ impl World {
         }
         for edge in &self.edges {
             edge.stop().await;
+        }
+    }
+
+    /// Voters that have applied as much hold the same records, those too that no edge hears of.
+    async fn holds_one_state(&self) {
+        let all = || self.fleet.alive().iter().filter_map(|voter| voter.local()).collect::<Vec<_>>();
+        // Ticks go on: at some moment all have applied the same.
+        let level = || all().windows(2).all(|pair| pair[0].applied_index() == pair[1].applied_index());
+        if !until(level, HEAL_MAX).await {
+            return self.history.violated("healing", format_args!("voters do not come to have applied the same"));
+        }
+        if all().windows(2).any(|pair| !pair[0].records().eq(pair[1].records())) {
+            self.history.violated("P1", format_args!("two voters have applied the same and hold other records"));
         }
     }
 

@@ -48,9 +48,6 @@ use crate::{
     snapshot::{SnapshotFile, Snapshots},
 };
 
-/// Bytes of a snapshot file in one call: small enough to be cut by a deadline, large enough to fill a pipe.
-const CHUNK_BYTES: usize = 512 << 10;
-
 /// Makes a connection to each peer.
 pub(crate) struct Peers<R> {
     pub(crate) transport: Arc<dyn PeerTransport>,
@@ -138,7 +135,7 @@ impl<R: Runtime> Peer<R> {
         let mut offset = if held.received < length { held.received } else { 0 };
         loop {
             let (snapshots, opened) = (self.snapshots.clone(), file.clone());
-            let wanted = (length - offset).min(CHUNK_BYTES as u64) as usize;
+            let wanted = (length - offset).min(self.transport.snapshot_chunk_bytes().max(1) as u64) as usize;
             let bytes = self.offload.run(move || snapshots.read(&opened, offset, wanted)).await.map_err(read_failed)?;
             let last = offset + wanted as u64 == length;
             let request = calls::SnapshotChunk { vote: *vote, meta: meta.clone(), length, offset, bytes };

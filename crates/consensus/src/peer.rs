@@ -102,6 +102,11 @@ pub trait PeerTransport: Send + Sync + 'static {
         deadline: Duration,
     ) -> BoxFuture<'static, Result<Bytes, PeerError>>;
 
+    /// Bytes of a snapshot file in one call, at least one: small enough to be cut by a deadline, large enough to fill a pipe.
+    fn snapshot_chunk_bytes(&self) -> usize {
+        512 << 10
+    }
+
     /// Whether [`PeerTransport::appends`] is there. Without it one append is under way at a time.
     fn pipelines(&self) -> bool {
         false

@@ -13,7 +13,7 @@ use std::{
 
 use clap::Parser;
 use seams::mutation::{self, Mutation};
-use tests::sim::{Broken, Report, run};
+use tests::sim::{Broken, Report, mutants, run};
 
 /// Runs seeds of the simulation.
 #[derive(Parser)]
@@ -55,7 +55,7 @@ fn main() -> ExitCode {
 
 /// One seed; a panic of the run itself is a broken promise too.
 fn one(seed: u64, mutation: Option<Mutation>, trace: bool) -> Report {
-    let seeded = || run(seed, Broken::Nothing, trace);
+    let seeded = || run(seed, mutation.map_or(Broken::Nothing, mutants::beside), trace);
     let ran = catch_unwind(AssertUnwindSafe(|| mutation.map_or_else(seeded, |mutation| mutation::with(mutation, seeded))));
     ran.unwrap_or_else(|_| Report {
         seed,

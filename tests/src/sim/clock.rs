@@ -21,6 +21,11 @@ pub(super) fn elapsed() -> Duration {
     SimInstant::now().elapsed_since_start()
 }
 
+/// The true wall clock, since the Unix epoch.
+pub(super) fn true_wall() -> Duration {
+    Duration::from_millis(START_MS) + elapsed()
+}
+
 /// How far a node's wall clock is off, in milliseconds; outlives its processes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Skew(Arc<AtomicI64>);

@@ -75,6 +75,16 @@ impl NodeDisk {
         state.full || state.left.is_some()
     }
 
+    /// All files below folders of this name are gone, as when somebody deletes them.
+    pub(super) fn lose(&self, folder: &str) {
+        for path in self.disk.files() {
+            if path.components().any(|part| part.as_os_str() == folder) {
+                self.disk.remove_file(&path).expect("a file that is there");
+            }
+        }
+        self.disk.sync_dir(Path::new("")).expect("a disk that works");
+    }
+
     /// A copy of what is on it now, as a backup of a running node takes it.
     pub(super) fn image(&self) -> Self {
         let copy = SimDisk::new();

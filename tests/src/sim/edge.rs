@@ -370,6 +370,14 @@ impl Edge {
         *lock(&self.table) = EdgeTable::default();
     }
 
+    /// The log is gone, and the table. The edge must not be running.
+    pub(super) fn lose_log(&self) {
+        self.disk().lose("log");
+        self.lose_table();
+        self.shared.network.sever(self.node);
+        self.shared.oracle.edge_lost_its_log(self.node);
+    }
+
     /// The whole disk is gone. The edge must not be running.
     pub(super) fn lose_disk(&self) {
         *lock(&self.disk) = NodeDisk::default();

@@ -67,6 +67,7 @@ enum EdgeFault {
     Restart,
     RestartAlone,
     LoseTable,
+    LoseLog,
     LoseDisk,
     Backup,
     Restore,
@@ -85,7 +86,7 @@ pub(super) struct Lane<'a> {
 }
 
 /// How long the faults go on at most, when what must happen does not.
-const LONGEST: u32 = 2;
+const LONGEST: u32 = 4;
 
 impl<'a> Lane<'a> {
     /// A lane with randomness of its own that goes on for `least`, and then until `enough` has happened.
@@ -142,6 +143,7 @@ impl<'a> Lane<'a> {
             24..40 => VoterFault::LosePower,
             40..47 => VoterFault::Restart,
             47..54 => VoterFault::Transfer,
+            54..59 if self.world.clocks_jump => VoterFault::SetClock,
             54..59 => VoterFault::Snapshot,
             59..66 => VoterFault::SlowDisk,
             66..72 => VoterFault::FullDisk,
@@ -176,8 +178,9 @@ impl<'a> Lane<'a> {
             14..34 => EdgeFault::LosePower,
             34..42 => EdgeFault::Restart,
             42..50 => EdgeFault::RestartAlone,
-            50..57 => EdgeFault::LoseTable,
-            57..62 => EdgeFault::LoseDisk,
+            50..54 => EdgeFault::LoseTable,
+            54..58 => EdgeFault::LoseLog,
+            58..62 => EdgeFault::LoseDisk,
             62..70 => EdgeFault::Backup,
             70..77 => EdgeFault::Restore,
             77..83 => EdgeFault::FullDisk,
@@ -402,6 +405,12 @@ impl<'a> Lane<'a> {
                 world.crash_edge(edge, &self.entropy);
                 edge.lose_table();
             }
+            EdgeFault::LoseLog => {
+                world.history.count("edges' logs lost");
+                world.crash_edge(edge, &self.entropy);
+                edge.lose_log();
+                world.fleet.forget(edge.node);
+            }
             EdgeFault::LoseDisk => {
                 world.history.count("edges' disks lost");
                 world.crash_edge(edge, &self.entropy);
@@ -434,7 +443,7 @@ impl<'a> Lane<'a> {
             EdgeFault::SetClock => {}
             EdgeFault::Tamper => {
                 world.history.count("times of somebody in the middle");
-                let trick = [Trick::DropsChangeSets, Trick::RepeatsBatches, Trick::TurnsBits][self.draw(3) as usize];
+                let trick = Trick::ALL[self.draw(Trick::ALL.len() as u64) as usize];
                 world.network.tamper(edge.node, Some(tamper(trick, self.entropy.number(), world.history.clone())));
                 self.pause(2_000).await;
                 world.network.tamper(edge.node, None);

@@ -24,6 +24,7 @@ use state::{
 use types::{
     BindingName, Comment, ConsumerRef, FeatureLevel, RequestId, Scope, SecretId, SecretName, StoreId, TokenId, UnixMillis, ValueId, Version,
 };
+use wire::parse::{AccountTarget, ConsumerTarget};
 
 use super::{
     fleet::Fleet,
@@ -41,6 +42,8 @@ pub(super) const TOKEN: [u8; 32] = [0x70; 32];
 const SLOTS: usize = 6;
 /// Tokens that a writer makes for its consumer at most.
 const TOKENS: usize = 10;
+/// Of so many writes one has no request id, as those of simple clients.
+const KEYLESS_ONE_IN: u64 = 6;
 /// The longest pause of a writer between two writes.
 const PAUSE: Duration = Duration::from_millis(60);
 
@@ -66,12 +69,20 @@ pub(super) struct Clients {
 pub(super) struct Known {
     pub(super) consumer: ConsumerRef,
     /// Good ones, and some that were revoked.
-    pub(super) tokens: Vec<([u8; 32], Caller)>,
+    pub(super) tokens: Vec<Token>,
     /// The name under which the store is bound.
     pub(super) store: BindingName,
     pub(super) secrets: Vec<SecretName>,
     /// Names under which single secrets are, or were, bound.
     pub(super) bindings: Vec<BindingName>,
+}
+
+/// A consumer's token, as those present it who look up.
+pub(super) struct Token {
+    pub(super) hash: [u8; 32],
+    pub(super) caller: Caller,
+    /// The same, in requests that name the consumer too.
+    pub(super) naming: Caller,
 }
 
 /// One client.
@@ -258,11 +269,15 @@ impl Client {
     async fn new_token(&self, own: &mut Own) {
         let token = ConsumerToken::generate(&self.entropy);
         let (id, hash) = (TokenId::from_bytes(self.entropy.id()), token.hash());
-        let caller = Authenticator::default().caller(&Connection::default(), Some(token.text().expose()), None).expect("a token");
+        let (authenticator, text) = (Authenticator::default(), token.text());
+        let account = Some(AccountTarget { id: Some(own.consumer.account), name: None });
+        let named = ConsumerTarget { account, kind: own.consumer.kind, name: own.consumer.name.clone() };
+        let caller = |named| authenticator.caller(&Connection::default(), Some(text.expose()), named).expect("a token");
+        let known = Token { hash, caller: caller(None), naming: caller(Some(named)) };
         own.made += 1;
         let body = CommandBody::CreateConsumerToken { consumer: own.consumer.clone(), token: id, hash, expires: None };
         let fate = self.submit(Wish::Other, body, Expect::Done).await;
-        self.tell(own, |known| known.tokens.push((hash, caller)));
+        self.tell(own, |of| of.tokens.push(known));
         if matches!(fate, Fate::Acknowledged(..)) {
             own.tokens.push((id, hash));
         }
@@ -299,7 +314,10 @@ impl Client {
     /// Sends a write until its outcome is known, or until patience ends.
     pub(super) async fn submit(&self, wish: Wish, mut body: CommandBody, expect: Expect) -> Fate {
         let id = self.shared.oracle.sent(wish);
+        // Without a request id nothing tells a second try from the first, so there is none once the first may have been done.
+        let keyless = self.draw(KEYLESS_ONE_IN) == 0;
         let request = RequestId::from_bytes(self.entropy.id());
+        let request = (!keyless).then_some(request);
         let mut maybe_done = false;
         loop {
             match self.send(&body, request).await {
@@ -318,11 +336,11 @@ impl Client {
                     self.pause(Duration::from_millis(50)).await;
                     continue;
                 }
-                Tried::Refused(kind, message) => return self.refused(id, expect, kind, &message),
+                Tried::Refused(kind, message) => return self.refused(id, expect, maybe_done, (kind, &message)),
                 Tried::NotDone => {}
                 Tried::Unknown => maybe_done = true,
             }
-            if self.draw(100) < 15 {
+            if self.draw(100) < 15 || keyless && maybe_done {
                 let fate = if maybe_done { Fate::Open } else { Fate::Void };
                 self.shared.history.count(if maybe_done { "outcomes never learned" } else { "writes given up" });
                 self.shared.oracle.answered(id, fate);
@@ -343,8 +361,9 @@ impl Client {
         }
     }
 
-    /// A refusal is remembered like a reply, so all earlier tries of the request were refused as well, and it is not done.
-    fn refused(&self, id: WriteId, expect: Expect, kind: RefusalKind, message: &str) -> Fate {
+    /// A refusal is remembered like a reply, so all earlier tries of the request were refused as well, and it is not done. Only what a
+    /// later state may hold is asked for anew each time: an earlier try that is still under way may be judged otherwise.
+    fn refused(&self, id: WriteId, expect: Expect, maybe_done: bool, (kind, message): (RefusalKind, &str)) -> Fate {
         self.shared.history.count("refused");
         let fits = match expect {
             Expect::Done => false,
@@ -356,14 +375,16 @@ impl Client {
                 .history
                 .violated("P1", format_args!("a write was refused ({kind}: {message}), though all it needs was acknowledged"));
         }
-        self.shared.oracle.answered(id, Fate::Void);
-        Fate::Void
+        let asked_anew = matches!(kind, RefusalKind::NotFound | RefusalKind::Denied);
+        let fate = if maybe_done && asked_anew { Fate::Open } else { Fate::Void };
+        self.shared.oracle.answered(id, fate);
+        fate
     }
 
     /// Sends a command until it is done.
     pub(super) async fn insist(&self, body: CommandBody) {
         let id = self.shared.oracle.sent(Wish::Other);
-        let request = RequestId::from_bytes(self.entropy.id());
+        let request = Some(RequestId::from_bytes(self.entropy.id()));
         loop {
             match self.send(&body, request).await {
                 Tried::Done(reply) => return self.shared.oracle.answered(id, Fate::Acknowledged(reply.position, None)),
@@ -379,7 +400,7 @@ impl Client {
     }
 
     /// One try, at any voter.
-    async fn send(&self, body: &CommandBody, request: RequestId) -> Tried {
+    async fn send(&self, body: &CommandBody, request: Option<RequestId>) -> Tried {
         SimRuntime::sleep(self.shared.network.delay()).await;
         let Some(voter) = self.shared.fleet.somebody(self.entropy.number()) else { return Tried::NotDone };
         let Some(stamp) = voter.wall() else { return Tried::NotDone };
@@ -405,14 +426,13 @@ impl Client {
         }
     }
 
-    fn command(&self, body: &CommandBody, request: RequestId, stamp: UnixMillis) -> Command {
+    fn command(&self, body: &CommandBody, request: Option<RequestId>, stamp: UnixMillis) -> Command {
         let begins = matches!(body, CommandBody::InitCluster(_));
-        let fingerprint = Sha256::digest(request.as_bytes()).into();
         Command {
             level: FeatureLevel::new(1),
             principal: if begins { Principal::System } else { Principal::Operator { token: self.token } },
             stamp,
-            request: (!begins).then_some(RequestKey { id: request, fingerprint }),
+            request: request.filter(|_| !begins).map(|id| RequestKey { id, fingerprint: Sha256::digest(id.as_bytes()).into() }),
             origin: Origin { peer: format!("client-{}", self.number), request: String::new() },
             body: body.clone(),
         }

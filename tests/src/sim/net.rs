@@ -104,6 +104,8 @@ struct State {
     /// Who waits for a cut to be healed before a stream opens.
     dialling: Vec<Waker>,
     weather: Weather,
+    /// The faults are over.
+    healed: bool,
     /// Who got the last chunk of a snapshot file.
     snapshot_to: Option<NodeId>,
 }
@@ -343,12 +345,12 @@ impl Network {
         self.wake();
     }
 
-    /// Nothing is cut any more, and the weather is fine.
+    /// Nothing is cut any more, the weather is fine, and no chunk of a snapshot file gets lost.
     pub(super) fn heal(&self) {
         {
             let mut state = lock(&self.0.state);
             state.cut.clear();
-            state.weather = Weather::default();
+            (state.weather, state.healed) = (Weather::default(), true);
         }
         self.wake();
     }
@@ -394,6 +396,11 @@ impl Network {
     pub(super) fn loses(&self) -> bool {
         let percent = lock(&self.0.state).weather.loss_percent;
         percent > 0 && self.draw(100) < percent
+    }
+
+    /// Whether a chunk of a snapshot file, or its answer, gets lost now.
+    pub(super) fn loses_chunk(&self, percent: u64) -> bool {
+        !lock(&self.0.state).healed && self.draw(100) < percent
     }
 
     pub(super) fn draw(&self, below: u64) -> u64 {

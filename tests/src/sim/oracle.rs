@@ -8,6 +8,7 @@
 //! - P4: each root that an edge shows has a seal over exactly what it is, by a signer of the set in force, whom the first set vouches for.
 //! - P5 to P7: what lookups answer; see `lookups`.
 //! - P8: what an edge has acknowledged as durable it shows after any crash, at once.
+//! - Log time: a tick is not later than it, and it is not ahead of all clocks but one.
 //! - Checkpoints: one vouches for no less than what was committed when its tick was applied, and the edge shows that position.
 
 mod lookups;
@@ -23,7 +24,16 @@ use state::{ChangeSet, Propagated, Root, State, record::SecretRecord};
 use types::{NodeId, Position, SealedValue, SecretId, StoreId, UnixMillis, ValueId, Version};
 
 pub(super) use self::lookups::{Ask, Told};
-use super::{clock::elapsed, history::History, runtime::lock, voter::CLUSTER};
+use super::{
+    clock::{elapsed, true_wall},
+    history::History,
+    runtime::lock,
+    voter::CLUSTER,
+};
+
+/// How far log time can be ahead of the truth: as the most wrong of the clocks that are right, the tolerance of the judge of clocks, and
+/// half of the longest way of an answer about one.
+const AHEAD_MAX: Duration = Duration::from_millis(400 + 1_000 + 500);
 
 /// What a client wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +84,8 @@ struct Shown {
     checkpoint: Option<UnixMillis>,
     /// Whether the running process has shown anything.
     fresh: bool,
+    /// It has lost its log, and may show nothing until what it has shown is certainly back.
+    lost: bool,
 }
 
 #[derive(Default)]
@@ -163,6 +175,14 @@ impl Oracle {
 
     /// The voter has applied a tick.
     pub(super) fn ticked(&self, state: &State, time: UnixMillis) {
+        if time > state.last_time() {
+            self.history
+                .violated("P3", format_args!("a tick of {time:?}, and log time is {:?}: nobody has committed it", state.last_time()));
+        }
+        let ahead = Duration::from_millis(state.last_time().get()).saturating_sub(true_wall());
+        if ahead > AHEAD_MAX {
+            self.history.violated("P7", format_args!("log time is {ahead:?} ahead, and only one clock was ever wrong at a time"));
+        }
         // Applied in one batch with what followed it, it vouches for more than it must.
         lock(&self.books).ticks.entry(time).and_modify(|least| *least = (*least).min(state.position())).or_insert(state.position());
         self.history.event(format_args!("tick {}", time.get()));
@@ -290,6 +310,13 @@ impl Oracle {
         lock(&self.books).edges.insert(edge, Shown::default());
     }
 
+    /// The log of an edge was lost, and its table. What it has shown it may not go back behind, nor show before it is certainly back.
+    pub(super) fn edge_lost_its_log(&self, edge: NodeId) {
+        let mut books = lock(&self.books);
+        let shown = books.edges.entry(edge).or_default();
+        (shown.durable, shown.lost) = (None, true);
+    }
+
     /// The voter holds that an edge has this durably.
     pub(super) fn durable(&self, edge: NodeId, position: Position) {
         let mut books = lock(&self.books);
@@ -317,7 +344,7 @@ impl Oracle {
             self.history.violated("P8", format_args!("edge {edge} had acknowledged {:?} as durable and begins with {at}", shown.durable));
         }
         shown.published = Some(at);
-        shown.fresh = false;
+        (shown.fresh, shown.lost) = (false, false);
         let who = format!("edge {edge}");
         self.is_known(&books, "P3", &who, &root.state);
         self.shows_writes(&books, "P3", &who, &root.state);
@@ -332,7 +359,11 @@ impl Oracle {
         if !books.seals.insert(root.seal.signature) {
             return;
         }
-        if let Err(fault) = feed::verify_signed(&root.state, CLUSTER, books.anchor, "seal", &root.seal) {
+        let anchor = books.anchor;
+        let verify = || feed::verify_signed(&root.state, CLUSTER, anchor, "seal", &root.seal).map_err(|fault| fault.to_string());
+        // In a thread of its own no deliberate bug of this one is felt.
+        let verified = std::thread::scope(|scope| scope.spawn(verify).join());
+        if let Err(fault) = verified.unwrap_or_else(|_| Err("the verification panicked".to_owned())) {
             self.history.violated("P4", format_args!("edge {edge} shows {} under a bad seal: {fault}", root.state.position()));
         }
     }

@@ -28,6 +28,9 @@ const UNDER_WAY: usize = 16;
 /// Of a hundred chunks of snapshot files so many get lost, or their answers: a transfer goes on where it was cut.
 const CHUNKS_LOST: u64 = 12;
 
+/// Of a snapshot file: so small that one takes several, and is cut in the middle.
+const CHUNK_BYTES: usize = 16 << 10;
+
 /// One voter's way to the others.
 pub(super) struct Port {
     pub(super) network: Network,
@@ -60,6 +63,10 @@ impl PeerTransport for Port {
         self.pipelines
     }
 
+    fn snapshot_chunk_bytes(&self) -> usize {
+        CHUNK_BYTES
+    }
+
     fn appends(
         &self,
         to: NodeId,
@@ -69,7 +76,7 @@ impl PeerTransport for Port {
     ) -> BoxStream<'static, Result<Bytes, PeerError>> {
         Appends::new(&self.network, (self.from, to), requests, deadline).map_or_else(
             || stream::once(ready(Err(unreachable(to, "down")))).boxed(),
-            |appends| stream::unfold(appends, Appends::next).boxed(),
+            |appends| stream::unfold(appends, Appends::next).fuse().boxed(),
         )
     }
 }
@@ -173,7 +180,7 @@ async fn carry(
 ) -> Result<Bytes, PeerError> {
     travel(network, from, to, deadline).await.map_err(|reason| unreachable(to, reason))?;
     let chunk = rpc == PeerRpc::Snapshot;
-    if chunk && network.draw(100) < CHUNKS_LOST {
+    if chunk && network.loses_chunk(CHUNKS_LOST) {
         network.history().count("chunks of snapshots lost");
         return Err(unreachable(to, "a chunk was lost"));
     }
@@ -185,7 +192,7 @@ async fn carry(
     let answered = peer.process.call(async move { peer.consensus.handle(rpc, request).await }).await;
     let answer = answered.unwrap_or_else(|| Err(failed(to, "the process died")))?;
     travel(network, to, from, deadline).await.map_err(|reason| failed(to, reason))?;
-    if chunk && network.draw(100) < CHUNKS_LOST {
+    if chunk && network.loses_chunk(CHUNKS_LOST) {
         network.history().count("chunks of snapshots lost");
         return Err(failed(to, "the answer to a chunk was lost"));
     }

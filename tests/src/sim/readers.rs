@@ -10,7 +10,7 @@ use wire::parse::FreshnessTarget;
 
 use super::{
     edge::Edge,
-    load::{Client, Known},
+    load::{Client, Known, Token},
     oracle::{Ask, Told},
     runtime::lock,
 };
@@ -54,7 +54,7 @@ impl Client {
         let Some(lookup) = edge.lookup() else { return false };
         let mut answered = true;
         for known in &*lock(&self.shared.known) {
-            for (token, caller) in &known.tokens {
+            for Token { hash: token, caller, .. } in &known.tokens {
                 let freshness = FreshnessTarget { min_position: Some(least), max_age: None };
                 let (token, consumer, store) = (*token, known.consumer.clone(), known.store.clone());
                 let of_store = known.secrets.iter().map(|secret| (store.clone(), Some(secret.clone())));
@@ -71,7 +71,8 @@ impl Client {
     }
 
     fn question(&self, known: &Known) -> Option<(Ask, lookup::Caller)> {
-        let (token, caller) = known.tokens.get(self.draw(known.tokens.len().max(1) as u64) as usize)?.clone();
+        let token = known.tokens.get(self.draw(known.tokens.len().max(1) as u64) as usize)?;
+        let caller = if self.draw(3) == 0 { &token.naming } else { &token.caller };
         let single = self.draw(4) == 0;
         let (binding, secret) = if self.draw(20) == 0 {
             ("NOTHING".parse().ok()?, None)
@@ -89,7 +90,7 @@ impl Client {
         };
         let max_age = (self.draw(5) == 0).then(|| Duration::from_millis(self.draw(3_000)));
         let freshness = FreshnessTarget { min_position, max_age };
-        Some((Ask { token, consumer: known.consumer.clone(), binding, secret, freshness }, caller))
+        Some((Ask { token: token.hash, consumer: known.consumer.clone(), binding, secret, freshness }, caller.clone()))
     }
 }
 

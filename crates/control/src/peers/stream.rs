@@ -66,7 +66,8 @@ impl Appends {
     }
 
     pub(super) fn into_stream(self) -> BoxStream<'static, Result<Bytes, PeerError>> {
-        stream::unfold(self, Self::next).boxed()
+        // Who asks once more after the end gets the end again, and no panic.
+        stream::unfold(self, Self::next).fuse().boxed()
     }
 
     async fn next(mut self) -> Option<(Result<Bytes, PeerError>, Self)> {

@@ -77,6 +77,9 @@ impl Books {
             Ok((_, at)) => return Err(("P3", format!("it answers with version {version}, or other bytes; version {at} is right"))),
             Err(kind) => return Err(("P6", format!("it answers with a value; {kind:?} is right"))),
         }
+        if self.is_revoked(edge, position) {
+            return Err(("P7", "it serves from a root in which it is revoked itself".to_owned()));
+        }
         if ask.freshness.min_position.is_some_and(|least| position < least) {
             return Err(("P5", "it answers from before the position that was demanded".to_owned()));
         }
@@ -111,7 +114,7 @@ impl Books {
 
     fn refused(&self, edge: NodeId, ask: &Ask, told: &Told, error: &LookupError) -> Judged {
         let behind = ask.freshness.min_position > told.shown;
-        let was_shown = self.edges.get(&edge).and_then(|shown| shown.published);
+        let was_shown = self.edges.get(&edge).filter(|shown| !shown.lost).and_then(|shown| shown.published);
         let wrong = |what: &str| Err(("P5", format!("{what}: {error}")));
         match error.kind() {
             ErrorKind::NotSynced if told.shown.is_none() && was_shown.is_some() => wrong("it has forgotten what it showed"),
@@ -122,9 +125,7 @@ impl Books {
                 if bounds.into_iter().flatten().any(|bound| !told.age.within(bound)) { Ok(()) } else { wrong("no bound was passed") }
             }
             ErrorKind::Unavailable if matches!(error, LookupError::NodeRevoked) => {
-                let at = told.shown.and_then(|at| self.known(at));
-                let revoked = at.is_some_and(|state| state.node(edge).is_ok_and(|node| node.is_some_and(|node| node.revoked.is_some())));
-                if revoked { Ok(()) } else { wrong("nobody has revoked it") }
+                if told.shown.is_some_and(|at| self.is_revoked(edge, at)) { Ok(()) } else { wrong("nobody has revoked it") }
             }
             ErrorKind::Unavailable if told.disk_fails => Ok(()),
             kind @ (ErrorKind::Absent | ErrorKind::NotBound | ErrorKind::Revoked | ErrorKind::ScopeNotAllowed) => {
@@ -140,6 +141,10 @@ impl Books {
             }
             _ => wrong("there is no reason for this"),
         }
+    }
+
+    fn is_revoked(&self, edge: NodeId, at: Position) -> bool {
+        self.known(at).is_some_and(|state| state.node(edge).is_ok_and(|node| node.is_some_and(|node| node.revoked.is_some())))
     }
 
     fn known(&self, at: Position) -> Option<&Propagated> {
