@@ -102,7 +102,8 @@ impl<R: Runtime> Voter<R> {
         }
         let (commands, answers): (Vec<_>, Vec<_>) = group.into_iter().map(|waiting| (Proposal(waiting.command), waiting.answer)).unzip();
         let mut written = match self.raft.client_write_many(commands).await {
-            Ok(written) => written,
+            // It ends at a failure, also for those that still wait: they ask on, and a stream that is not fused would panic.
+            Ok(written) => written.fuse(),
             Err(fatal) => {
                 self.fatal(&fatal);
                 answers.into_iter().for_each(|answer| drop(answer.send(Local::Lost(format!("the voter stopped: {fatal}")))));
