@@ -3,6 +3,6 @@
 pub mod canary;
 pub mod fuzz;
 pub mod linear;
-pub mod process;
 pub mod peers;
+pub mod process;
 pub mod sim;

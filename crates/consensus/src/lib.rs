@@ -25,8 +25,9 @@
 //!
 //! Any node takes proposals and reads: one that does not lead passes them on (`write.rs`). Members are learners, which get the
 //! log, and voters; [`Consensus::add_learner`], [`Consensus::promote`] and [`Consensus::remove`] change that one step at a time
-//! (`change.rs`), through a joint membership. A command's stamp, and so log time, is what a majority of clocks agrees on (`clock.rs`). The protocol: Ongaro, *Consensus: Bridging Theory and Practice*, 2014; pre-vote is
-//! its 9.6, ReadIndex its 6.4, leadership transfer its 3.10, joint membership its 4.3.
+//! (`change.rs`), through a joint membership. A command's stamp, and so log time, is what a majority of clocks agrees on
+//! (`clock.rs`). The protocol: Ongaro, *Consensus: Bridging Theory and Practice*, 2014; pre-vote is its 9.6, ReadIndex its 6.4,
+//! leadership transfer its 3.10, joint membership its 4.3.
 
 mod audit;
 mod change;
@@ -59,8 +60,8 @@ pub use audit::{AuditCut, AuditFault, AuditLog, AuditOptions, AuditSink, CutSign
 pub use clock::{ClockStanding, Clocks};
 pub use consensus::{Consensus, Status};
 pub use error::{ProposeError, ReadError, StartError, StopReason};
-pub use network::{Form, forms};
 pub use members::{ChangeError, Membership, Overview, Progress};
+pub use network::{Form, forms};
 pub use openraft::AsyncRuntime as Runtime;
 pub use options::{Applied, Bootstrap, Limits, MemTables, OpenTable, Options, SledTables, Tables, Timing, Visit};
 pub use peer::{PeerError, PeerRpc, PeerTransport, Unconnected};
