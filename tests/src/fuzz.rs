@@ -1,7 +1,7 @@
 //! Fuzz targets: every decoder of what is stored, sent or configured, fed with bytes that were once right.
 //!
 //! A [`Target`] names the files whose decoders it feeds, has valid inputs to start from, and runs one input. [`fuzz`] changes inputs
-//! ([`mutate`](self::mutate)): bits, lengths, numbers, cuts, splices; where a checksum would hide what lies behind it, the target
+//! (`mutate`): bits, lengths, numbers, cuts, splices; where a checksum would hide what lies behind it, the target
 //! mends it afterwards ([`Target::repair`]), so that changed content reaches the decoder. An input that shows a new behaviour, another
 //! error or another outcome, is kept and changed further: a guide that needs no instrumented build.
 //!
@@ -9,7 +9,7 @@
 //! 1. No panic, whatever the bytes.
 //! 2. What is allocated in all, freed or not, stays within [`BYTES_PER_BYTE`] times the input and [`Target::extra_bytes`]: a length in the
 //!    input asks for nothing that the input does not pay for. That also bounds the work.
-//! 3. What is read, written and read again is the same ([`reread`]).
+//! 3. What is read, written and read again is the same (`reread`).
 //!
 //! A run is decided by its seed: the same seed makes the same inputs in the same order; the clock only says when to stop. An input that
 //! fails is made small, printed as hex, and belongs in `tests/corpus/TARGET.txt`, one line each, which every run begins with.

@@ -16,6 +16,7 @@ pub struct Cli {
     config: PathBuf,
     shown: bool,
     heard: Heard,
+    environment: Vec<(String, String)>,
 }
 
 /// How a command ended, and what it printed.
@@ -43,7 +44,12 @@ impl Run {
 impl Cli {
     /// Commands that use `config` as the context file and keep their output below `folder`.
     pub fn new(folder: &Path, config: &Path) -> Self {
-        Self { folder: folder.to_owned(), config: config.to_owned(), shown: false, heard: Heard::default() }
+        Self { folder: folder.to_owned(), config: config.to_owned(), shown: false, heard: Heard::default(), environment: Vec::new() }
+    }
+
+    /// What commands find in their environment besides, from now on.
+    pub fn set_environment(&mut self, environment: &[(&str, &str)]) {
+        self.environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     }
 
     /// Prints each command that must end in a certain way, and what it said, as a terminal would show it.
@@ -92,7 +98,9 @@ impl Cli {
         let path = |name: &str| outputs.path().join(name);
         let output = |name: &str| File::create(path(name)).expect("a file for the output");
         let config = self.config.display().to_string();
-        let mut child = command(arguments, &[("CINNABAR_CONFIG", &config)])
+        let environment = self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let environment: Vec<_> = environment.chain([("CINNABAR_CONFIG", config.as_str())]).collect();
+        let mut child = command(arguments, &environment)
             .stdin(Stdio::piped())
             .stdout(output("stdout"))
             .stderr(output("stderr"))

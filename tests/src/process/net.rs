@@ -47,7 +47,7 @@ type Cuts = BTreeSet<Way>;
 pub struct Weather {
     /// How long everything takes.
     pub delay: Duration,
-    /// Of so many packets one is lost; it comes after [`SENT_AGAIN`], and all that was sent after it waits. 0: none is.
+    /// Of so many packets one is lost; it comes 200 ms later, and all that was sent after it waits. 0: none is.
     pub lost_one_in: u32,
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use tests::process::{Fleet, Readers, Role, WallClock, Writers, until};
+use tests::process::{Fleet, Readers, Role, STORE, WallClock, Writers, until};
 use wire::{ErrorKind, v1};
 
 use crate::ground::{metric, once, others};
@@ -111,4 +111,30 @@ async fn edge_whose_clock_is_set_wrong_tells_its_age_by_it_and_never_seems_young
     fleet.net.mend();
     clocks["edge-1"].set_ahead(0);
     until("a young answer", async || reader.get_within("A", minute).await.map(drop).map_err(|error| error.to_string())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cluster_that_slept_until_every_certificate_had_expired_comes_back_by_itself() {
+    let (mut fleet, clocks) = with_clocks(3, 1).await;
+    let operator = fleet.operator();
+    let bound = operator.create_bound("A", b"before").await;
+    operator.live(bound).await;
+    for name in clocks.keys() {
+        fleet.kill(name);
+    }
+    // Certificates are good for a day.
+    for (name, clock) in &clocks {
+        clock.set_ahead(60 * 24 * HOUR_S);
+        fleet.set_environment(&clock.environment().each_ref().map(|(key, value)| (*key, value.as_str())));
+        fleet.launch(name);
+    }
+    for name in clocks.keys() {
+        fleet.until_health(name, "/readyz", 200).await;
+    }
+    // The operator's clock goes with the others: what they have renewed is not good yet in this test's own time.
+    let environment = clocks["edge-1"].environment();
+    fleet.cli.set_environment(&environment.each_ref().map(|(key, value)| (*key, value.as_str())));
+    let run = fleet.cli.pipe(b"after", &["secret", "set", &format!("{STORE}/A"), "--wait"]).await;
+    assert_eq!(run.code, 0, "{run:?}");
+    assert_eq!(fleet.reader("edge-1").get("A").await.unwrap().value, b"after");
 }
