@@ -112,7 +112,7 @@ struct Wanted {
 
 /// A search for all marks at once.
 ///
-/// It looks at two bytes of every its stride, which is so short that each form has such a pair in it wherever it stands. A
+/// It looks at two bytes at a time and goes on by strides so short that each form has such a pair in it wherever it stands. A
 /// table says which forms have these two, and where in them; only then is anything compared.
 #[derive(Debug)]
 pub struct Search {
