@@ -65,7 +65,7 @@ fn material() -> &'static Material {
         let peers = enrol::Peers(vec![enrol::Peer { node: NodeId::new(2), address: "control-2:7400".into(), public_key: vec![1; 40] }]);
         let path = folder.path().join("file");
         peers.write(&path).expect("written");
-        let peers = fs::read(&path).expect("the file");
+        let peers = runtime::read_checked_file(&path).expect("the file");
         Material {
             certificate: CertificateDer::from_pem_file(&files.cert).expect("a certificate").to_vec(),
             request: key.request(&["edge-1.example".to_owned(), "10.0.0.7".to_owned()]).expect("a request"),

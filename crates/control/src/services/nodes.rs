@@ -1,6 +1,6 @@
 //! `Nodes`: who is a member, how others become one, and how one is shut out.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
 
 use seal::JoinToken;
 use state::{
@@ -27,6 +27,9 @@ use crate::{
 
 /// How long a join token is good for when nothing else is said.
 const USUAL_LIFETIME_MS: u64 = 60 * 60 * 1000;
+/// How long this node may take to trade its certificate for one by a new authority, and how often it is looked whether it has.
+const TRADES_WITHIN: Duration = Duration::from_secs(8);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Nodes and join tokens are the cluster's, so only who administers all of it sees them.
 fn administers(caller: &Caller) -> Result<(), PublicError> {
@@ -91,6 +94,26 @@ fn shown_token(token: JoinTokenRecord, now: UnixMillis) -> v1::JoinToken {
     }
 }
 
+/// The newest state, once nodes that join find at this node's door the authority that it names. One that was replaced a moment ago, as
+/// when a control node is revoked, stays in sight until this node has traded its certificate, which takes seconds.
+async fn with_authority_in_sight(core: &Core) -> Result<State, PublicError> {
+    let end = core.clock.monotonic() + TRADES_WITHIN;
+    loop {
+        let state = core.newest().await?;
+        let issuing = state.trust().map_err(damaged)?.map_or(0, |trust| trust.issuing);
+        let shown = state.certified_by(core.node).map_err(damaged)?.max(core.enrolment.certified_by.load(Ordering::Relaxed));
+        if shown >= issuing {
+            return Ok(state);
+        }
+        if core.clock.monotonic() >= end {
+            let message =
+                "the certificate authority was replaced, and this node shows no certificate by the new one yet: try again in some seconds";
+            return Err(PublicError::new(ErrorKind::Unavailable, message));
+        }
+        core.clock.sleep(LOOK_EVERY).await;
+    }
+}
+
 /// A fresh token: it names the cluster, its CA and its first signer set, so that a node knows whom it joins.
 fn token(core: &Core, state: &State) -> Result<JoinToken, PublicError> {
     let unavailable = || PublicError::new(ErrorKind::Unavailable, "the cluster is not set up yet");
@@ -127,7 +150,8 @@ impl v1::nodes_server::Nodes for Services {
             let labels: BTreeMap<String, String> = message.labels.into_iter().collect();
             let uses = if message.uses == 0 { 1 } else { message.uses };
             let lifetime = if message.expires_in_ms == 0 { USUAL_LIFETIME_MS } else { message.expires_in_ms };
-            let (id, state) = (TokenId::from_bytes(core.entropy.id()), core.consensus.local());
+            core.read(&call, |_, caller| administers(caller)).await?;
+            let (id, state) = (TokenId::from_bytes(core.entropy.id()), with_authority_in_sight(&core).await?);
             let token = token(&core, &state)?;
             let expires = UnixMillis::new(keys::now(&core, &state).get().saturating_add(lifetime));
             let new = NewJoinToken { id, role, name, labels, uses, expires };
