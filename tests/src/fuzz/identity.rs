@@ -1,6 +1,6 @@
 //! What says who somebody is: names in certificates, certificates, requests for them, the files of a node that joins.
 
-use std::{fs, path::Path, sync::OnceLock};
+use std::{path::Path, sync::OnceLock};
 
 use runtime::tls::{PeerCertificate, PeerIdentity};
 
