@@ -137,4 +137,11 @@ async fn control_node_whose_disk_is_lost_is_replaced_under_a_new_name_and_edges_
         writers.go_on(WRITES).await;
     }
     judge(&fleet, writers, readers).await;
+    // What is gone is shut out for good, one after the other, and the cluster goes on under another authority each time.
+    for lost in ["control-1", "control-2", "control-3"] {
+        fleet.cli.ok(&["node", "revoke", lost, "--yes"]).await;
+    }
+    let set = fleet.cli.pipe(b"after all", &["secret", "set", "default/COUNTER_0", "--wait"]).await;
+    assert_eq!(set.code, 0, "{set:?}");
+    assert_eq!(fleet.reader("edge-1").get("COUNTER_0").await.unwrap().value, b"after all");
 }
