@@ -96,6 +96,23 @@ impl fmt::Debug for internal::JoinRequest {
     }
 }
 
+impl fmt::Debug for internal::HandOverRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { cluster, from, to, operation, message, token, peer, request, within_ms } = self;
+        f.debug_struct("HandOverRequest")
+            .field("cluster", cluster)
+            .field("from", from)
+            .field("to", to)
+            .field("operation", operation)
+            .field("message", &Length(message.len()))
+            .field("token", &Length(token.len()))
+            .field("peer", peer)
+            .field("request", request)
+            .field("within_ms", within_ms)
+            .finish()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fmt::Debug;
@@ -129,6 +146,7 @@ mod tests {
         let outcome = v1::Outcome { outcome: Some(v1::outcome::Outcome::Found(found)) };
         assert!(!shows(&v1::StreamReply { tag: 1, outcome: Some(outcome) }));
         assert!(!shows(&internal::JoinRequest { token: value(), ..Default::default() }));
+        assert!(!shows(&internal::HandOverRequest { message: value().into(), token: value().into(), ..Default::default() }));
     }
 
     #[test]
@@ -139,9 +157,9 @@ mod tests {
             for message in &file.message_type {
                 let name = format!("{}.{}", file.package(), message.name());
                 let secret = message.field.iter().any(|field| {
-                    // What is saved is sealed.
-                    let sealed = message.name() == "SaveSnapshotReply";
-                    let public_bytes = field.r#type() == Type::Bytes && file.package() == "cinnabar.v1" && !sealed;
+                    // What is saved is sealed, and a certificate is for all to see.
+                    let open = ["SaveSnapshotReply", "Authority"].contains(&message.name());
+                    let public_bytes = field.r#type() == Type::Bytes && file.package() == "cinnabar.v1" && !open;
                     // The token of a list's next page is none.
                     public_bytes || field.name() == "token" && message.name() != "Page"
                 });
