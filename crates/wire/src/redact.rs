@@ -146,7 +146,7 @@ mod tests {
         let outcome = v1::Outcome { outcome: Some(v1::outcome::Outcome::Found(found)) };
         assert!(!shows(&v1::StreamReply { tag: 1, outcome: Some(outcome) }));
         assert!(!shows(&internal::JoinRequest { token: value(), ..Default::default() }));
-        assert!(!shows(&internal::HandOverRequest { message: value().into(), token: value().into(), ..Default::default() }));
+        assert!(!shows(&internal::HandOverRequest { message: value(), token: value(), ..Default::default() }));
     }
 
     #[test]
