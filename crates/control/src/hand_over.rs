@@ -78,12 +78,12 @@ pub(crate) async fn hand_over<M: Message, R: Message + Default>(
             break;
         }
         let request = HandOverRequest {
-            cluster: Bytes::copy_from_slice(core.cluster.as_bytes()),
+            cluster: core.cluster.as_bytes().to_vec(),
             from: core.node.get(),
             to: node.get(),
             operation: operation.to_owned(),
-            message: content.clone(),
-            token: Bytes::copy_from_slice(&token),
+            message: content.to_vec(),
+            token: token.to_vec(),
             peer: call.origin.peer.clone(),
             request: call.origin.request.clone(),
             within_ms: u32::try_from(left.as_millis()).unwrap_or(u32::MAX),
@@ -174,7 +174,7 @@ pub(crate) async fn take_over(core: &Arc<Core>, request: HandOverRequest) -> Res
     let origin = state::Origin { peer: request.peer, request: request.request };
     let call = Call::handed_over(core, token, origin, Duration::from_millis(u64::from(request.within_ms)));
     let services = Services(core.clone());
-    let (operation, message) = (request.operation.as_str(), request.message);
+    let (operation, message) = (request.operation.as_str(), Bytes::from(request.message));
     let answer = match operation {
         "secrets.create" => {
             services.create(with(call, message).ok_or_else(malformed)?).await.map(|reply| reply.into_inner().encode_to_vec())

@@ -129,7 +129,7 @@ async fn hand_over_is_taken_from_control_nodes_alone() {
     ground.register_edges(&[9]).await;
     let node = ground.start(1).await;
     node.ready().await;
-    let request = internal::HandOverRequest { cluster: CLUSTER.as_bytes().to_vec().into(), from: 9, to: 1, ..Default::default() };
+    let request = internal::HandOverRequest { cluster: CLUSTER.as_bytes().to_vec(), from: 9, to: 1, ..Default::default() };
     let refused = PeersClient::new(ground.channel(9, 1)).hand_over(request).await.unwrap_err();
     assert_eq!(wire::PublicError::from_status(&refused).kind, ErrorKind::Denied, "{refused:?}");
     node.stop().await;
