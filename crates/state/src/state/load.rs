@@ -19,6 +19,12 @@ pub enum LoadError {
         /// How many records there are.
         records: usize,
     },
+    /// The head says that no command was applied, and there are records.
+    #[error("loading a state: its head says that no command was ever applied, beside {records} records")]
+    Unapplied {
+        /// How many records there are.
+        records: usize,
+    },
     /// The head does not decode.
     #[error("loading a state: the head does not decode")]
     Head(#[from] FormatError),
@@ -79,6 +85,10 @@ impl State {
             None if count == 0 => return Ok(Self::empty()),
             None => return Err(LoadError::NoHead { records: count }),
         };
+        // The first command writes the first head.
+        if head.applied.get() == 0 {
+            return Err(LoadError::Unapplied { records: count });
+        }
         if propagated.state_root() != head.state_root {
             return Err(LoadError::Root { position: head.position });
         }

@@ -5,7 +5,7 @@ use state::{
     ChainError, Change, ChangeSet, CommandBody, FEATURE_LEVEL_MAX, Halt, Key, LoadError, Principal, Propagated, RefusalKind, SealingDek,
     State, TypedKey,
     limits::{BINDINGS_PER_CONSUMER_MAX, REQUESTS_MAX},
-    record::{BoundTo, SettingsRecord, StoreRecord, TotalsRecord},
+    record::{BoundTo, HeadRecord, SettingsRecord, StoreRecord, TotalsRecord},
 };
 use types::{ChainId, ConsumerRef, FeatureLevel, Generation, Hash, KekEpoch, LogIndex, Position, Revision, UnixMillis};
 
@@ -219,6 +219,11 @@ fn load_of_records_that_are_no_state_is_refused() {
     assert!(matches!(State::from_records(world.state.records().chain([unknown])), Err(LoadError::Key(_))));
     let torn = world.state.records().map(|(key, value)| if key == head { (key, value.slice(..5)) } else { (key, value) });
     assert!(matches!(State::from_records(torn), Err(LoadError::Head(_))));
+    let unapplied = world.state.records().map(|(key, value)| {
+        let read = |value: &Bytes| HeadRecord::decode(value).unwrap();
+        if key == head { (key, HeadRecord { applied: LogIndex::new(0), ..read(&value) }.encode()) } else { (key, value) }
+    });
+    assert!(matches!(State::from_records(unapplied), Err(LoadError::Unapplied { .. })));
     assert_eq!(State::from_records([]).unwrap().applied_index(), LogIndex::new(0));
 }
 
