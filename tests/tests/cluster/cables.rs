@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use runtime::RealClock;
 use seams::Clock;
-use tests::process::{Fleet, Readers, Weather, Writers, until};
+use tests::process::{Fleet, Weather, until};
 
-use crate::ground::{followed_by, others};
+use crate::ground::{clients, followed_by, judge, others};
 
 /// Clients that write at the same time.
 const WRITERS: usize = 4;
@@ -19,27 +19,10 @@ const ONE_WAY_MAX: Duration = Duration::from_secs(10);
 /// and as many for the probe of the connection.
 const EDGE_ONE_WAY_MAX: Duration = Duration::from_secs(15);
 
-async fn clients(fleet: &Fleet) -> (Writers, Readers) {
-    let writers = Writers::start((0..WRITERS).map(|_| fleet.operator()).collect()).await;
-    fleet.operator().live(writers.bound()).await;
-    (writers, Readers::start(fleet.readers()))
-}
-
-/// Every acknowledged write is at every edge once, and nobody was refused a read.
-async fn judge(fleet: &Fleet, writers: Writers, readers: Readers) {
-    let written = writers.end().await;
-    assert!(readers.end().await > 0);
-    let operator = fleet.operator();
-    let last = operator.set("COUNTER_0", b"the last").await.1;
-    operator.live(last).await;
-    let everywhere: Vec<_> = fleet.readers().into_iter().map(|(_, reader)| reader).collect();
-    written.judge(&operator, &everywhere, last, &[(0, b"the last")]).await;
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn leader_that_is_not_heard_or_does_not_hear_is_followed_by_another_and_nothing_is_lost() {
     let fleet = Fleet::start(3, 2).await;
-    let (mut writers, readers) = clients(&fleet).await;
+    let (mut writers, readers) = clients(&fleet, WRITERS).await;
     for heard in [false, true] {
         let leader = fleet.leader().await;
         for other in others(&fleet, &leader) {
@@ -59,7 +42,7 @@ async fn leader_that_is_not_heard_or_does_not_hear_is_followed_by_another_and_no
 #[tokio::test(flavor = "multi_thread")]
 async fn voters_of_which_two_cannot_reach_each_other_go_on_through_the_third() {
     let fleet = Fleet::start(3, 2).await;
-    let (mut writers, readers) = clients(&fleet).await;
+    let (mut writers, readers) = clients(&fleet, WRITERS).await;
     let leader = fleet.leader().await;
     for other in others(&fleet, &leader) {
         fleet.net.part(&leader, &other);
@@ -73,7 +56,7 @@ async fn voters_of_which_two_cannot_reach_each_other_go_on_through_the_third() {
 #[tokio::test(flavor = "multi_thread")]
 async fn edge_that_does_not_hear_or_is_not_heard_follows_another_control_node() {
     let fleet = Fleet::start(3, 2).await;
-    let (writers, readers) = clients(&fleet).await;
+    let (writers, readers) = clients(&fleet, WRITERS).await;
     let written = writers.end().await;
     let operator = fleet.operator();
     let mut last = Vec::new();
@@ -101,7 +84,7 @@ async fn edge_that_does_not_hear_or_is_not_heard_follows_another_control_node() 
 #[tokio::test(flavor = "multi_thread")]
 async fn cluster_over_long_lossy_cables_loses_nothing_when_its_leader_is_killed() {
     let mut fleet = Fleet::start(3, 2).await;
-    let (mut writers, readers) = clients(&fleet).await;
+    let (mut writers, readers) = clients(&fleet, WRITERS).await;
     // 200 ms there and back.
     fleet.net.weather(Weather { delay: Duration::from_millis(100), lost_one_in: 50 });
     writers.go_on(WRITES).await;

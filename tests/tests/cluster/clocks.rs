@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use tests::process::{Fleet, Readers, Role, STORE, WallClock, Writers, until};
 use wire::{ErrorKind, v1};
 
-use crate::ground::{metric, once, others};
+use crate::ground::{judge, metric, once, others};
 
 /// Writes that must be acknowledged after a fault.
 const WRITES: usize = 20;
@@ -62,13 +62,7 @@ async fn leader_whose_clock_is_set_wrong_gives_up_leadership_and_nothing_expires
         let who = once(&fleet, &leader, Some(&made.token)).who_am_i(v1::WhoAmIRequest {}).await;
         assert_eq!(who.unwrap().name, format!("pipeline-{wrong}"), "the token is good at {leader} again");
     }
-    let written = writers.end().await;
-    assert!(readers.end().await > 0);
-    let operator = fleet.operator();
-    let last = operator.set("COUNTER_0", b"the last").await.1;
-    operator.live(last).await;
-    let everywhere: Vec<_> = fleet.readers().into_iter().map(|(_, reader)| reader).collect();
-    written.judge(&operator, &everywhere, last, &[(0, b"the last")]).await;
+    judge(&fleet, writers, readers).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

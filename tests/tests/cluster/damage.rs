@@ -11,7 +11,7 @@ use std::{
 use seams::{Entropy, sim::SimEntropy};
 use tests::process::{Fleet, Readers, Role, Writers, http, until};
 
-use crate::ground::{configured, log, text};
+use crate::ground::{configured, judge, log, text};
 
 /// Writes that must be acknowledged between two damages.
 const WRITES: usize = 2;
@@ -142,13 +142,7 @@ async fn damage_each(node: &str) {
     assert!(!healed.is_empty() && !refused.is_empty(), "healed: {healed:?}; refused: {refused:?}");
     let said = log(&fleet, node);
     assert!(!said.contains("panicked"), "{node} ended in a panic:\n{said}");
-    let written = writers.end().await;
-    assert!(readers.end().await > 0);
-    let operator = fleet.operator();
-    let last = operator.set("COUNTER_0", b"the last").await.1;
-    operator.live(last).await;
-    let everywhere: Vec<_> = fleet.readers().into_iter().map(|(_, reader)| reader).collect();
-    written.judge(&operator, &everywhere, last, &[(0, b"the last")]).await;
+    judge(&fleet, writers, readers).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

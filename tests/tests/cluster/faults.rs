@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use tests::process::{Fleet, Readers, Role, Writers};
+use tests::process::{Fleet, Readers, Role};
+
+use crate::ground::{clients, judge};
 
 /// Clients that write at the same time.
 const WRITERS: usize = 4;
@@ -17,29 +19,10 @@ fn kills() -> usize {
     std::env::var("CINNABAR_DRILL_KILLS").ok().map_or(KILLS, |text| text.parse().expect("CINNABAR_DRILL_KILLS is a number"))
 }
 
-/// Writers, and readers that notice every refusal.
-async fn clients(fleet: &Fleet) -> (Writers, Readers) {
-    let mut writers = Writers::start((0..WRITERS).map(|_| fleet.operator()).collect()).await;
-    writers.go_on(WRITES).await;
-    fleet.operator().live(writers.bound()).await;
-    (writers, Readers::start(fleet.readers()))
-}
-
-/// Every acknowledged write is at every edge once, and nobody was refused a read.
-async fn judge(fleet: &Fleet, writers: Writers, readers: Readers) {
-    let written = writers.end().await;
-    assert!(readers.end().await > 0);
-    let operator = fleet.operator();
-    let last = operator.set("COUNTER_0", b"the last").await.1;
-    operator.live(last).await;
-    let everywhere: Vec<_> = fleet.readers().into_iter().map(|(_, reader)| reader).collect();
-    written.judge(&operator, &everywhere, last, &[(0, b"the last")]).await;
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn leader_killed_under_writers_is_followed_by_another_and_nothing_is_lost() {
     let mut fleet = Fleet::start(3, 2).await;
-    let (mut writers, readers) = clients(&fleet).await;
+    let (mut writers, readers) = clients(&fleet, WRITERS).await;
     for _ in 0..kills() {
         let leader = fleet.leader().await;
         writers.longest_silence();
@@ -55,7 +38,7 @@ async fn leader_killed_under_writers_is_followed_by_another_and_nothing_is_lost(
 #[tokio::test(flavor = "multi_thread")]
 async fn leader_frozen_or_cut_off_under_writers_is_followed_by_another_and_does_not_disturb_when_it_returns() {
     let mut fleet = Fleet::start(3, 2).await;
-    let (mut writers, readers) = clients(&fleet).await;
+    let (mut writers, readers) = clients(&fleet, WRITERS).await;
     for cut in [false, true] {
         let leader = fleet.leader().await;
         if cut {
@@ -76,7 +59,7 @@ async fn leader_frozen_or_cut_off_under_writers_is_followed_by_another_and_does_
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_killed_one_after_the_other_under_writers_lose_nothing() {
     let mut fleet = Fleet::start(3, 2).await;
-    let (mut writers, readers) = clients(&fleet).await;
+    let (mut writers, readers) = clients(&fleet, WRITERS).await;
     readers.end().await;
     // Every lookup at an edge that dies with the edge is refused, so only the other one is held to answer.
     let readers = Readers::start(vec![("edge-2".to_owned(), fleet.reader("edge-2"))]);
@@ -92,7 +75,7 @@ async fn nodes_killed_one_after_the_other_under_writers_lose_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn edge_whose_disk_is_lost_joins_anew_and_has_everything() {
     let mut fleet = Fleet::start(3, 2).await;
-    let (mut writers, readers) = clients(&fleet).await;
+    let (mut writers, readers) = clients(&fleet, WRITERS).await;
     readers.end().await;
     let readers = Readers::start(vec![("edge-2".to_owned(), fleet.reader("edge-2"))]);
     fleet.kill("edge-1");
@@ -106,7 +89,7 @@ async fn edge_whose_disk_is_lost_joins_anew_and_has_everything() {
 #[tokio::test(flavor = "multi_thread")]
 async fn all_nodes_killed_at_once_under_writers_come_back_with_everything() {
     let mut fleet = Fleet::start(3, 2).await;
-    let (mut writers, readers) = clients(&fleet).await;
+    let (mut writers, readers) = clients(&fleet, WRITERS).await;
     // The edges' own death would refuse reads, and is no fault of the control plane's.
     readers.end().await;
     let all: Vec<String> = fleet.names(Role::Control).into_iter().chain(fleet.names(Role::Edge)).collect();
@@ -128,7 +111,7 @@ async fn all_nodes_killed_at_once_under_writers_come_back_with_everything() {
 #[tokio::test(flavor = "multi_thread")]
 async fn control_node_whose_disk_is_lost_is_replaced_under_a_new_name_and_edges_never_stop_answering() {
     let mut fleet = Fleet::start(3, 2).await;
-    let (mut writers, readers) = clients(&fleet).await;
+    let (mut writers, readers) = clients(&fleet, WRITERS).await;
     for (lost, new) in [("control-1", "control-4"), ("control-2", "control-5"), ("control-3", "control-6")] {
         fleet.kill(lost);
         fleet.lose_disk(lost);

@@ -10,7 +10,7 @@ use std::{
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use tests::process::{Fleet, Readers, Role, Writers, binary, http, until};
 
-use crate::ground::{configured, metric, others, text};
+use crate::ground::{configured, judge, metric, others, text};
 
 /// Writes that must be acknowledged after a fault.
 const WRITES: usize = 20;
@@ -121,12 +121,7 @@ async fn voter_with_a_full_disk_stops_and_says_so_and_returns_when_there_is_room
         fleet.start_node(&node).await;
     }
     writers.go_on(WRITES).await;
-    let written = writers.end().await;
-    assert!(readers.end().await > 0);
-    let last = fleet.operator().set("COUNTER_0", b"the last").await.1;
-    fleet.operator().live(last).await;
-    let everywhere: Vec<_> = fleet.readers().into_iter().map(|(_, reader)| reader).collect();
-    written.judge(&fleet.operator(), &everywhere, last, &[(0, b"the last")]).await;
+    judge(&fleet, writers, readers).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,7 +6,7 @@ use std::{
 };
 
 use client::{Client, Config, Retries, Tls, Token};
-use tests::process::{Fleet, Role, http};
+use tests::process::{Fleet, Readers, Role, Writers, http};
 
 /// A path as an argument.
 pub(crate) fn text(path: &Path) -> String {
@@ -86,4 +86,22 @@ pub(crate) async fn followed_by(fleet: &Fleet, edge: &str) -> Option<String> {
     let nodes = fleet.cli.ok(&["--format", "json", "fleet"]).await.json();
     let row = nodes.as_array().unwrap().iter().find(|row| row["node"] == edge).cloned();
     row.and_then(|row| row["connected_to"].as_str().map(str::to_owned))
+}
+
+/// So many writers, and readers at every edge that notice each refusal; what is bound is live.
+pub(crate) async fn clients(fleet: &Fleet, writers: usize) -> (Writers, Readers) {
+    let writers = Writers::start((0..writers).map(|_| fleet.operator()).collect()).await;
+    fleet.operator().live(writers.bound()).await;
+    (writers, Readers::start(fleet.readers()))
+}
+
+/// Every acknowledged write is at every edge once, and nobody was refused a read.
+pub(crate) async fn judge(fleet: &Fleet, writers: Writers, readers: Readers) {
+    let written = writers.end().await;
+    assert!(readers.end().await > 0);
+    let operator = fleet.operator();
+    let last = operator.set("COUNTER_0", b"the last").await.1;
+    operator.live(last).await;
+    let everywhere: Vec<_> = fleet.readers().into_iter().map(|(_, reader)| reader).collect();
+    written.judge(&operator, &everywhere, last, &[(0, b"the last")]).await;
 }

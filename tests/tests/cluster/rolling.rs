@@ -9,7 +9,7 @@ use tests::process::{Extra, Fleet, Operator, Readers, Role, Writers, until};
 use tokio::task::JoinHandle;
 use wire::v1;
 
-use crate::ground::{followed_by, log, once};
+use crate::ground::{followed_by, judge, log, once};
 
 /// What a build of level 1 runs in.
 const OLDER: [(&str, &str); 1] = [("CINNABAR_LEVEL_MAX", "1")];
@@ -117,13 +117,7 @@ async fn every_node_is_updated_in_turn_under_load_and_the_level_is_raised_with_n
     // A command of level 2, which the older build does not know.
     fleet.cli.ok(&["quota", "set", "--secrets", "321"]).await;
     patient.end().await;
-    let written = writers.end().await;
-    readers.end().await;
-    let operator = fleet.operator();
-    let last = operator.set("COUNTER_0", b"the last").await.1;
-    operator.live(last).await;
-    let everywhere: Vec<_> = fleet.readers().into_iter().map(|(_, reader)| reader).collect();
-    written.judge(&operator, &everywhere, last, &[(0, b"the last")]).await;
+    judge(&fleet, writers, readers).await;
 
     // Who goes back to the older build stays out, says why, and is welcome when it is updated.
     fleet.set_environment(&OLDER);
