@@ -7,14 +7,18 @@ mod cluster;
 mod consumers;
 mod contexts;
 mod fleet;
+mod imports;
 mod levels;
+mod login;
 mod lookups;
 mod nodes;
 mod secrets;
+mod secrets_store;
 mod snapshots;
 mod status;
 mod stores;
 mod tokens;
+mod usage;
 
 use std::{
     sync::{Arc, atomic::AtomicU32},
@@ -55,6 +59,7 @@ pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
 async fn carry_out(session: &Session, command: Command) -> Result<(), Failure> {
     match command {
         Command::Context(command) => contexts::run(session, command),
+        Command::Login { token_stdin } => login::run(session, token_stdin).await,
         Command::Whoami => status::whoami(session).await,
         Command::Status => status::status(session).await,
         Command::Fleet => fleet::run(session).await,
@@ -71,6 +76,7 @@ async fn carry_out(session: &Session, command: Command) -> Result<(), Failure> {
         Command::Snapshot(SnapshotCommand::Save { file, force }) => snapshots::save(session, &file, force).await,
         Command::Get(arguments) => lookups::get(session, arguments).await,
         Command::Watch(arguments) => lookups::watch(session, arguments).await,
+        Command::SecretsStore(command) => secrets_store::run(session, command).await,
         Command::Cluster(ClusterCommand::Ca(command)) => authority::run(session, command).await,
         Command::Cluster(ClusterCommand::Level(arguments)) => levels::run(session, arguments).await,
         Command::Cluster(
@@ -137,10 +143,15 @@ impl Session {
 
     /// A client of the context's control nodes.
     pub(crate) fn control(&self) -> Result<Client, Failure> {
+        let token = self.context()?.token;
+        self.control_as(Token::new(token).map_err(|error| Failure::usage(format!("the context's token: {error}")))?)
+    }
+
+    /// The same with another token than the context's.
+    pub(crate) fn control_as(&self, token: Token) -> Result<Client, Failure> {
         let context = self.context()?;
         let addresses = context.addresses();
         let tls = Tls { ca_pem: context.ca, ..Tls::default() };
-        let token = Token::new(context.token).map_err(|error| Failure::usage(format!("the context's token: {error}")))?;
         let config = Config::tls(addresses, tls).token(token).timeout(self.global.timeout).trust_seen(self.trust.clone()).control_only();
         Client::new(config).map_err(|error| Failure::usage(format!("cannot reach the control node: {error}")))
     }

@@ -4,6 +4,8 @@ mod bench;
 mod cluster;
 mod level;
 mod nodes;
+mod secret;
+mod secrets_store;
 mod snapshot;
 
 use std::{path::PathBuf, time::Duration};
@@ -14,6 +16,8 @@ pub use bench::{BenchCommand, BenchCommon, BenchLookup, BenchPropagate, BenchSca
 pub use cluster::{CaCommand, ClusterCommand, ClusterInit};
 pub use level::{LevelArgs, LevelCommand};
 pub use nodes::{JoinTokenCommand, NodeCommand, NodeKind, TokenCommand};
+pub use secret::{FileForm, ImportArgs, SecretCommand};
+pub use secrets_store::{AliasSecretCommand, AliasStoreCommand, PageArgs, Place, SecretsStoreCommand, ValueArgs, Which};
 pub use snapshot::{SnapshotCommand, SnapshotRestore, SnapshotVerify};
 
 /// Secrets for every server: a replicated control plane, and a full encrypted copy at every edge.
@@ -88,6 +92,12 @@ pub enum Command {
     /// Clusters and credentials this user has
     #[command(subcommand)]
     Context(ContextCommand),
+    /// Give the context in force another token, once the cluster has accepted it
+    Login {
+        /// Read the token from stdin, also when that is a terminal; without it a terminal is asked, unseen
+        #[arg(long)]
+        token_stdin: bool,
+    },
     /// Who the context's token is, and what it may do
     Whoami,
     /// The control node and every edge: position, lag, age
@@ -155,6 +165,9 @@ pub enum Command {
     Get(LookupArgs),
     /// Print each new version of a binding as it arrives at an edge
     Watch(LookupArgs),
+    /// The same with wrangler's commands and options: locally, or with --remote in the context in force
+    #[command(subcommand)]
+    SecretsStore(SecretsStoreCommand),
 }
 
 /// `dev`
@@ -279,124 +292,6 @@ pub enum StoreCommand {
         /// By id or name
         store: String,
         /// Also when it holds secrets, and also when they are bound
-        #[arg(long)]
-        force: bool,
-        /// Don't ask
-        #[arg(long)]
-        yes: bool,
-        /// Wait until it is live at every edge
-        #[arg(long)]
-        wait: bool,
-    },
-}
-
-/// `secret`
-#[derive(Debug, Subcommand)]
-pub enum SecretCommand {
-    /// Create a secret; its value comes from stdin, a file or a hidden prompt
-    Create {
-        /// STORE/NAME
-        #[arg(value_name = "STORE/NAME")]
-        secret: String,
-        /// Where it may be used; may be repeated
-        #[arg(long = "scope", default_value = "workers", value_delimiter = ',')]
-        scopes: Vec<String>,
-        /// Free text
-        #[arg(long, default_value = "")]
-        comment: String,
-        /// Read the value from this file; `-` is stdin
-        #[arg(long, value_name = "FILE")]
-        file: Option<PathBuf>,
-        /// Keep a trailing newline
-        #[arg(long)]
-        raw: bool,
-        /// Wait until it is live at every edge
-        #[arg(long)]
-        wait: bool,
-    },
-    /// Give a secret a new value
-    Set {
-        /// STORE/NAME or an id
-        #[arg(value_name = "STORE/NAME")]
-        secret: String,
-        /// Only if the current version is this one
-        #[arg(long, value_name = "VERSION")]
-        cas: Option<u64>,
-        /// Read the value from this file; `-` is stdin
-        #[arg(long, value_name = "FILE")]
-        file: Option<PathBuf>,
-        /// Keep a trailing newline
-        #[arg(long)]
-        raw: bool,
-        /// Wait until it is live at every edge
-        #[arg(long)]
-        wait: bool,
-    },
-    /// Change scopes or comment; never touches the value
-    Edit {
-        /// STORE/NAME or an id
-        #[arg(value_name = "STORE/NAME")]
-        secret: String,
-        /// The new scopes, all of them; may be repeated
-        #[arg(long = "scope", value_delimiter = ',', required_unless_present = "comment")]
-        scopes: Vec<String>,
-        /// The new comment; empty clears it
-        #[arg(long)]
-        comment: Option<String>,
-        /// Wait until it is live at every edge
-        #[arg(long)]
-        wait: bool,
-    },
-    /// The secrets of a store
-    List {
-        /// The store, by id or name
-        store: String,
-    },
-    /// One secret's metadata
-    Show {
-        /// STORE/NAME or an id
-        #[arg(value_name = "STORE/NAME")]
-        secret: String,
-    },
-    /// The versions of a secret's value
-    Versions {
-        /// STORE/NAME or an id
-        #[arg(value_name = "STORE/NAME")]
-        secret: String,
-    },
-    /// Copy a secret's value under a new name in the same store
-    Copy {
-        /// STORE/NAME or an id of the source
-        #[arg(value_name = "STORE/NAME")]
-        source: String,
-        /// STORE/NAME of the copy
-        #[arg(value_name = "STORE/NEW-NAME")]
-        target: String,
-        /// The copy's scopes; the source's when left out
-        #[arg(long = "scope", value_delimiter = ',')]
-        scopes: Vec<String>,
-        /// Wait until it is live at every edge
-        #[arg(long)]
-        wait: bool,
-    },
-    /// Make an earlier version the current one again
-    Rollback {
-        /// STORE/NAME or an id
-        #[arg(value_name = "STORE/NAME")]
-        secret: String,
-        /// The version that becomes current again
-        #[arg(value_name = "VERSION")]
-        to: u64,
-        /// Wait until it is live at every edge
-        #[arg(long)]
-        wait: bool,
-    },
-    /// Delete a secret
-    Delete {
-        /// STORE/NAME or an id
-        #[arg(value_name = "STORE/NAME")]
-        secret: String,
-        /// Also when consumers are bound to it
         #[arg(long)]
         force: bool,
         /// Don't ask

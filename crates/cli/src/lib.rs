@@ -13,6 +13,7 @@ mod commands;
 mod context;
 mod failure;
 mod grammar;
+mod import;
 mod keyboard;
 mod output;
 pub mod value;
@@ -21,10 +22,11 @@ pub use commands::run;
 pub use context::{Context, ContextError, Contexts, EdgeContext};
 pub use failure::Failure;
 pub use grammar::{
-    AccountCommand, BenchCommand, BenchCommon, BenchLookup, BenchPropagate, BenchScale, BenchWrite, BindingCommand, CaCommand, Cli,
-    ClusterCommand, ClusterInit, Command, ConfigCommand, ConsumerCommand, ConsumerTokenCommand, ContextCommand, DevArgs, Format, Global,
-    JoinTokenCommand, LevelArgs, LevelCommand, LookupArgs, NodeCommand, NodeKind, QuotaCommand, SecretCommand, ServerArgs, SnapshotCommand,
-    SnapshotRestore, SnapshotVerify, StoreCommand, TokenCommand,
+    AccountCommand, AliasSecretCommand, AliasStoreCommand, BenchCommand, BenchCommon, BenchLookup, BenchPropagate, BenchScale, BenchWrite,
+    BindingCommand, CaCommand, Cli, ClusterCommand, ClusterInit, Command, ConfigCommand, ConsumerCommand, ConsumerTokenCommand,
+    ContextCommand, DevArgs, FileForm, Format, Global, ImportArgs, JoinTokenCommand, LevelArgs, LevelCommand, LookupArgs, NodeCommand,
+    NodeKind, PageArgs, Place, QuotaCommand, SecretCommand, SecretsStoreCommand, ServerArgs, SnapshotCommand, SnapshotRestore,
+    SnapshotVerify, StoreCommand, TokenCommand, ValueArgs, Which,
 };
 pub use keyboard::Keyboard;
 pub use output::Output;

@@ -10,8 +10,8 @@ use zeroize::Zeroizing;
 
 use crate::Failure;
 
-/// The most bytes read: one more than any limit allows, so that a longer value is refused and never cut.
-const READ_BYTES_MAX: usize = types::VALUE_BYTES_MAX + 1;
+/// The most bytes read: one more than any limit allows with a line break of two, so that a longer value is refused and never cut.
+const READ_BYTES_MAX: usize = types::VALUE_BYTES_MAX + 3;
 
 /// Reads a value. One trailing line break is stripped unless `raw`.
 ///
@@ -22,14 +22,16 @@ pub fn read(file: Option<&Path>, raw: bool, prompt: &str) -> Result<Zeroizing<Ve
         Some(path) if path != Path::new("-") => {
             let opened =
                 fs::File::open(path).map_err(|error| Failure::usage(format!("cannot read the value from {}: {error}", path.display())))?;
-            bounded(opened).map_err(|error| Failure::usage(format!("cannot read the value from {}: {error}", path.display())))?
+            bounded(opened, READ_BYTES_MAX)
+                .map_err(|error| Failure::usage(format!("cannot read the value from {}: {error}", path.display())))?
         }
         None if io::stdin().is_terminal() => Zeroizing::new(
             rpassword::prompt_password(format!("{prompt}: "))
                 .map_err(|error| Failure::usage(format!("cannot ask for the value: {error}")))?
                 .into_bytes(),
         ),
-        _ => bounded(io::stdin().lock()).map_err(|error| Failure::usage(format!("cannot read the value from stdin: {error}")))?,
+        _ => bounded(io::stdin().lock(), READ_BYTES_MAX)
+            .map_err(|error| Failure::usage(format!("cannot read the value from stdin: {error}")))?,
     };
     if !raw {
         strip_line_break(&mut value);
@@ -45,9 +47,30 @@ pub fn read(file: Option<&Path>, raw: bool, prompt: &str) -> Result<Zeroizing<Ve
     Ok(value)
 }
 
-/// Reads into a buffer of its final size, so that no half-filled copies stay behind.
-fn bounded(mut source: impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
-    let mut buffer = Zeroizing::new(vec![0; READ_BYTES_MAX + 1]);
+/// The most bytes of a file of secrets: as many as one command to the cluster holds.
+const FILE_BYTES_MAX: usize = 8 << 20;
+
+/// Reads a file of many values whole, or stdin for `-`.
+///
+/// # Errors
+/// [`Failure`] with exit code 2 when it cannot be read, or holds more than a command to the cluster does.
+pub(crate) fn read_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let (shown, opened): (_, io::Result<Box<dyn Read>>) = if path == Path::new("-") {
+        ("stdin".to_owned(), Ok(Box::new(io::stdin().lock())))
+    } else {
+        (path.display().to_string(), fs::File::open(path).map(|file| Box::new(file) as Box<dyn Read>))
+    };
+    let bytes = opened.and_then(|source| bounded(source, FILE_BYTES_MAX + 1));
+    let bytes = bytes.map_err(|error| Failure::usage(format!("cannot read {shown}: {error}")))?;
+    if bytes.len() > FILE_BYTES_MAX {
+        return Err(Failure::usage(format!("{shown} is longer than {} MiB, the most that is created at once", FILE_BYTES_MAX >> 20)));
+    }
+    Ok(bytes)
+}
+
+/// Reads at most so many bytes, into a buffer of its final size, so that no half-filled copies stay behind.
+fn bounded(mut source: impl Read, bytes_max: usize) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut buffer = Zeroizing::new(vec![0; bytes_max]);
     let mut filled = 0;
     while filled < buffer.len() {
         match source.read(&mut buffer[filled..]) {
@@ -97,7 +120,9 @@ mod tests {
         assert!(read(Some(&path), false, "value").unwrap_err().to_string().contains("empty"));
         fs::write(&path, vec![b'x'; types::VALUE_BYTES_MAX]).unwrap();
         assert_eq!(read(Some(&path), false, "value").unwrap().len(), types::VALUE_BYTES_MAX);
-        fs::write(&path, vec![b'x'; types::VALUE_BYTES_MAX + 1]).unwrap();
-        assert!(read(Some(&path), false, "value").unwrap_err().to_string().contains("longer than"));
+        for more in ["x", "\r\nx", "\nxy"] {
+            fs::write(&path, format!("{}{more}", "x".repeat(types::VALUE_BYTES_MAX))).unwrap();
+            assert!(read(Some(&path), false, "value").unwrap_err().to_string().contains("longer than"), "{more:?}");
+        }
     }
 }

@@ -4,21 +4,21 @@ use client::Client;
 use serde::Serialize;
 use wire::v1;
 
-use super::{Session, all_pages, failed, or_dash, time};
+use super::{Session, all_pages, failed, imports, or_dash, time, usage};
 use crate::{Failure, SecretCommand, value};
 
 #[derive(Serialize)]
-struct Row {
-    name: String,
-    id: String,
-    store: String,
-    store_id: String,
-    scopes: Vec<String>,
-    comment: String,
-    status: &'static str,
-    version: u64,
-    created: String,
-    modified: String,
+pub(super) struct Row {
+    pub(super) name: String,
+    pub(super) id: String,
+    pub(super) store: String,
+    pub(super) store_id: String,
+    pub(super) scopes: Vec<String>,
+    pub(super) comment: String,
+    pub(super) status: &'static str,
+    pub(super) version: u64,
+    pub(super) created: String,
+    pub(super) modified: String,
 }
 
 impl From<v1::Secret> for Row {
@@ -128,6 +128,8 @@ pub(super) async fn run(session: &Session, command: SecretCommand) -> Result<(),
                 vec![row.version.to_string(), row.created.clone(), or_dash(&row.pointers.join(", "))]
             })
         }
+        SecretCommand::Usage { secret } => usage::run(session, &client, &secret).await,
+        SecretCommand::Import(arguments) => imports::run(session, &client, arguments).await,
         SecretCommand::Copy { source, target, scopes, wait } => {
             let reference = session.secret(&source)?;
             let copy = session.secret(&target)?;

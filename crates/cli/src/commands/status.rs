@@ -96,7 +96,11 @@ struct Me {
 }
 
 pub(super) async fn whoami(session: &Session) -> Result<(), Failure> {
-    let reply = session.control()?.who_am_i(v1::WhoAmIRequest {}).await.map_err(failed)?;
+    print_me(session, session.control()?.who_am_i(v1::WhoAmIRequest {}).await.map_err(failed)?)
+}
+
+/// Whom the server takes a token for.
+pub(super) fn print_me(session: &Session, reply: v1::WhoAmIReply) -> Result<(), Failure> {
     let me = Me {
         name: reply.name,
         all_accounts: reply.all_accounts,

@@ -7,12 +7,12 @@ use super::{Session, all_pages, failed, time};
 use crate::{Failure, StoreCommand};
 
 #[derive(Serialize)]
-struct Row {
-    id: String,
-    name: String,
-    account_id: String,
-    created: String,
-    modified: String,
+pub(super) struct Row {
+    pub(super) id: String,
+    pub(super) name: String,
+    pub(super) account_id: String,
+    pub(super) created: String,
+    pub(super) modified: String,
 }
 
 impl From<v1::Store> for Row {
