@@ -5,7 +5,7 @@
 //! on it, so identity is established once per connection.
 //!
 //! Who has made no call yet that was answered well is a stranger, and loses its place to a newcomer when all are taken; [`KeepCallers`]
-//! tells the others apart.
+//! tells the others apart. Of those, whoever holds far more places than others gives one.
 //!
 //! **Invariants**
 //! 1. Open connections, handshakes in progress and finished ones that nobody took yet are bounded by [`AcceptLimits`], and by the
@@ -36,7 +36,8 @@ pub use callers::{KeepCallers, KeepingCallers};
 pub use connection::{Connection, Peer, TlsConnection, UnixConnection};
 pub use unix::{UnixSocket, accept_unix, bind_unix, unix_channel};
 
-use self::places::{Place, Places};
+pub use self::places::network;
+use self::places::{Holder, Place, Places};
 use crate::{TokioSpawn, config::ConnectionLimits, tls::ServerTls};
 
 /// What an accept loop holds at most.
@@ -121,7 +122,7 @@ fn refused(at: &'static str, address: &dyn std::fmt::Display, error: &io::Error)
 async fn next_tcp(listener: &TcpListener, places: &Places, cancel: &CancellationToken) -> Option<(TcpStream, std::net::SocketAddr, Place)> {
     loop {
         let (stream, address) = retried(cancel, places, || listener.accept()).await?;
-        match cancel.run_until_cancelled(places.admit()).await? {
+        match cancel.run_until_cancelled(places.admit(Holder::at(address))).await? {
             Some(place) => return Some((stream, address, place)),
             None => refused("full", &address, &io::Error::other("all places are taken")),
         }

@@ -12,6 +12,8 @@ use super::Peer;
 
 /// The calls that count. What anybody may ask, such as the standard health service, does not.
 const OWN_CALLS: &str = "/cinnabar.";
+/// What a caller is known by, unless it is by its certificate.
+const TOKEN: http::HeaderName = http::header::AUTHORIZATION;
 /// Where gRPC says at once that a call has failed; the head of a good answer does not have it.
 const STATUS: &str = "grpc-status";
 
@@ -48,11 +50,13 @@ where
 
     fn call(&mut self, request: http::Request<A>) -> Self::Future {
         let peer = request.extensions().get::<Peer>().filter(|_| request.uri().path().starts_with(OWN_CALLS)).cloned();
+        // Only who still has to be told apart is looked at: one call of a connection.
+        let token = peer.as_ref().filter(|peer| !peer.keeps_place()).and_then(|_| request.headers().get(TOKEN).cloned());
         let answer = self.0.call(request);
         Box::pin(async move {
             let answer = answer.await?;
             if let Some(peer) = peer.filter(|_| answer.status().is_success() && !answer.headers().contains_key(STATUS)) {
-                peer.keep_place();
+                peer.keep_place_of(token.as_ref().map(|token| token.as_bytes()));
             }
             Ok(answer)
         })

@@ -8,6 +8,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use sha2::{Digest, Sha256};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
@@ -44,9 +45,23 @@ impl Peer {
         Self(Arc::new((Inner::Unix { uid, pid }, keep)))
     }
 
-    /// It made a call that was answered well: from now on its connection is displaced by nobody.
+    /// Whether it made such a call.
+    pub(super) fn keeps_place(&self) -> bool {
+        self.0.1.is_kept()
+    }
+
+    /// It made a call that was answered well: from now on its connection is displaced by nobody, unless its address or its caller holds more
+    /// than a share of all places.
     pub fn keep_place(&self) {
-        self.0.1.keep();
+        self.keep_place_of(None);
+    }
+
+    /// The same for a call that was made with a token: the caller is whoever has that, and else whose certificate it is.
+    pub fn keep_place_of(&self, token: Option<&[u8]>) {
+        self.0.1.keep(|| {
+            let shown = token.or_else(|| self.certificate().map(|certificate| certificate.public_key.as_slice()))?;
+            Some(Sha256::digest(shown).into())
+        });
     }
 
     /// What its certificate says; none over a UNIX socket and for clients without one, which bring tokens.

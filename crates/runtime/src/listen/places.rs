@@ -5,14 +5,20 @@
 //! room for one more, the longest waiting stranger loses its place, once it has had [`GRACE`]: so whoever opens thousands of connections
 //! and says nothing, or half a handshake, displaces itself, and an honest client needs only to be quicker than that.
 //!
+//! Where there is no stranger, whoever holds the most gives one: an address (or user, on a UNIX socket), or a caller, known by its token or
+//! certificate, that keeps more than a [share](SHARES) of all places loses its oldest to somebody else. So nobody fills a listener, with
+//! one good token or from one address; and while there is room, nobody is bounded.
+//!
 //! **Invariants**
 //! 1. Rows never exceed `connections_max`, those in the handshake never `handshakes_max`.
-//! 2. Who made a call that was answered well is displaced by nobody.
+//! 2. Who made a call that was answered well is displaced by nobody, while neither its address nor its caller holds more than a share.
+//! 3. A connection from an address that holds more than a share displaces nobody who made a good call.
 //!
 //! **Concurrency**: one short lock around a table; a place is given back when it is dropped.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -27,6 +33,9 @@ use super::AcceptLimits;
 
 /// What a stranger gets at least to end its handshake and make a call: several round trips around the earth.
 const GRACE: Duration = if cfg!(test) { Duration::from_millis(100) } else { Duration::from_secs(1) };
+
+/// An address or caller that keeps more than one of so many parts of all places has to give when they are all taken.
+const SHARES: usize = 4;
 
 /// Descriptors that connections leave to files and to the node's own calls.
 const DESCRIPTORS_RESERVED: u64 = 256;
@@ -46,13 +55,51 @@ struct Shared {
     freed: Notify,
 }
 
+/// Whose a place is, for its share. Ids of callers are hashes: nothing that could be shown as a credential stays here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Holder {
+    /// Where it connects from; of IPv6 the network of 64 bits that whoever has one address in it has all of.
+    Network(IpAddr),
+    /// The user at the other end of a UNIX socket.
+    User(u32),
+    /// Who has made a good call on it.
+    Caller([u8; 32]),
+}
+
+impl Holder {
+    pub(super) fn at(address: SocketAddr) -> Self {
+        Self::Network(network(address.ip()))
+    }
+}
+
+/// What counts as one address: of IPv6 the network of 64 bits that whoever has one address in it has all of.
+pub fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
+/// One connection.
+struct Row {
+    since: Instant,
+    /// What ends it.
+    cut: CancellationToken,
+    /// Where it comes from.
+    from: Holder,
+    /// By whom it was kept, once it was.
+    caller: Option<Holder>,
+}
+
 #[derive(Default)]
 struct Table {
     next: u64,
-    /// Since when, and what ends it. Numbers rise, so the first of a set is the oldest.
-    rows: BTreeMap<u64, (Instant, CancellationToken)>,
+    /// Numbers rise, so the first of a set is the oldest.
+    rows: BTreeMap<u64, Row>,
     handshakes: BTreeSet<u64>,
     strangers: BTreeSet<u64>,
+    /// The places that were kept, by whose they are.
+    kept: BTreeMap<Holder, BTreeSet<u64>>,
 }
 
 /// Whether there is room.
@@ -86,11 +133,11 @@ impl Places {
 
     /// A place for a connection that was just accepted. None when all are held by who may keep them. Waits while those who could be displaced
     /// have just come.
-    pub(super) async fn admit(&self) -> Option<Place> {
+    pub(super) async fn admit(&self, from: Holder) -> Option<Place> {
         loop {
             // Made before the look: a place that is freed in between completes it.
             let freed = self.0.freed.notified();
-            match self.look() {
+            match self.look(from) {
                 Room::Here(place) => return Some(place),
                 Room::None => return None,
                 // Either way there is another look.
@@ -99,17 +146,24 @@ impl Places {
         }
     }
 
-    fn look(&self) -> Room {
+    fn look(&self, from: Holder) -> Room {
         let mut table = self.0.lock();
         if table.rows.len() >= self.0.connections_max {
-            let Some(oldest) = table.strangers.first().copied() else { return Room::None };
-            if let Err(then) = table.displace_after_grace(oldest) {
-                return Room::From(then);
+            match table.strangers.first().copied() {
+                Some(oldest) => {
+                    if let Err(then) = table.displace_after_grace(oldest) {
+                        return Room::From(then);
+                    }
+                }
+                None => match table.most_held((self.0.connections_max / SHARES).max(1), from) {
+                    Some(oldest) => table.displace(oldest, "share"),
+                    None => return Room::None,
+                },
             }
         }
         table.next += 1;
         let (number, cut) = (table.next, CancellationToken::new());
-        table.rows.insert(number, (Instant::now(), cut.clone()));
+        table.rows.insert(number, Row { since: Instant::now(), cut: cut.clone(), from, caller: None });
         table.strangers.insert(number);
         Room::Here(Place(Arc::new(Held { shared: self.0.clone(), number, cut, kept: AtomicBool::new(false) })))
     }
@@ -118,7 +172,7 @@ impl Places {
     pub(super) fn make_room(&self) {
         let mut table = self.0.lock();
         if let Some(number) = table.strangers.first().copied() {
-            table.displace(number);
+            table.displace(number, "crowded");
         }
     }
 }
@@ -141,25 +195,52 @@ impl Table {
     /// Displaces, or says from when on that may be.
     fn displace_after_grace(&mut self, number: u64) -> Result<(), Instant> {
         match self.rows.get(&number) {
-            Some((since, _)) if since.elapsed() < GRACE => Err(*since + GRACE),
+            Some(row) if row.since.elapsed() < GRACE => Err(row.since + GRACE),
             _ => {
-                self.displace(number);
+                self.displace(number, "crowded");
                 Ok(())
             }
         }
     }
 
-    fn displace(&mut self, number: u64) {
-        if let Some((_, cut)) = self.remove(number) {
-            metrics::counter!("cinnabar_connections_refused_total", "at" => "crowded").increment(1);
-            cut.cancel();
+    /// The oldest kept place of whoever holds the most, and more than `share`; none where nobody does, or where that is the newcomer.
+    fn most_held(&self, share: usize, newcomer: Holder) -> Option<u64> {
+        if self.kept.get(&newcomer).is_some_and(|places| places.len() > share) {
+            return None;
+        }
+        let most = self.kept.values().max_by_key(|places| places.len()).filter(|places| places.len() > share)?;
+        most.first().copied()
+    }
+
+    fn keep(&mut self, number: u64, caller: Option<Holder>) {
+        let Some(row) = self.rows.get_mut(&number) else { return };
+        row.caller = caller;
+        for holder in [Some(row.from), caller].into_iter().flatten() {
+            self.kept.entry(holder).or_default().insert(number);
+        }
+        self.strangers.remove(&number);
+    }
+
+    fn displace(&mut self, number: u64, why: &'static str) {
+        if let Some(row) = self.remove(number) {
+            metrics::counter!("cinnabar_connections_refused_total", "at" => why).increment(1);
+            row.cut.cancel();
         }
     }
 
-    fn remove(&mut self, number: u64) -> Option<(Instant, CancellationToken)> {
+    fn remove(&mut self, number: u64) -> Option<Row> {
         self.handshakes.remove(&number);
         self.strangers.remove(&number);
-        self.rows.remove(&number)
+        let row = self.rows.remove(&number)?;
+        for holder in [Some(row.from), row.caller].into_iter().flatten() {
+            if let Some(places) = self.kept.get_mut(&holder) {
+                places.remove(&number);
+                if places.is_empty() {
+                    self.kept.remove(&holder);
+                }
+            }
+        }
+        Some(row)
     }
 }
 
@@ -225,10 +306,15 @@ impl Drop for Place {
 pub(super) struct Keep(Arc<Held>);
 
 impl Keep {
-    /// From now on nobody displaces it.
-    pub(super) fn keep(&self) {
+    /// Whether it was kept.
+    pub(super) fn is_kept(&self) -> bool {
+        self.0.kept.load(Ordering::Relaxed)
+    }
+
+    /// From now on nobody displaces it but for its share. The first good call says whose it is; `caller` is asked for that one alone.
+    pub(super) fn keep(&self, caller: impl FnOnce() -> Option<[u8; 32]>) {
         if !self.0.kept.swap(true, Ordering::Relaxed) {
-            self.0.shared.lock().strangers.remove(&self.0.number);
+            self.0.shared.lock().keep(self.0.number, caller().map(Holder::Caller));
         }
     }
 }
@@ -250,46 +336,99 @@ mod tests {
         Places::new(&AcceptLimits { connections_max, handshakes_max, handshake_timeout: Duration::from_secs(5) })
     }
 
+    /// Each from an address of its own.
+    async fn admit(places: &Places) -> Option<Place> {
+        let number = u32::try_from(places.0.lock().next).unwrap();
+        admit_from(places, number).await
+    }
+
+    async fn admit_from(places: &Places, number: u32) -> Option<Place> {
+        places.admit(Holder::Network(IpAddr::V4(number.into()))).await
+    }
+
+    /// One that has made a good call.
+    async fn caller(places: &Places, from: u32, caller: u8) -> Option<Place> {
+        let place = admit_from(places, from).await?;
+        place.greeted();
+        place.keep().keep(|| Some([caller; 32]));
+        Some(place)
+    }
+
     #[tokio::test]
     async fn place_of_the_oldest_stranger_is_given_to_the_next_after_its_grace() {
         let places = places(2, 2);
-        let (first, second) = (places.admit().await.unwrap(), places.admit().await.unwrap());
+        let (first, second) = (admit(&places).await.unwrap(), admit(&places).await.unwrap());
         first.greeted();
         let began = Instant::now();
-        let third = places.admit().await.unwrap();
+        let third = admit(&places).await.unwrap();
         assert!(began.elapsed() + TICK >= GRACE, "the grace of the first");
         assert!(first.cut().is_cancelled() && !second.cut().is_cancelled() && !third.cut().is_cancelled());
         drop(first);
         drop(second);
-        let fourth = places.admit().await.unwrap();
+        let fourth = admit(&places).await.unwrap();
         assert!(!third.cut().is_cancelled() && !fourth.cut().is_cancelled(), "there was room");
     }
 
     #[tokio::test]
     async fn place_of_who_made_a_call_is_kept_and_the_next_is_refused_when_all_are() {
         let places = places(2, 2);
-        let held = [places.admit().await.unwrap(), places.admit().await.unwrap()];
+        let held = [admit(&places).await.unwrap(), admit(&places).await.unwrap()];
         for place in &held {
             place.greeted();
-            place.keep().keep();
+            place.keep().keep(|| None);
         }
-        assert!(places.admit().await.is_none());
+        assert!(admit(&places).await.is_none());
         let [first, second] = held;
         drop(first);
-        assert!(places.admit().await.is_some());
+        assert!(admit(&places).await.is_some());
         assert!(!second.cut().is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn place_of_an_address_with_more_than_its_share_is_given_to_another_address_and_not_to_itself() {
+        let places = places(8, 8);
+        let mut held = Vec::new();
+        for number in 0..8 {
+            held.push(caller(&places, 1, number).await.unwrap());
+        }
+        assert!(caller(&places, 1, 100).await.is_none(), "an address takes nothing from itself");
+        // Down to its share, a quarter; and never anything of who has less.
+        for number in 2..8 {
+            held.push(caller(&places, number, 100 + number as u8).await.unwrap());
+        }
+        let cut = |place: &Place| place.cut().is_cancelled();
+        assert!(held[..6].iter().all(cut) && !held[6..].iter().any(cut));
+        assert!(caller(&places, 9, 200).await.is_none(), "nobody has more than a share");
+        drop(held);
+        assert!(places.0.lock().kept.is_empty());
+    }
+
+    #[tokio::test]
+    async fn place_of_a_caller_with_more_than_its_share_is_given_to_others_wherever_it_comes_from() {
+        let places = places(8, 8);
+        let mut thief = Vec::new();
+        for number in 0..8 {
+            thief.push(caller(&places, number, 1).await.unwrap());
+        }
+        let mut others = Vec::new();
+        for number in 0..6 {
+            others.push(caller(&places, 100 + number, 2 + number as u8).await.unwrap());
+        }
+        assert!(!others.iter().any(|place| place.cut().is_cancelled()));
+        assert_eq!(thief.iter().filter(|place| !place.cut().is_cancelled()).count(), 2);
+        assert!(caller(&places, 200, 1).await.is_none());
     }
 
     #[tokio::test]
     async fn handshake_that_goes_on_loses_its_place_to_the_next_but_who_is_silent_or_has_ended_it_does_not() {
         let places = places(100, 1);
-        let (greeted, silent) = (places.admit().await.unwrap(), places.admit().await.unwrap());
+        let (greeted, silent) = (admit(&places).await.unwrap(), admit(&places).await.unwrap());
         greeted.begin().await;
         greeted.greeted();
-        let slow = places.admit().await.unwrap();
+        let slow = admit(&places).await.unwrap();
         slow.begin().await;
         let began = Instant::now();
-        let next = places.admit().await.unwrap();
+        let next = admit(&places).await.unwrap();
         next.begin().await;
         assert!(began.elapsed() + TICK >= GRACE);
         assert!(slow.cut().is_cancelled());
@@ -299,8 +438,8 @@ mod tests {
     #[tokio::test]
     async fn stranger_gives_its_descriptor_at_once_when_the_process_has_none() {
         let places = places(100, 100);
-        let (kept, stranger) = (places.admit().await.unwrap(), places.admit().await.unwrap());
-        kept.keep().keep();
+        let (kept, stranger) = (admit(&places).await.unwrap(), admit(&places).await.unwrap());
+        kept.keep().keep(|| None);
         places.make_room();
         assert!(stranger.cut().is_cancelled() && !kept.cut().is_cancelled());
         places.make_room();

@@ -11,7 +11,11 @@ use tokio::{net::UnixListener, sync::mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
-use super::{AcceptLimits, Connection, Peer, READY_MAX, UnixConnection, places::Places, refused, retried};
+use super::{
+    AcceptLimits, Connection, Peer, READY_MAX, UnixConnection,
+    places::{Holder, Places},
+    refused, retried,
+};
 use crate::{TokioSpawn, config::UnixListen};
 
 /// A bound socket. Dropping it removes the file.
@@ -82,7 +86,7 @@ pub fn accept_unix(socket: UnixSocket, limits: &AcceptLimits, tasks: &TokioSpawn
             while let Some((stream, _)) = retried(&cancel, &places, || socket.listener.accept()).await {
                 // Without the peer's user there is nobody to be: the peer is gone already.
                 let Ok(credentials) = stream.peer_cred() else { continue };
-                let Some(admitted) = cancel.run_until_cancelled(places.admit()).await else { break };
+                let Some(admitted) = cancel.run_until_cancelled(places.admit(Holder::User(credentials.uid()))).await else { break };
                 let Some(place) = admitted else {
                     refused("full", &format_args!("unix uid={}", credentials.uid()), &io::Error::other("all places are taken"));
                     continue;
