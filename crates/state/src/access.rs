@@ -1,11 +1,14 @@
 //! Who may do what: roles, grants, and the one table of operations.
 //!
 //! A grant gives a role within a reach: the cluster, one account, or one store. An operation is allowed when one grant's role has
-//! the operation in its row and the grant's reach covers what is touched. `apply` judges by this table, and the front door asks the
-//! same table first, to save the work.
+//! the operation in its row, the grant's reach covers what is touched, and the credential has the permission that the row asks for:
+//! right is role *and* permission. `apply` judges by this table, the front door asks the same table first, to save the work, and
+//! `docs/permissions.md` is made of it.
+
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use types::{AccountId, StoreId};
+use types::{AccountId, PrincipalName, StoreId};
 
 /// A role. Stored; only ever added at the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -62,6 +65,20 @@ impl GrantScope {
         }
     }
 
+    /// What lies within reach of both; none when they have nothing in common.
+    pub fn meet(self, other: Self) -> Option<Self> {
+        match (self.covers(other), other.covers(self)) {
+            (true, _) => Some(other),
+            (_, true) => Some(self),
+            _ => None,
+        }
+    }
+
+    /// The reach of a whole account, or of the cluster.
+    pub fn whole(account: Option<AccountId>) -> Self {
+        account.map_or(Self::Cluster, Self::Account)
+    }
+
     /// The account, unless it is the cluster.
     pub const fn account(self) -> Option<AccountId> {
         match self {
@@ -92,9 +109,111 @@ impl Grant {
         vec![Self { role: Role::Reporter, scope: GrantScope::Account(account) }]
     }
 
-    /// Whether this grant allows `operation` on `target`.
+    /// Whether this grant's role has `operation`, and its reach covers `target`.
     pub fn allows(&self, operation: Operation, target: GrantScope) -> bool {
         operation.roles().contains(self.role) && self.scope.covers(target)
+    }
+}
+
+/// What a token may be used for, whatever the roles behind it allow. Stored; only ever added at the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Permission {
+    /// Looks only.
+    Read,
+    /// Looks and changes.
+    Edit,
+}
+
+impl Permission {
+    /// All permissions, the lesser first.
+    pub const ALL: [Self; 2] = [Self::Read, Self::Edit];
+
+    /// The permission's name in commands and messages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Edit => "edit",
+        }
+    }
+
+    /// The permission of a name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|permission| permission.name() == name)
+    }
+}
+
+/// A person or pipeline that holds roles: a name, such as an e-mail address, at home in an account or in the whole cluster. All its
+/// roles lie within its home, and who administers the home manages it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct MemberRef {
+    /// The home; none is the cluster.
+    pub account: Option<AccountId>,
+    /// Unique in the home.
+    pub name: PrincipalName,
+}
+
+impl MemberRef {
+    /// The reach of its home.
+    pub fn home(&self) -> GrantScope {
+        GrantScope::whole(self.account)
+    }
+}
+
+impl fmt::Display for MemberRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.account {
+            Some(account) => write!(f, "{} of account {account}", self.name),
+            None => self.name.fmt(f),
+        }
+    }
+}
+
+/// What a credential allows: its permission, and roles within reaches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rights {
+    permission: Permission,
+    grants: Vec<Grant>,
+}
+
+impl Rights {
+    /// Of `grants`, what lies within `reach`; all of it when the reach is empty.
+    pub fn new(permission: Permission, grants: Vec<Grant>, reach: &[GrantScope]) -> Self {
+        if reach.is_empty() {
+            return Self { permission, grants };
+        }
+        let within = |grant: &Grant| {
+            let Grant { role, scope } = *grant;
+            reach.iter().filter_map(move |reach| scope.meet(*reach)).map(move |scope| Grant { role, scope }).collect::<Vec<_>>()
+        };
+        let mut grants: Vec<Grant> = grants.iter().flat_map(within).collect();
+        grants.sort_unstable();
+        grants.dedup();
+        Self { permission, grants }
+    }
+
+    /// Whether role, reach and permission allow `operation` on `target`.
+    pub fn allows(&self, operation: Operation, target: GrantScope) -> bool {
+        self.permits(operation) && self.has_role(operation, target)
+    }
+
+    /// Whether the permission, whatever the roles, allows `operation`.
+    pub fn permits(&self, operation: Operation) -> bool {
+        self.permission >= operation.permission()
+    }
+
+    /// Whether a role, whatever the permission, allows `operation` on `target`.
+    pub fn has_role(&self, operation: Operation, target: GrantScope) -> bool {
+        self.grants.iter().any(|grant| grant.allows(operation, target))
+    }
+
+    /// What the credential may be used for.
+    pub const fn permission(&self) -> Permission {
+        self.permission
+    }
+
+    /// Roles within reaches.
+    pub fn grants(&self) -> &[Grant] {
+        &self.grants
     }
 }
 
@@ -121,6 +240,11 @@ impl RoleSet {
     pub const fn contains(self, role: Role) -> bool {
         self.0 & 1 << role as u8 != 0
     }
+
+    /// The roles in it.
+    pub fn iter(self) -> impl Iterator<Item = Role> {
+        Role::ALL.into_iter().filter(move |role| self.contains(*role))
+    }
 }
 
 /// What grants are about. Each command and each read of metadata is one of these.
@@ -138,7 +262,7 @@ pub enum Operation {
     Bind,
     /// Make and delete consumers and their tokens. With a token one reads what is bound, so Admin has it as little as `Bind`.
     ManageConsumers,
-    /// Make and revoke operators' tokens.
+    /// Make, roll and revoke operators' tokens; make members, grant and revoke their roles.
     ManageTokens,
     /// Change an account's quota.
     SetQuota,
@@ -164,15 +288,19 @@ pub enum Operation {
     ManageMembership,
     /// Replace the certificate authority, and end the belief in former ones.
     ManageAuthority,
+    /// List operators' tokens and members.
+    ReadTokens,
+    /// Read the audit log. Entries show who works with what from where, so not even Reporter has it: a reviewer gets a token for it.
+    ReadAudit,
 }
 
 /// One row of the table.
 struct Row {
     /// Stands at its own place in the table, which a test checks.
-    #[cfg_attr(not(test), expect(dead_code, reason = "names the row"))]
     operation: Operation,
     name: &'static str,
     roles: RoleSet,
+    permission: Permission,
     /// Whether a control node may do it by itself.
     nodes: bool,
 }
@@ -182,31 +310,51 @@ const ADMIN: RoleSet = RoleSet::of(&[Role::SuperAdministrator, Role::Admin]);
 const DEPLOY: RoleSet = RoleSet::of(&[Role::SuperAdministrator, Role::Deployer]);
 const ALL: RoleSet = RoleSet::of(&Role::ALL);
 const NONE: RoleSet = RoleSet::of(&[]);
+const READ: Permission = Permission::Read;
+const EDIT: Permission = Permission::Edit;
 
-/// The one table: operation, roles that have it, and whether a control node may do it unasked.
-const TABLE: [Row; 19] = [
-    Row { operation: Operation::ReadMetadata, name: "read metadata", roles: ALL, nodes: true },
-    Row { operation: Operation::ManageAccounts, name: "manage accounts", roles: SUPER, nodes: false },
-    Row { operation: Operation::ManageStores, name: "manage stores", roles: ADMIN, nodes: false },
-    Row { operation: Operation::ManageSecrets, name: "manage secrets", roles: ADMIN, nodes: false },
-    Row { operation: Operation::Bind, name: "bind", roles: DEPLOY, nodes: false },
-    Row { operation: Operation::ManageConsumers, name: "manage consumers", roles: DEPLOY, nodes: false },
-    Row { operation: Operation::ManageTokens, name: "manage tokens", roles: SUPER, nodes: false },
-    Row { operation: Operation::SetQuota, name: "set quotas", roles: SUPER, nodes: false },
-    Row { operation: Operation::ManageDataKeys, name: "manage data keys", roles: ADMIN, nodes: true },
-    Row { operation: Operation::ManageKekEpochs, name: "manage KEK epochs", roles: SUPER, nodes: true },
-    Row { operation: Operation::ManageNodes, name: "manage nodes", roles: SUPER, nodes: true },
-    Row { operation: Operation::RevokeNode, name: "revoke nodes", roles: SUPER, nodes: false },
-    Row { operation: Operation::RaiseLevel, name: "raise the feature level", roles: SUPER, nodes: true },
-    Row { operation: Operation::Housekeep, name: "run housekeeping", roles: NONE, nodes: true },
-    Row { operation: Operation::ManageJoinTokens, name: "manage join tokens", roles: SUPER, nodes: false },
-    Row { operation: Operation::EnrolNodes, name: "enrol nodes", roles: NONE, nodes: true },
-    Row { operation: Operation::SaveSnapshots, name: "save snapshots", roles: SUPER, nodes: false },
-    Row { operation: Operation::ManageMembership, name: "manage the cluster's members", roles: SUPER, nodes: false },
-    Row { operation: Operation::ManageAuthority, name: "replace the certificate authority", roles: SUPER, nodes: true },
+/// Shortens the table: operation, name, roles, permission, nodes.
+const fn row(operation: Operation, name: &'static str, roles: RoleSet, permission: Permission, nodes: bool) -> Row {
+    Row { operation, name, roles, permission, nodes }
+}
+
+/// The one table: operation, what it is called, roles that have it, the permission that it takes, and whether a control node may do it
+/// unasked.
+const TABLE: [Row; 21] = [
+    row(Operation::ReadMetadata, "read metadata", ALL, READ, true),
+    row(Operation::ManageAccounts, "manage accounts", SUPER, EDIT, false),
+    row(Operation::ManageStores, "manage stores", ADMIN, EDIT, false),
+    row(Operation::ManageSecrets, "manage secrets", ADMIN, EDIT, false),
+    row(Operation::Bind, "bind", DEPLOY, EDIT, false),
+    row(Operation::ManageConsumers, "manage consumers", DEPLOY, EDIT, false),
+    row(Operation::ManageTokens, "manage tokens", SUPER, EDIT, false),
+    row(Operation::SetQuota, "set quotas", SUPER, EDIT, false),
+    row(Operation::ManageDataKeys, "manage data keys", ADMIN, EDIT, true),
+    row(Operation::ManageKekEpochs, "manage KEK epochs", SUPER, EDIT, true),
+    row(Operation::ManageNodes, "manage nodes", SUPER, EDIT, true),
+    row(Operation::RevokeNode, "revoke nodes", SUPER, EDIT, false),
+    row(Operation::RaiseLevel, "raise the feature level", SUPER, EDIT, true),
+    row(Operation::Housekeep, "run housekeeping", NONE, EDIT, true),
+    row(Operation::ManageJoinTokens, "manage join tokens", SUPER, EDIT, false),
+    row(Operation::EnrolNodes, "enrol nodes", NONE, EDIT, true),
+    row(Operation::SaveSnapshots, "save snapshots", SUPER, EDIT, false),
+    row(Operation::ManageMembership, "manage the cluster's members", SUPER, EDIT, false),
+    row(Operation::ManageAuthority, "replace the certificate authority", SUPER, EDIT, true),
+    row(Operation::ReadTokens, "list tokens and members", SUPER, READ, false),
+    row(Operation::ReadAudit, "read the audit log", SUPER, READ, false),
 ];
 
 impl Operation {
+    /// All operations, in the order of the table.
+    pub const ALL: [Self; TABLE.len()] = {
+        let (mut all, mut place) = ([Self::ReadMetadata; TABLE.len()], 0);
+        while place < TABLE.len() {
+            all[place] = TABLE[place].operation;
+            place += 1;
+        }
+        all
+    };
+
     fn row(self) -> &'static Row {
         &TABLE[self as usize]
     }
@@ -219,6 +367,11 @@ impl Operation {
     /// The roles that have it.
     pub fn roles(self) -> RoleSet {
         self.row().roles
+    }
+
+    /// The permission that a token needs for it.
+    pub fn permission(self) -> Permission {
+        self.row().permission
     }
 
     /// Whether a registered, unrevoked control node may do it by itself.
@@ -262,6 +415,30 @@ mod tests {
         for role in Role::ALL {
             assert!(!Operation::Housekeep.roles().contains(role));
         }
+    }
+
+    #[test]
+    fn permission_read_allows_what_only_looks() {
+        let everything = vec![Grant { role: Role::SuperAdministrator, scope: GrantScope::Cluster }];
+        let (read, edit) = (Rights::new(Permission::Read, everything.clone(), &[]), Rights::new(Permission::Edit, everything, &[]));
+        for operation in Operation::ALL {
+            let looks = matches!(operation, Operation::ReadMetadata | Operation::ReadTokens | Operation::ReadAudit);
+            assert_eq!(read.allows(operation, GrantScope::Store(A, S)), looks, "{}", operation.name());
+            assert_eq!(edit.allows(operation, GrantScope::Store(A, S)), !operation.roles().is_empty(), "{}", operation.name());
+        }
+    }
+
+    #[test]
+    fn rights_within_a_reach_are_what_grants_and_reach_have_in_common() {
+        let grant = |role, scope| Grant { role, scope };
+        let grants = vec![grant(Role::Admin, GrantScope::Account(A)), grant(Role::Deployer, GrantScope::Cluster)];
+        let within = |reach: &[GrantScope]| Rights::new(Permission::Edit, grants.clone(), reach).grants().to_vec();
+        assert_eq!(within(&[]), grants);
+        assert_eq!(within(&[GrantScope::Cluster]), grants);
+        let store = GrantScope::Store(A, S);
+        assert_eq!(within(&[store]), vec![grant(Role::Admin, store), grant(Role::Deployer, store)]);
+        assert_eq!(within(&[GrantScope::Account(B)]), vec![grant(Role::Deployer, GrantScope::Account(B))]);
+        assert_eq!(within(&[store, store]).len(), 2);
     }
 
     #[test]

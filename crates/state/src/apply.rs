@@ -19,6 +19,8 @@ mod enrolment;
 mod entry;
 mod gate;
 mod keks;
+mod limits;
+mod members;
 mod nodes;
 mod operators;
 mod requests;
@@ -244,11 +246,12 @@ fn perform(view: &mut View<'_>, identity: &Identity, body: &CommandBody) -> Judg
         CommandBody::FinishAuthority { number, force } => authorities::finish(view, identity, *number, *force),
         CommandBody::NoteCertificate { node, authority } => authorities::note(view, *node, *authority),
         CommandBody::NoteMembership(note) => nodes::note_membership(note),
+        CommandBody::NoteCalls(notes) => nodes::note_calls(notes),
         CommandBody::RegisterNode { node } => nodes::register(view, node),
         CommandBody::RevokeNode { node, epochs, signer_set } => nodes::revoke(view, *node, epochs, signer_set.as_ref()),
         CommandBody::SetSignerSet { set } => nodes::set_signers(view, set),
         CommandBody::CreateOperatorToken { token, hash, name, grants, expires } => {
-            operators::create(view, *token, *hash, name, grants, *expires)
+            operators::create(view, &operators::NewToken { token: *token, hash: *hash, expires: *expires }, name, grants)
         }
         CommandBody::RevokeOperatorToken { token } => operators::revoke(view, *token),
         CommandBody::SetQuota { account, quota } => stores::set_quota(view, *account, *quota),
@@ -261,6 +264,19 @@ fn perform(view: &mut View<'_>, identity: &Identity, body: &CommandBody) -> Judg
         CommandBody::CreateJoinToken { token, hash } => enrolment::create_token(view, identity, token, *hash),
         CommandBody::RevokeJoinToken { token } => enrolment::revoke_token(view, *token),
         CommandBody::EnrolNode(enrol) => enrolment::enrol(view, enrol),
+        CommandBody::CreateMember { member, grants } => members::create(view, member, grants),
+        CommandBody::DeleteMember { member } => members::delete(view, member),
+        CommandBody::GrantRole { member, grant } => members::grant(view, member, *grant),
+        CommandBody::RevokeRole { member, grant } => members::revoke(view, member, *grant),
+        CommandBody::CreateToken { token, hash, holder, permission, reach, expires } => {
+            let new = operators::NewToken { token: *token, hash: *hash, expires: *expires };
+            operators::create_with(view, &new, holder, *permission, reach)
+        }
+        CommandBody::RollOperatorToken { replaces, token, hash, expires, old_until } => {
+            let new = operators::NewToken { token: *token, hash: *hash, expires: *expires };
+            operators::roll(view, *replaces, &new, *old_until)
+        }
+        CommandBody::EditLimits { account, edit } => limits::edit(view, *account, edit),
         CommandBody::UpdateNode { node, address, feature_level } => nodes::update(view, *node, address.as_ref(), *feature_level),
     }
 }

@@ -21,8 +21,8 @@ use serde::{Deserialize, Serialize};
 use types::{FeatureLevel, NodeId, RequestId, UnixMillis};
 
 pub use body::{
-    AuthorityShare, ChangePhase, CommandBody, EnrolNode, InitCluster, KekStep, MemberChange, MemberNote, NewDek, NewEpoch, NewJoinToken,
-    NewNode, NewSecret, NewSignerSet, NodeEnvelope, PointerMove, Rewrap, RotateAuthority, SealedInput, Stage,
+    AuthorityShare, ChangePhase, CommandBody, EnrolNode, InitCluster, KekStep, LimitsEdit, MemberChange, MemberNote, NewDek, NewEpoch,
+    NewJoinToken, NewNode, NewSecret, NewSignerSet, NodeEnvelope, PointerMove, Rewrap, RotateAuthority, SealedInput, Stage, TokenHolder,
 };
 pub use kind::CommandKind;
 

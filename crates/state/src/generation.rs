@@ -269,6 +269,7 @@ pub fn begin_generation(restored: &State, beginning: &Beginning, sign: impl FnOn
         outcome: AuditOutcome::Done { position: Position::new(generation, second) },
         request: None,
         origin: Origin { peer: "offline".to_owned(), request: String::new() },
+        detail: None,
     };
     let head = AuditHeadRecord { sequence: audit.sequence, hash: AuditEntry::hash_of(&audit.encode()) };
     state.control.set(TypedKey::AuditHead.encode(), Some(head.encode()));

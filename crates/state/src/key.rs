@@ -27,6 +27,8 @@ use types::{
     SecretName, StoreId, StoreName, TokenId, ValueId,
 };
 
+use crate::MemberRef;
+
 /// Which kind of record a key leads to: the first byte of a key. Stored; numbers are only ever added. 0x10 to 0x1f are set aside
 /// for workers' versions, deployments and rollouts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -106,11 +108,21 @@ pub enum Keyspace {
     JoinTokenId = 0x92,
     /// By which authority nodes' certificates are.
     Certified = 0x93,
+    /// Members by home and name.
+    Member = 0x94,
+    /// Tokens of members.
+    MemberToken = 0x95,
+    /// What an operator's token has beside its own grants.
+    TokenTerms = 0x96,
+    /// Limits that differ from the default, of accounts and of the cluster.
+    Limits = 0x97,
+    /// What an account holds of what these limits bound.
+    Holdings = 0x98,
 }
 
 impl Keyspace {
     /// All keyspaces, in the order of their numbers.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 42] = [
         Self::Settings,
         Self::SignerSet,
         Self::Node,
@@ -148,6 +160,11 @@ impl Keyspace {
         Self::JoinToken,
         Self::JoinTokenId,
         Self::Certified,
+        Self::Member,
+        Self::MemberToken,
+        Self::TokenTerms,
+        Self::Limits,
+        Self::Holdings,
     ];
 
     /// The stored number.
@@ -258,6 +275,11 @@ pub enum TypedKey {
     JoinToken { hash: [u8; 32] },
     JoinTokenId { token: TokenId },
     Certified { node: NodeId },
+    Member { member: MemberRef },
+    MemberToken { member: MemberRef, token: TokenId },
+    TokenTerms { token: TokenId },
+    Limits { account: Option<AccountId> },
+    Holdings { account: Option<AccountId> },
 }
 
 /// Bytes that are no key.
@@ -455,6 +477,16 @@ impl Prefix {
     /// All bindings to a secret or store.
     pub fn bound_by(target: BoundTo) -> Self {
         Self(Writer::new(Keyspace::BoundBy).bound_to(target).end())
+    }
+
+    /// All members at home in an account, or (none) in the cluster, by name.
+    pub fn members(account: Option<AccountId>) -> Self {
+        Self(Writer::new(Keyspace::Member).home(account).end())
+    }
+
+    /// All tokens of a member.
+    pub fn member_tokens(member: &MemberRef) -> Self {
+        Self(Writer::new(Keyspace::MemberToken).member(member).name(None).end())
     }
 
     /// All tokens of a consumer.

@@ -30,6 +30,7 @@ mod key;
 mod large;
 pub mod limits;
 mod map;
+mod notes;
 mod packed;
 mod propagated;
 pub mod record;
@@ -37,24 +38,25 @@ mod reply;
 mod state;
 pub mod statement;
 
-pub use access::{Grant, GrantScope, Operation, Role, RoleSet};
+pub use access::{Grant, GrantScope, MemberRef, Operation, Permission, Rights, Role, RoleSet};
 pub use apply::{Halt, Outcome};
-pub use audit::{AuditEntry, AuditOutcome, AuditPrincipal, AuditTarget};
+pub use audit::{AuditDetail, AuditEntry, AuditOutcome, AuditPrincipal, AuditTarget};
 pub use change_set::{Change, ChangeSet, ChangeSetError, ChangeSetHeader};
 pub use command::{
-    AuthorityShare, ChangePhase, Command, CommandBody, CommandError, CommandKind, EnrolNode, InitCluster, KekStep, MemberChange,
-    MemberNote, NewDek, NewEpoch, NewJoinToken, NewNode, NewSecret, NewSignerSet, NodeEnvelope, Origin, PointerMove, Principal, RequestKey,
-    Rewrap, RotateAuthority, SealedInput, Stage,
+    AuthorityShare, ChangePhase, Command, CommandBody, CommandError, CommandKind, EnrolNode, InitCluster, KekStep, LimitsEdit,
+    MemberChange, MemberNote, NewDek, NewEpoch, NewJoinToken, NewNode, NewSecret, NewSignerSet, NodeEnvelope, Origin, PointerMove,
+    Principal, RequestKey, Rewrap, RotateAuthority, SealedInput, Stage, TokenHolder,
 };
 pub use format::FormatError;
 pub use generation::{Beginning, Begun, GenerationError, GenerationStatement, REVISIONS_SPARED, SignedGeneration, begin_generation};
 pub use key::{JobId, Key, KeyError, Keyspace, Prefix, Recipient, TypedKey};
 pub use large::{Content, LARGE_VALUE_BYTES, LARGE_VALUE_WEIGHT, LargeValue, LargeValues, Unreadable, record_weight};
+pub use notes::{CallNotes, CallRow, NOTE_ROWS_MAX, NOTE_TEXT_BYTES_MAX, NotedPrincipal};
 pub use propagated::{
     BUCKETS, ChainError, ChainHead, Loading, Propagated, ReadError, Root, bucket_hash, bucket_of, leaf as record_hash, root_of_buckets,
 };
 pub use reply::{Refusal, RefusalKind, Reply, ReplyBody};
-pub use state::{Applied, LoadError, Page, SealingDek, State, Write};
+pub use state::{Applied, LoadError, Operator, Page, SealingDek, State, Write};
 pub use statement::{AckStatement, CheckpointStatement, SealStatement, Signed, Statement, StatementError};
 
 use types::FeatureLevel;
@@ -65,4 +67,5 @@ use types::FeatureLevel;
 /// |---|---|
 /// | 1 | the beginning |
 /// | 2 | [`CommandBody::EditQuota`]: a change of one limit leaves the others alone |
-pub const FEATURE_LEVEL_MAX: FeatureLevel = FeatureLevel::new(2);
+/// | 3 | members and the permissions of tokens, rolled tokens, limits of an account; notes of calls in the audit log |
+pub const FEATURE_LEVEL_MAX: FeatureLevel = FeatureLevel::new(3);

@@ -31,6 +31,18 @@ pub const NODES_MAX: u32 = 10_000;
 pub const OPERATOR_TOKENS_MAX: u32 = 10_000;
 /// Grants of one operator token.
 pub const GRANTS_MAX: usize = 64;
+/// Scopes that bound one operator token.
+pub const REACH_MAX: usize = 16;
+/// Members at home in one account, and in the cluster.
+pub const MEMBERS_MAX: u32 = 10_000;
+/// Tokens of one member, so that deleting it fits one command.
+pub const TOKENS_PER_MEMBER_MAX: usize = 64;
+/// How long a deleted secret can be brought back at the most.
+pub const UNDELETE_WINDOW_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+/// Deleted secrets that one account may be allowed to keep.
+pub const UNDELETE_SECRETS_MAX: u32 = 100_000;
+/// Bytes of their sealed values: 1 GiB.
+pub const UNDELETE_BYTES_MAX: u64 = 1 << 30;
 /// Join tokens of one cluster, those included that are kept to be looked at.
 pub const JOIN_TOKENS_MAX: usize = 1000;
 /// Nodes that join by one token.
@@ -82,5 +94,26 @@ pub struct Quota {
 impl Default for Quota {
     fn default() -> Self {
         Self { secrets: 100, stores: 10, value_bytes: types::VALUE_BYTES_MAX as u32 }
+    }
+}
+
+/// What else bounds an account, since feature level 3. Adjustable per account, and for all that have no limit of their own, by
+/// [`EditLimits`](crate::CommandBody::EditLimits).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Operators' tokens of the account's own: those that reach nothing else.
+    pub tokens: u32,
+    /// For how long a deleted secret can be brought back, in log time; 0: not at all.
+    pub undelete_window_ms: u64,
+    /// Deleted secrets that are kept at the most; the oldest goes first.
+    pub undelete_secrets: u32,
+    /// Bytes of their sealed values at the most.
+    pub undelete_bytes: u64,
+}
+
+impl Default for Limits {
+    /// 100 tokens; seven days, 100 secrets and 16 MiB for what was deleted.
+    fn default() -> Self {
+        Self { tokens: 100, undelete_window_ms: 7 * 24 * 60 * 60 * 1000, undelete_secrets: 100, undelete_bytes: 16 << 20 }
     }
 }

@@ -4,6 +4,7 @@ mod access;
 mod control;
 mod enrolment;
 mod keys;
+mod members;
 mod nodes;
 mod secrets;
 
@@ -15,5 +16,6 @@ pub use control::{
 };
 pub use enrolment::{AuthorityRecord, CertifiedRecord, FormerAuthority, JoinTokenRecord, RecoveryRecord, TrustRecord};
 pub use keys::{DekRecord, DekState, EnvelopeRecord, KekEpochRecord, KekState, WrappedDek};
+pub use members::{HoldingsRecord, LimitsRecord, MemberRecord, TokenTermsRecord};
 pub use nodes::{GenerationRecord, MemberKey, NodeRecord, NodeRole, SetSignature, SettingsRecord, SignerSetRecord};
 pub use secrets::{AccountRecord, PreviousDek, SecretRecord, StoreRecord, ValueRecord, VersionEntry};

@@ -94,6 +94,21 @@ pub enum ReplyBody {
     CertificateNoted,
     /// The audit log has a change of the membership.
     MembershipNoted,
+    /// A member was made.
+    MemberCreated,
+    /// A member is gone, and so many tokens of it are void.
+    MemberDeleted { tokens: u32 },
+    /// A member has a role, now or before already.
+    RoleGranted,
+    /// A member has a role no more.
+    RoleRevoked,
+    /// A token took the place of another. `check` is the start of the new one's hash: under an id that was kept, it tells the answer to
+    /// this request from that to one that came before.
+    OperatorTokenRolled { token: TokenId, check: u64 },
+    /// Limits are in force.
+    LimitsSet,
+    /// The audit log has a note of calls.
+    CallsNoted,
 }
 
 /// What the caller should make of a refusal. Stored; only ever added at the end. The public error table maps each kind.

@@ -2,8 +2,10 @@
 //!
 //! **Concurrency**: a value like any other; a clone shares all records. Only [`State::apply`] changes one.
 
+mod counted;
 mod lists;
 mod load;
+mod operators;
 
 use std::{ops::Deref, sync::Arc};
 
@@ -12,6 +14,8 @@ use types::{AccountId, ConsumerRef, DekId, FeatureLevel, KekEpoch, KeyDomain, Lo
 
 pub use lists::Page;
 pub use load::LoadError;
+pub use operators::Operator;
+pub(crate) use operators::{managed_within, member_of, own_account};
 
 use crate::{
     AuditEntry, ChangeSet, Command, Content, Halt, JobId, Key, Prefix, Principal, Propagated, ReadError, Recipient, Refusal, Reply,
@@ -94,6 +98,19 @@ impl State {
     /// # Errors
     /// [`Halt`] if this build cannot follow the log, or the state is damaged; then nothing has changed and the node must stop.
     pub fn apply(&mut self, index: LogIndex, command: &Command) -> Result<Applied, Halt> {
+        let mut applied = self.apply_one(index, command)?;
+        let head = self.head_write();
+        let place = applied.writes.partition_point(|write| write.key < head.key);
+        applied.writes.insert(place, head);
+        Ok(applied)
+    }
+
+    /// As [`State::apply`], but the head is not among the writes: for one of several commands whose writes go into one batch, with
+    /// [`State::head_write`] at its end. The state root is then hashed once for all of them.
+    ///
+    /// # Errors
+    /// As of [`State::apply`].
+    pub fn apply_one(&mut self, index: LogIndex, command: &Command) -> Result<Applied, Halt> {
         let outcome = apply::apply(self, index, command)?;
         for write in &outcome.writes {
             if !write.key.is_propagated() && write.key.keyspace() != Some(crate::Keyspace::Head) {
@@ -105,11 +122,13 @@ impl State {
         }
         self.applied = index;
         self.time = outcome.time;
-        let head = Write { key: TypedKey::Head.encode(), value: Some(self.head_record().encode()) };
-        let mut writes = outcome.writes;
-        let place = writes.partition_point(|write| write.key < head.key);
-        writes.insert(place, head);
-        Ok(Applied { result: outcome.result, writes, change_set: outcome.change_set, audit: outcome.audit })
+        Ok(Applied { result: outcome.result, writes: outcome.writes, change_set: outcome.change_set, audit: outcome.audit })
+    }
+
+    /// The write of the head, which says what the state is at now.
+    pub fn head_write(&mut self) -> Write {
+        self.propagated.settle();
+        Write { key: TypedKey::Head.encode(), value: Some(self.head_record().encode()) }
     }
 
     /// The part that edges hold too.

@@ -41,6 +41,7 @@ pub(super) fn history() -> &'static History {
         for log in [
             &include_bytes!("../../../crates/state/tests/fixtures/level-1.log")[..],
             &include_bytes!("../../../crates/state/tests/fixtures/level-2.log")[..],
+            &include_bytes!("../../../crates/state/tests/fixtures/level-3.log")[..],
         ] {
             history.replay(log);
         }
@@ -123,7 +124,8 @@ kinds! {
     record::RequestRecord, record::RequestAgeRecord, record::JobRecord, record::UsageRecord, record::TotalsRecord,
     record::ConsumerUsageRecord, record::KekEpochRecord, record::DekRecord, record::EnvelopeRecord, record::AccountRecord,
     record::StoreRecord, record::SecretRecord, record::ValueRecord, record::ConsumerRecord, record::ConsumerTokenRecord,
-    record::BindingRecord, record::TrustRecord, record::CertifiedRecord,
+    record::BindingRecord, record::TrustRecord, record::CertifiedRecord, record::MemberRecord, record::TokenTermsRecord,
+    record::LimitsRecord, record::HoldingsRecord,
 }
 
 /// Every record as the kinds that read it. A value's bytes fit several kinds; each of them is a seed.

@@ -30,7 +30,7 @@ pub(super) fn create_token(view: &mut View<'_>, identity: &Identity, new: &NewJo
         role: new.role,
         name: new.name.clone(),
         labels: new.labels.clone(),
-        created_by: creator.name.clone(),
+        created_by: creator.token.name.clone(),
         created: view.time,
         expires: new.expires,
         uses_left: new.uses,

@@ -2,7 +2,8 @@
 
 use super::{Halt, Identity, View};
 use crate::{
-    AuditEntry, AuditOutcome, AuditPrincipal, AuditTarget, Command, CommandBody, Origin, Principal, Refusal, Reply, TypedKey,
+    AuditDetail, AuditEntry, AuditOutcome, AuditPrincipal, AuditTarget, Command, CommandBody, Origin, Principal, Refusal, Reply,
+    TokenHolder, TypedKey,
     record::{AuditHeadRecord, BoundTo, OperatorTokenRecord},
 };
 
@@ -29,11 +30,15 @@ pub(super) fn record(
         action: command.body.kind(),
         target: AuditTarget { value_modified: result.is_ok() && modifies_value(&command.body), ..target(&command.body) },
         outcome: match result {
+            Ok(reply) if let CommandBody::NoteCalls(notes) = &command.body => {
+                AuditOutcome::Noted { position: reply.position, notes: notes.clone() }
+            }
             Ok(reply) => AuditOutcome::Done { position: reply.position },
             Err(refusal) => AuditOutcome::Refused { kind: refusal.kind, message: refusal.message.clone() },
         },
         request: command.request.map(|request| request.id),
         origin: Origin { peer: short(&command.origin.peer), request: short(&command.origin.request) },
+        detail: detail(&command.body),
     };
     view.put(TypedKey::AuditHead, &AuditHeadRecord { sequence: entry.sequence, hash: AuditEntry::hash_of(&entry.encode()) });
     Ok(Some(entry))
@@ -43,7 +48,7 @@ pub(super) fn record(
 fn principal(view: &View<'_>, identity: Option<&Identity>, command: &Command) -> Result<AuditPrincipal, Halt> {
     let operator = |token: &OperatorTokenRecord| AuditPrincipal::Operator { token: token.token_id, name: token.name.clone() };
     Ok(match (identity, command.principal) {
-        (Some(Identity::Operator(token)), _) => operator(token),
+        (Some(Identity::Operator(known)), _) => operator(&known.token),
         (Some(Identity::Node(node)), _) => AuditPrincipal::Node { node: *node },
         (None, Principal::Node { node }) => AuditPrincipal::Node { node },
         (Some(Identity::System), _) | (None, Principal::System) => AuditPrincipal::System,
@@ -53,6 +58,25 @@ fn principal(view: &View<'_>, identity: Option<&Identity>, command: &Command) ->
 
 fn modifies_value(body: &CommandBody) -> bool {
     matches!(body, CommandBody::CreateSecrets { .. } | CommandBody::SetValue { .. } | CommandBody::DuplicateSecret { .. })
+}
+
+/// What only commands since level 3 speak of.
+fn detail(body: &CommandBody) -> Option<AuditDetail> {
+    let none = AuditDetail::default();
+    match body {
+        CommandBody::CreateMember { member, grants } => {
+            // One role is named; of several, the commands that follow or the member itself say more.
+            Some(AuditDetail { member: Some(member.clone()), grant: grants.first().copied().filter(|_| grants.len() == 1), ..none })
+        }
+        CommandBody::DeleteMember { member } | CommandBody::CreateToken { holder: TokenHolder::Member(member), .. } => {
+            Some(AuditDetail { member: Some(member.clone()), ..none })
+        }
+        CommandBody::GrantRole { member, grant } | CommandBody::RevokeRole { member, grant } => {
+            Some(AuditDetail { member: Some(member.clone()), grant: Some(*grant), ..none })
+        }
+        CommandBody::RollOperatorToken { replaces, .. } => Some(AuditDetail { replaced: Some(*replaces), ..none }),
+        _ => None,
+    }
 }
 
 fn short(text: &str) -> String {
@@ -118,10 +142,18 @@ fn target(body: &CommandBody) -> AuditTarget {
         CommandBody::CreateJoinToken { token, .. } => AuditTarget { token: Some(token.id), ..none },
         CommandBody::EnrolNode(enrol) => AuditTarget { node: Some(enrol.node.id), ..none },
         CommandBody::CreateOperatorToken { token: id, .. }
+        | CommandBody::CreateToken { token: id, .. }
+        | CommandBody::RollOperatorToken { token: id, .. }
         | CommandBody::RevokeOperatorToken { token: id }
         | CommandBody::RevokeJoinToken { token: id } => AuditTarget { token: Some(*id), ..none },
+        CommandBody::CreateMember { member, .. }
+        | CommandBody::DeleteMember { member }
+        | CommandBody::GrantRole { member, .. }
+        | CommandBody::RevokeRole { member, .. } => AuditTarget { account: member.account, ..none },
+        CommandBody::EditLimits { account, .. } => AuditTarget { account: *account, ..none },
         CommandBody::InitCluster(init) => AuditTarget { token: Some(init.operator_token_id), ..none },
-        CommandBody::RewrapDeks { .. }
+        CommandBody::NoteCalls(_)
+        | CommandBody::RewrapDeks { .. }
         | CommandBody::KekEpoch { .. }
         | CommandBody::SetSignerSet { .. }
         | CommandBody::RotateAuthority(_)

@@ -1,19 +1,21 @@
 //! Who it is and what they may: the principal as the state knows it, and the operation and reach that each command needs.
 
 use types::{
-    FeatureLevel, NodeId, UnixMillis,
+    FeatureLevel, NodeId, TokenId, UnixMillis,
     mutation::{self, Mutation},
 };
 
 use super::{Halt, Judged, Stop, View, operators, refuse, settle};
 use crate::{
-    Command, CommandBody, FEATURE_LEVEL_MAX, GrantScope, Operation, Principal, Refusal, RefusalKind, State, TypedKey,
-    record::{BindingRecord, NodeRole, OperatorTokenRecord, RequestOwner},
+    Command, CommandBody, FEATURE_LEVEL_MAX, GrantScope, Operation, Operator, Principal, Refusal, RefusalKind, State, TokenHolder,
+    TypedKey,
+    record::{BindingRecord, NodeRole, RequestOwner},
+    state::{managed_within, member_of},
 };
 
 /// A principal that the state knows.
 pub(super) enum Identity {
-    Operator(Box<OperatorTokenRecord>),
+    Operator(Box<Operator>),
     Node(NodeId),
     System,
 }
@@ -22,7 +24,7 @@ impl Identity {
     /// Whose request ids these are; the bootstrap has none.
     pub(super) fn owner(&self) -> Option<RequestOwner> {
         match self {
-            Self::Operator(token) => Some(RequestOwner::Token(token.token_id)),
+            Self::Operator(operator) => Some(RequestOwner::Token(operator.token.token_id)),
             Self::Node(node) => Some(RequestOwner::Node(*node)),
             Self::System => None,
         }
@@ -55,10 +57,10 @@ fn identify(state: &State, principal: Principal, now: UnixMillis) -> Judged<Iden
             Some(_) => refuse(RefusalKind::Denied, format!("node {node} is revoked, or is no control node")),
             None => refuse(RefusalKind::Unauthenticated, format!("node {node} is not registered")),
         },
-        Principal::Operator { token } => match state.operator_by_token(token)? {
-            Some(record) if record.expires.is_none_or(|expires| now < expires) => Ok(Identity::Operator(Box::new(record))),
-            Some(record) => {
-                let message = format!("the token {} has expired; ask for a new one (`cinnabar token create`)", record.token_id);
+        Principal::Operator { token } => match state.operator(token)? {
+            Some(operator) if operator.token.expires.is_none_or(|expires| now < expires) => Ok(Identity::Operator(Box::new(operator))),
+            Some(operator) => {
+                let message = format!("the token {} has expired; ask for a new one (`cinnabar token create`)", operator.token.token_id);
                 refuse(RefusalKind::Unauthenticated, message)
             }
             None => refuse(RefusalKind::Unauthenticated, "the token is not known; it may have been revoked"),
@@ -74,26 +76,32 @@ pub(super) fn permit(identity: &Identity, operation: Operation, target: GrantSco
         Identity::System => refuse(RefusalKind::Denied, "the bootstrap may only set up an empty cluster"),
         Identity::Node(_) if operation.open_to_nodes() => Ok(()),
         Identity::Node(node) => refuse(RefusalKind::Denied, format!("node {node} may not {} by itself", operation.name())),
-        Identity::Operator(token) => {
-            if token.grants.iter().any(|grant| grant.allows(operation, target)) {
+        Identity::Operator(operator) => {
+            let (rights, name) = (&operator.rights, &operator.token.name);
+            if rights.allows(operation, target) {
                 return Ok(());
             }
             match target {
-                GrantScope::Account(account) if token.grants.iter().all(|grant| !reaches_into(grant.scope, target)) => {
+                GrantScope::Account(account) if rights.grants().iter().all(|grant| !reaches_into(grant.scope, target)) => {
                     refuse(RefusalKind::NotFound, format!("no account {account}"))
                 }
-                GrantScope::Store(_, store) if token.grants.iter().all(|grant| !grant.scope.covers(target)) => {
+                GrantScope::Store(_, store) if rights.grants().iter().all(|grant| !grant.scope.covers(target)) => {
                     refuse(RefusalKind::NotFound, format!("no store {store}"))
                 }
                 _ if operation.roles().is_empty() => {
-                    refuse(RefusalKind::Denied, format!("{} may not {}; control nodes do that by themselves", token.name, operation.name()))
+                    refuse(RefusalKind::Denied, format!("{name} may not {}; control nodes do that by themselves", operation.name()))
+                }
+                _ if rights.has_role(operation, target) => {
+                    let message = format!(
+                        "this token of {name} is for reading, so it may not {}; use one with the permission {}",
+                        operation.name(),
+                        operation.permission().name()
+                    );
+                    refuse(RefusalKind::Denied, message)
                 }
                 _ => {
-                    let message = format!(
-                        "{} may not {} here; a Super Administrator can grant it (`cinnabar role grant`)",
-                        token.name,
-                        operation.name()
-                    );
+                    let message =
+                        format!("{name} may not {} here; a Super Administrator can grant it (`cinnabar role grant`)", operation.name());
                     refuse(RefusalKind::Denied, message)
                 }
             }
@@ -113,7 +121,14 @@ pub(super) fn permit_body(view: &View<'_>, identity: &Identity, body: &CommandBo
         (CommandBody::InitCluster(_), _) if matches!(identity, Identity::System) => Ok(()),
         (CommandBody::InitCluster(_), _) => refuse(RefusalKind::Denied, "only the bootstrap sets up a cluster"),
         // A token beyond one's reach is as unknown as one that never was.
-        (CommandBody::RevokeOperatorToken { token }, Err(Stop::Refused(_))) => operators::no_token(*token),
+        (
+            CommandBody::RevokeOperatorToken { token } | CommandBody::RollOperatorToken { replaces: token, .. },
+            Err(Stop::Refused(Refusal { kind, message })),
+        ) => match view.state.operator_by_id(*token)? {
+            // Those of one's own reach one may know of: what is missing is the permission to change them.
+            Some(_) if may_list(view, identity, *token)? => refuse(kind, message),
+            _ => operators::no_token(*token),
+        },
         (_, permitted) => permitted,
     }
 }
@@ -156,21 +171,43 @@ fn needs(view: &View<'_>, body: &CommandBody) -> Judged<Vec<(Operation, GrantSco
         CommandBody::RotateAuthority(_) | CommandBody::FinishAuthority { .. } => (Operation::ManageAuthority, GrantScope::Cluster),
         CommandBody::RevokeNode { .. } => (Operation::RevokeNode, GrantScope::Cluster),
         // No one gives away what they do not have: each grant must lie within one's own.
-        CommandBody::CreateOperatorToken { grants, .. } => return Ok(manage(grants.iter().map(|grant| grant.scope))),
-        CommandBody::RevokeOperatorToken { token } => {
-            let grants = view.state.operator_by_id(*token)?.map(|token| token.grants).unwrap_or_default();
-            return Ok(manage(grants.iter().map(|grant| grant.scope)));
+        CommandBody::CreateOperatorToken { grants, .. } | CommandBody::CreateToken { holder: TokenHolder::Own { grants, .. }, .. } => {
+            return Ok(manage(managed_within(grants, None)));
         }
-        CommandBody::SetQuota { .. } | CommandBody::EditQuota { .. } => (Operation::SetQuota, GrantScope::Cluster),
+        CommandBody::RevokeOperatorToken { token } | CommandBody::RollOperatorToken { replaces: token, .. } => {
+            return Ok(manage(scopes_of(view, *token)?));
+        }
+        // All roles of a member lie within its home, so who administers that gives away nothing else.
+        CommandBody::CreateToken { holder: TokenHolder::Member(member), .. }
+        | CommandBody::CreateMember { member, .. }
+        | CommandBody::DeleteMember { member }
+        | CommandBody::GrantRole { member, .. }
+        | CommandBody::RevokeRole { member, .. } => (Operation::ManageTokens, member.home()),
+        CommandBody::SetQuota { .. } | CommandBody::EditQuota { .. } | CommandBody::EditLimits { .. } => {
+            (Operation::SetQuota, GrantScope::Cluster)
+        }
         CommandBody::RaiseFeatureLevel { .. } => (Operation::RaiseLevel, GrantScope::Cluster),
-        CommandBody::Tick | CommandBody::Step { .. } => (Operation::Housekeep, GrantScope::Cluster),
+        CommandBody::NoteCalls(_) | CommandBody::Tick | CommandBody::Step { .. } => (Operation::Housekeep, GrantScope::Cluster),
     };
     Ok(vec![need])
 }
 
 /// What managing a token with these grants needs.
-fn manage(scopes: impl Iterator<Item = GrantScope>) -> Vec<(Operation, GrantScope)> {
-    scopes.map(|scope| (Operation::ManageTokens, scope)).collect()
+fn manage(scopes: Vec<GrantScope>) -> Vec<(Operation, GrantScope)> {
+    scopes.into_iter().map(|scope| (Operation::ManageTokens, scope)).collect()
+}
+
+/// All that one has to administer for managing a token; nothing when there is none.
+fn scopes_of(view: &View<'_>, token: TokenId) -> Judged<Vec<GrantScope>> {
+    let Some(record) = view.state.operator_by_id(token)? else { return Ok(Vec::new()) };
+    let terms = view.state.token_terms(token)?;
+    Ok(managed_within(&record.grants, member_of(terms.as_ref())))
+}
+
+/// Whether the principal finds a token in its list.
+fn may_list(view: &View<'_>, identity: &Identity, token: TokenId) -> Judged<bool> {
+    let Identity::Operator(operator) = identity else { return Ok(false) };
+    Ok(scopes_of(view, token)?.into_iter().all(|scope| operator.rights.allows(Operation::ReadTokens, scope)))
 }
 
 /// [`State::authorize`].

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use types::{FeatureLevel, NodeId, VALUE_BYTES_MAX};
 
-use super::{Judged, View, enrolment, keks, refuse};
+use super::{Judged, View, enrolment, keks, limits, refuse};
 use crate::{
-    ChangePhase, Grant, GrantScope, InitCluster, Keyspace, MemberChange, MemberNote, NewEpoch, NewNode, NewSignerSet, Prefix, Recipient,
-    RefusalKind, ReplyBody, Role, TypedKey,
+    CallNotes, ChangePhase, Grant, GrantScope, InitCluster, Keyspace, MemberChange, MemberNote, NewEpoch, NewNode, NewSignerSet, Prefix,
+    Recipient, RefusalKind, ReplyBody, Role, TypedKey,
     limits::{ADDRESS_BYTES_MAX, LABELS_MAX, NODES_MAX, SIGNERS_MAX, WRAP_BYTES_MAX},
     record::{KekState, NodeRecord, NodeRole, OperatorTokenRecord, SettingsRecord, SignerSetRecord},
 };
@@ -23,6 +23,13 @@ pub(super) fn note_membership(note: &MemberNote) -> Judged<ReplyBody> {
         return refuse(RefusalKind::InvalidArgument, "a note of a membership change has an address or a reason that is too long");
     }
     Ok(ReplyBody::MembershipNoted)
+}
+
+pub(super) fn note_calls(notes: &CallNotes) -> Judged<ReplyBody> {
+    if notes.fits() {
+        return Ok(ReplyBody::CallsNoted);
+    }
+    refuse(RefusalKind::InvalidArgument, "a note of calls has too many rows, or a text that is too long")
 }
 
 pub(super) fn init(view: &mut View<'_>, init: &InitCluster) -> Judged<ReplyBody> {
@@ -62,7 +69,7 @@ pub(super) fn init(view: &mut View<'_>, init: &InitCluster) -> Judged<ReplyBody>
         created: view.time,
         expires: None,
     };
-    super::operators::insert(view, init.operator_token, &token)?;
+    super::operators::insert(view, init.operator_token, &token, None)?;
     Ok(ReplyBody::Initialized)
 }
 
@@ -294,6 +301,9 @@ pub(super) fn raise_level(view: &mut View<'_>, to: FeatureLevel) -> Judged<Reply
     }
     settings.feature_level = to;
     view.put(TypedKey::Settings, &settings);
+    if to == limits::LEVEL {
+        limits::begin_to_count(view)?;
+    }
     Ok(ReplyBody::LevelRaised)
 }
 

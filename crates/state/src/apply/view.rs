@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use types::{
-    AccountId, LogIndex, Position, UnixMillis,
+    AccountId, FeatureLevel, LogIndex, Position, UnixMillis,
     mutation::{self, Mutation},
 };
 
@@ -62,6 +62,12 @@ impl<'a> View<'a> {
             Some(settings) => Ok(settings),
             None => refuse(RefusalKind::Precondition, "the cluster is not set up yet; run `cinnabar cluster init`"),
         }
+    }
+
+    /// The feature level in force; 1 before there are settings.
+    pub(super) fn level(&self) -> Result<FeatureLevel, Halt> {
+        let settings: Option<SettingsRecord> = self.read(TypedKey::Settings)?;
+        Ok(settings.map_or(FeatureLevel::new(1), |settings| settings.feature_level))
     }
 
     pub(super) fn usage(&self, account: AccountId) -> Result<UsageRecord, Halt> {

@@ -10,7 +10,7 @@ use types::{
 
 use super::CommandKind;
 use crate::{
-    Grant, JobId, Recipient,
+    CallNotes, Grant, GrantScope, JobId, MemberRef, Permission, Recipient,
     limits::Quota,
     record::{
         AuthorityRecord, BoundTo, EnvelopeRecord, KekState, MemberKey, NodeRole, RecoveryRecord, SetSignature, SettingsRecord, WrappedDek,
@@ -309,6 +309,39 @@ pub struct MemberNote {
     pub phase: ChangePhase,
 }
 
+/// Whose roles an operator's token stands for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TokenHolder {
+    /// The roles of a member, as they are at each use.
+    Member(MemberRef),
+    /// Roles of its own, which never change.
+    Own {
+        /// Who holds it, for audit.
+        name: PrincipalName,
+        /// At least one.
+        grants: Vec<Grant>,
+    },
+}
+
+/// Which limits change; what is none stays as it is at the command's index.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitsEdit {
+    /// Stores. Of an account only, as the next two.
+    pub stores: Option<u32>,
+    /// Secrets over all stores.
+    pub secrets: Option<u32>,
+    /// Bytes of one value.
+    pub value_bytes: Option<u32>,
+    /// Operators' tokens of an account's own.
+    pub tokens: Option<u32>,
+    /// For how long a deleted secret can be brought back; 0 is not at all.
+    pub undelete_window_ms: Option<u64>,
+    /// Deleted secrets that are kept at the most.
+    pub undelete_secrets: Option<u32>,
+    /// Bytes of their sealed values at the most.
+    pub undelete_bytes: Option<u64>,
+}
+
 /// What is commanded. Ids are made by the proposer; `account` is whose the rest must be, else it is answered as unknown.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the fields are named for the newtypes that they hold, and documented where a name is not enough")]
@@ -419,6 +452,30 @@ pub enum CommandBody {
     NoteCertificate { node: NodeId, authority: u32 },
     /// Has the audit log keep a change of the membership, which is made by other entries. Changes nothing itself.
     NoteMembership(Box<MemberNote>),
+    /// Makes a member, with the roles that it begins with. Level 3, as all that follow.
+    CreateMember { member: MemberRef, grants: Vec<Grant> },
+    /// Deletes a member, and voids its tokens.
+    DeleteMember { member: MemberRef },
+    /// Gives a member one more role, for all its tokens at once.
+    GrantRole { member: MemberRef, grant: Grant },
+    /// Takes one role from a member, and from all its tokens at once.
+    RevokeRole { member: MemberRef, grant: Grant },
+    /// Makes an operator's token with a permission. `hash` is the SHA-256 of the token; `reach` narrows it, and is empty for no bound.
+    CreateToken {
+        token: TokenId,
+        hash: [u8; 32],
+        holder: TokenHolder,
+        permission: Permission,
+        reach: Vec<GrantScope>,
+        expires: Option<UnixMillis>,
+    },
+    /// Makes a token that takes the place of another, with all that this one allows; under the same id, or a new one. The one that it
+    /// replaces goes, at `old_until` (with a new id only) or at once. Without `expires` it ends when that one would have.
+    RollOperatorToken { replaces: TokenId, token: TokenId, hash: [u8; 32], expires: Option<UnixMillis>, old_until: Option<UnixMillis> },
+    /// Changes limits: of an account, or (none) of all accounts that have none of their own.
+    EditLimits { account: Option<AccountId>, edit: LimitsEdit },
+    /// Has the audit log keep what a control node saw of calls that left no command. Changes nothing itself.
+    NoteCalls(Box<CallNotes>),
 }
 
 impl CommandBody {
@@ -464,6 +521,14 @@ impl CommandBody {
             Self::FinishAuthority { .. } => CommandKind::FinishAuthority,
             Self::NoteCertificate { .. } => CommandKind::NoteCertificate,
             Self::NoteMembership(_) => CommandKind::NoteMembership,
+            Self::CreateMember { .. } => CommandKind::CreateMember,
+            Self::DeleteMember { .. } => CommandKind::DeleteMember,
+            Self::GrantRole { .. } => CommandKind::GrantRole,
+            Self::RevokeRole { .. } => CommandKind::RevokeRole,
+            Self::CreateToken { .. } => CommandKind::CreateToken,
+            Self::RollOperatorToken { .. } => CommandKind::RollOperatorToken,
+            Self::EditLimits { .. } => CommandKind::EditLimits,
+            Self::NoteCalls(_) => CommandKind::NoteCalls,
         }
     }
 }

@@ -70,6 +70,14 @@ kinds! {
     NoteCertificate = 38, "note-certificate";
     NoteMembership = 39, "change-membership";
     BeginGeneration = 40, "begin-generation";
+    CreateMember = 41, "create-member";
+    DeleteMember = 42, "delete-member";
+    GrantRole = 43, "grant-role";
+    RevokeRole = 44, "revoke-role";
+    CreateToken = 45, "create-token";
+    RollOperatorToken = 46, "roll-operator-token";
+    EditLimits = 47, "edit-limits";
+    NoteCalls = 60, "note-calls";
 }
 
 impl CommandKind {
@@ -77,6 +85,14 @@ impl CommandKind {
     pub const fn level(self) -> FeatureLevel {
         match self {
             Self::EditQuota => FeatureLevel::new(2),
+            Self::CreateMember
+            | Self::DeleteMember
+            | Self::GrantRole
+            | Self::RevokeRole
+            | Self::CreateToken
+            | Self::RollOperatorToken
+            | Self::EditLimits
+            | Self::NoteCalls => FeatureLevel::new(3),
             _ => FeatureLevel::new(1),
         }
     }

@@ -1,9 +1,11 @@
 //! Keys as bytes: the writer, the reader, and the one place that says which parts each keyspace has.
 
 use types::{
-    AccountId, ConsumerKind, ConsumerName, ConsumerRef, DekId, Generation, KekEpoch, LogIndex, NodeId, RequestId, RootKeyId, SecretId,
-    StoreId, TokenId, ValueId,
+    AccountId, BindingName, ConsumerKind, ConsumerName, ConsumerRef, DekId, Generation, KekEpoch, LogIndex, NodeId, PrincipalName, RequestId, RootKeyId,
+    SecretId, StoreId, TokenId, ValueId,
 };
+
+use crate::MemberRef;
 
 use super::{BoundTo, JobId, Key, KeyError, Keyspace, Recipient, Repr, RequestOwner, SHORT_MAX, TypedKey};
 
@@ -53,27 +55,33 @@ impl Writer {
         }
     }
 
+    #[inline]
     pub(super) fn u8(self, number: u8) -> Self {
         self.raw(&[number])
     }
 
+    #[inline]
     pub(super) fn u32(self, number: u32) -> Self {
         self.raw(&number.to_be_bytes())
     }
 
+    #[inline]
     pub(super) fn u64(self, number: u64) -> Self {
         self.raw(&number.to_be_bytes())
     }
 
     /// The bytes of a name, or (none) the zero byte that ends one.
+    #[inline]
     pub(super) fn name<'a>(self, name: impl Into<Option<&'a str>>) -> Self {
         self.raw(name.into().unwrap_or("\0").as_bytes())
     }
 
+    #[inline]
     pub(super) fn consumer(self, consumer: &ConsumerRef) -> Self {
         self.raw(consumer.account.as_bytes()).u8(consumer.kind.into()).name(consumer.name.as_str())
     }
 
+    #[inline]
     pub(super) fn bound_to(self, target: BoundTo) -> Self {
         match target {
             BoundTo::Secret(secret) => self.u8(0).raw(secret.as_bytes()),
@@ -81,11 +89,24 @@ impl Writer {
         }
     }
 
+    #[inline]
     pub(super) fn owner(self, owner: RequestOwner) -> Self {
         match owner {
             RequestOwner::Token(token) => self.u8(0).raw(token.as_bytes()),
             RequestOwner::Node(node) => self.u8(1).u64(0).u64(node.get()),
         }
+    }
+
+    /// An account, or (none) the cluster, in the same width.
+    pub(super) fn home(self, account: Option<AccountId>) -> Self {
+        match account {
+            None => self.u8(0).u64(0).u64(0),
+            Some(account) => self.u8(1).raw(account.as_bytes()),
+        }
+    }
+
+    pub(super) fn member(self, member: &MemberRef) -> Self {
+        self.home(member.account).name(member.name.as_str())
     }
 
     pub(super) fn recipient(self, recipient: Recipient) -> Self {
@@ -138,7 +159,22 @@ impl TypedKey {
             Self::JoinToken { .. } => Keyspace::JoinToken,
             Self::JoinTokenId { .. } => Keyspace::JoinTokenId,
             Self::Certified { .. } => Keyspace::Certified,
+            Self::Member { .. } => Keyspace::Member,
+            Self::MemberToken { .. } => Keyspace::MemberToken,
+            Self::TokenTerms { .. } => Keyspace::TokenTerms,
+            Self::Limits { .. } => Keyspace::Limits,
+            Self::Holdings { .. } => Keyspace::Holdings,
         }
+    }
+
+    /// The bytes of [`TypedKey::Consumer`], without one.
+    pub(crate) fn consumer(consumer: &ConsumerRef) -> Key {
+        Writer::new(Keyspace::Consumer).consumer(consumer).end()
+    }
+
+    /// The bytes of [`TypedKey::Binding`], without one.
+    pub(crate) fn binding(consumer: &ConsumerRef, name: &BindingName) -> Key {
+        Writer::new(Keyspace::Binding).consumer(consumer).name(None).name(name.as_str()).end()
     }
 
     /// The key's bytes.
@@ -160,13 +196,16 @@ impl TypedKey {
             Self::Consumer { consumer } | Self::ConsumerUsage { consumer } => key.consumer(consumer),
             Self::ConsumerToken { hash } | Self::OperatorToken { hash } | Self::JoinToken { hash } => key.raw(hash),
             Self::Binding { consumer, name } => key.consumer(consumer).name(None).name(name.as_str()),
-            Self::OperatorTokenId { token } | Self::JoinTokenId { token } => key.raw(token.as_bytes()),
+            Self::OperatorTokenId { token } | Self::JoinTokenId { token } | Self::TokenTerms { token } => key.raw(token.as_bytes()),
             Self::Request { owner, request } => key.owner(*owner).raw(request.as_bytes()),
             Self::RequestAge { index } => key.u64(index.get()),
             Self::Envelope { domain, epoch, recipient } => key.name(domain.as_str()).name(None).u32(epoch.get()).recipient(*recipient),
             Self::Job { job } => key.u64(job.index().get()),
             Self::BoundBy { target, consumer, name } => key.bound_to(*target).consumer(consumer).name(None).name(name.as_str()),
             Self::ConsumerTokenId { consumer, token } => key.consumer(consumer).name(None).raw(token.as_bytes()),
+            Self::Member { member } => key.member(member),
+            Self::MemberToken { member, token } => key.member(member).name(None).raw(token.as_bytes()),
+            Self::Limits { account } | Self::Holdings { account } => key.home(*account),
         };
         key.end()
     }
@@ -239,6 +278,18 @@ impl<'a> Reader<'a> {
         }
     }
 
+    fn home(&mut self) -> Result<Option<AccountId>, KeyError> {
+        match self.u8("home")? {
+            0 if self.wide("home")? == 0 => Ok(None),
+            1 => Ok(Some(AccountId::from_bytes(self.raw("account")?))),
+            _ => Err(self.refuse("home")),
+        }
+    }
+
+    fn member(&mut self, name: impl FnOnce(&mut Self, &'static str) -> Result<PrincipalName, KeyError>) -> Result<MemberRef, KeyError> {
+        Ok(MemberRef { account: self.home()?, name: name(self, "member name")? })
+    }
+
     fn recipient(&mut self) -> Result<Recipient, KeyError> {
         match (self.u8("recipient")?, self.rest) {
             (0, _) => Ok(Recipient::Root(RootKeyId::from_bytes(self.raw("root key id")?))),
@@ -309,6 +360,11 @@ pub(super) fn decode(bytes: &[u8]) -> Result<TypedKey, KeyError> {
         Keyspace::JoinToken => TypedKey::JoinToken { hash: r.raw("hash")? },
         Keyspace::JoinTokenId => TypedKey::JoinTokenId { token: TokenId::from_bytes(r.raw("token id")?) },
         Keyspace::Certified => TypedKey::Certified { node: NodeId::new(r.u64("node")?) },
+        Keyspace::Member => TypedKey::Member { member: r.member(Reader::last_name)? },
+        Keyspace::MemberToken => TypedKey::MemberToken { member: r.member(Reader::name)?, token: TokenId::from_bytes(r.raw("token id")?) },
+        Keyspace::TokenTerms => TypedKey::TokenTerms { token: TokenId::from_bytes(r.raw("token id")?) },
+        Keyspace::Limits => TypedKey::Limits { account: r.home()? },
+        Keyspace::Holdings => TypedKey::Holdings { account: r.home()? },
     };
     if r.rest.is_empty() { Ok(key) } else { Err(r.refuse("the end")) }
 }

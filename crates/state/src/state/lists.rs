@@ -9,7 +9,7 @@ use crate::{
     propagated::decode_content as decode,
     record::{
         AccountRecord, BindingRecord, BoundTo, ConsumerRecord, ConsumerTokenRecord, DekRecord, JoinTokenRecord, KekEpochRecord, NodeRecord,
-        OperatorTokenRecord, SecretRecord, StoreRecord,
+        SecretRecord, StoreRecord,
     },
 };
 
@@ -24,7 +24,7 @@ pub struct Page<T> {
 
 /// Reads a page: `item` makes an item of a key and its bytes, or passes it over. What is passed over leaves no trace, in
 /// [`Page::next`] neither: a reader who may not see a record must not learn its key from where a page ends.
-fn page<'a, T>(
+pub(super) fn page<'a, T>(
     records: impl Iterator<Item = (&'a Key, &'a Content)>,
     limit: usize,
     mut item: impl FnMut(&'a Key, &'a Content) -> Result<Option<T>, ReadError>,
@@ -219,16 +219,6 @@ impl Propagated {
 }
 
 impl State {
-    /// Operators' tokens, by public id.
-    ///
-    /// # Errors
-    /// [`ReadError`].
-    pub fn operator_tokens(&self, after: Option<&Key>, limit: usize) -> Result<Page<OperatorTokenRecord>, ReadError> {
-        let all = Prefix::keyspace(Keyspace::OperatorTokenId);
-        let records = self.control.scan(all.as_bytes(), after.map(Key::as_bytes));
-        page(records, limit, |key, content| self.operator_by_token(decode(key, content)?))
-    }
-
     /// Join tokens by public id, those that have come to their end included.
     ///
     /// # Errors

@@ -4,8 +4,11 @@
 
 use std::{fmt::Write as _, path::Path};
 
-use state::{Command, CommandBody, Grant, GrantScope, KekStep, PointerMove, Principal, Role, Stage, State, record::BoundTo};
-use types::{ConsumerRef, FeatureLevel, Hash, KekEpoch, KeyDomain, LogIndex, NodeId, Version};
+use state::{
+    Command, CommandBody, Grant, GrantScope, KekStep, LimitsEdit, MemberRef, Permission, PointerMove, Principal, Role, Stage, State,
+    TokenHolder, record::BoundTo,
+};
+use types::{AccountId, ConsumerRef, FeatureLevel, Hash, KekEpoch, KeyDomain, LogIndex, NodeId, UnixMillis, Version};
 
 use super::world::{
     World, account, dek, envelope, hash, new_dek, new_node, new_secret, operator, request, scopes, sealed, secret, store, token,
@@ -108,6 +111,69 @@ fn make_level_2() -> Vec<Command> {
     world.log
 }
 
+/// A cluster that rises to 3 with tokens that are to be counted, and what the level brought.
+fn make_level_3() -> Vec<Command> {
+    let mut world = World::new();
+    let (acme, node) = (account("acme"), NodeId::new(1));
+    let itself = Principal::Node { node };
+    world.root(CommandBody::CreateAccount { account: acme, name: "Acme Ltd".parse().unwrap() });
+    world.root(CommandBody::CreateStore { account: acme, store: store("main"), name: "main".parse().unwrap() });
+    let grant = |role, scope| Grant { role, scope };
+    let boss = vec![grant(Role::SuperAdministrator, GrantScope::Account(acme))];
+    world.root(CommandBody::CreateOperatorToken {
+        token: token("boss"),
+        hash: hash("boss"),
+        name: "boss".parse().unwrap(),
+        grants: boss.clone(),
+        expires: None,
+    });
+    for level in [2, 3].map(FeatureLevel::new) {
+        world.apply(itself, None, CommandBody::UpdateNode { node, address: None, feature_level: level });
+        world.root(CommandBody::RaiseFeatureLevel { to: level });
+    }
+    members(&mut world, acme, &boss);
+    world.apply(itself, None, CommandBody::Tick);
+    world.log
+}
+
+/// Members, their tokens, and limits.
+fn members(world: &mut World, acme: AccountId, boss: &[Grant]) {
+    let member = MemberRef { account: Some(acme), name: "dev@example.com".parse().unwrap() };
+    let admin = Grant { role: Role::Admin, scope: GrantScope::Account(acme) };
+    let mut by_boss = |body| world.apply(operator("boss"), None, body);
+    by_boss(CommandBody::CreateMember { member: member.clone(), grants: vec![admin] });
+    by_boss(CommandBody::GrantRole { member: member.clone(), grant: Grant { role: Role::Deployer, ..admin } });
+    let holder = TokenHolder::Member(member.clone());
+    let reach = vec![GrantScope::Store(acme, store("main"))];
+    let create = |name: &str, holder: &TokenHolder, permission, reach: &[GrantScope]| CommandBody::CreateToken {
+        token: token(name),
+        hash: hash(name),
+        holder: holder.clone(),
+        permission,
+        reach: reach.to_vec(),
+        expires: Some(UnixMillis::new(100_000_000)),
+    };
+    by_boss(create("dev", &holder, Permission::Edit, &[]));
+    by_boss(create("narrow", &holder, Permission::Read, &reach));
+    by_boss(create("own", &TokenHolder::Own { name: "own".parse().unwrap(), grants: boss.to_vec() }, Permission::Read, &reach));
+    by_boss(CommandBody::RollOperatorToken {
+        replaces: token("dev"),
+        token: token("dev2"),
+        hash: hash("dev2"),
+        expires: None,
+        old_until: Some(UnixMillis::new(5000)),
+    });
+    by_boss(CommandBody::RevokeRole { member: member.clone(), grant: admin });
+    by_boss(CommandBody::CreateMember { member: MemberRef { name: "gone".parse().unwrap(), ..member.clone() }, grants: vec![admin] });
+    by_boss(CommandBody::DeleteMember { member: MemberRef { name: "gone".parse().unwrap(), ..member } });
+    let edit = LimitsEdit { secrets: Some(9), tokens: Some(7), undelete_window_ms: Some(60_000), ..LimitsEdit::default() };
+    world.root(CommandBody::EditLimits { account: Some(acme), edit });
+    world.root(CommandBody::EditLimits { account: None, edit: LimitsEdit { secrets: None, undelete_secrets: Some(5), ..edit } });
+    let stale = CommandBody::CreateStore { account: acme, store: store("more"), name: "more".parse().unwrap() };
+    world.apply(operator("dev"), None, stale.clone());
+    world.apply(operator("narrow"), None, stale);
+}
+
 fn encode(log: &[Command]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for command in log {
@@ -160,6 +226,11 @@ fn log_of_level_1_keeps_its_hashes() {
 #[test]
 fn log_of_level_2_keeps_its_hashes() {
     keeps_its_hashes(2, make_level_2);
+}
+
+#[test]
+fn log_of_level_3_keeps_its_hashes() {
+    keeps_its_hashes(3, make_level_3);
 }
 
 fn keeps_its_hashes(level: u32, make: fn() -> Vec<Command>) {

@@ -3,12 +3,12 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 use state::{
-    Change, ChangeSet, Command, CommandBody, CommandError, JobId, Key, Keyspace, Principal, Recipient, TypedKey,
+    Change, ChangeSet, Command, CommandBody, CommandError, JobId, Key, Keyspace, MemberRef, Principal, Recipient, TypedKey,
     record::{BoundTo, RequestOwner, SecretRecord, StoreRecord},
 };
 use types::{
     AccountId, BindingName, ChainId, ConsumerKind, ConsumerName, ConsumerRef, DekId, FeatureLevel, Hash, KekEpoch, KeyDomain, LogIndex,
-    NodeId, Position, RequestId, RootKeyId, SecretId, SecretName, StoreId, StoreName, TokenId, UnixMillis, ValueId,
+    NodeId, Position, PrincipalName, RequestId, RootKeyId, SecretId, SecretName, StoreId, StoreName, TokenId, UnixMillis, ValueId,
 };
 
 use super::world::World;
@@ -72,6 +72,8 @@ prop_compose! {
     ) -> TypedKey {
         let (account, store, secret) = (AccountId::from_bytes(one), StoreId::from_bytes(one), SecretId::from_bytes(two));
         let (dek, token, domain, epoch) = (DekId::from_bytes(two), TokenId::from_bytes(two), KeyDomain::new(domain).unwrap(), KekEpoch::new(small));
+        let home = (small % 4 > 0).then_some(account);
+        let member = MemberRef { account: home, name: PrincipalName::new(format!("{name}@a")).unwrap() };
         let binding = || BindingName::new(name.replace('-', "_")).unwrap();
         match keyspace {
             Keyspace::Settings => TypedKey::Settings,
@@ -111,6 +113,11 @@ prop_compose! {
             Keyspace::JoinToken => TypedKey::JoinToken { hash },
             Keyspace::JoinTokenId => TypedKey::JoinTokenId { token },
             Keyspace::Certified => TypedKey::Certified { node: NodeId::new(large) },
+            Keyspace::Member => TypedKey::Member { member },
+            Keyspace::MemberToken => TypedKey::MemberToken { member, token },
+            Keyspace::TokenTerms => TypedKey::TokenTerms { token },
+            Keyspace::Limits => TypedKey::Limits { account: home },
+            Keyspace::Holdings => TypedKey::Holdings { account: home },
         }
     }
 }
@@ -174,11 +181,11 @@ fn command_of_a_newer_level_kind_or_format_is_told_apart() {
         bytes[place] = byte;
         Command::decode(&bytes).unwrap_err()
     };
-    assert_eq!(with(4, 3), CommandError::Level { got: FeatureLevel::new(3) });
+    assert_eq!(with(4, 4), CommandError::Level { got: FeatureLevel::new(4) });
     assert_eq!(with(6, 200), CommandError::Kind { number: 200 });
     assert_eq!(with(6, 30).to_string(), format!("a command of {} bytes is damaged: its head says step, its body is tick", bytes.len()));
     assert_eq!(with(0, 2).to_string(), "a command of format 2, newest known is 1; a newer Cinnabar wrote it");
-    assert_eq!(with(4, 3).to_string(), "a command of feature level 3; this build applies up to 2: update this node");
+    assert_eq!(with(4, 4).to_string(), "a command of feature level 4; this build applies up to 3: update this node");
 }
 
 #[test]

@@ -152,7 +152,8 @@ fn apply_of_a_newer_level_halts_and_changes_nothing() {
     // A node that is held below its build stops where an older build would.
     let held = FeatureLevel::new(1);
     let edit = CommandBody::EditQuota { account: account("acme"), stores: None, secrets: Some(1), value_bytes: None };
-    for (command, level) in [(raise(known), known), (world.command(operator("root"), None, edit), known)] {
+    let second = FeatureLevel::new(2);
+    for (command, level) in [(raise(second), second), (world.command(operator("root"), None, edit), second)] {
         assert_eq!(world.state.may_follow(index, &command, held), Err(Halt::Level { index, level, known: held }));
         assert_eq!(world.state.may_follow(index, &command, known), Ok(()));
     }

@@ -10,8 +10,8 @@ use std::{collections::BTreeMap, error::Error, fmt::Write as _};
 use goldenscript::{ArgumentConsumer, Command as Line, Runner};
 use state::{
     Applied, AuditEntry, AuditOutcome, AuditTarget, AuthorityShare, ChangePhase, CommandBody, EnrolNode, FormatError, Grant, GrantScope,
-    JobId, KekStep, MemberChange, MemberNote, NewEpoch, NewJoinToken, NewSignerSet, NodeEnvelope, PointerMove, Principal, Recipient,
-    RequestKey, Rewrap, Role, RotateAuthority, SealingDek, Stage,
+    JobId, KekStep, LimitsEdit, MemberChange, MemberNote, MemberRef, NewEpoch, NewJoinToken, NewSignerSet, NodeEnvelope, Permission,
+    PointerMove, Principal, Recipient, RequestKey, Rewrap, Role, RotateAuthority, SealingDek, Stage, TokenHolder,
     limits::Quota,
     record::{AuthorityRecord, BoundTo, EnvelopeRecord, MemberKey, NodeRole, SetSignature, WrappedDek},
 };
@@ -49,6 +49,9 @@ scripts! {
     kek_epochs;
     nodes_and_signers;
     levels;
+    members;
+    token_terms;
+    limits;
     enrolment;
     authorities;
     cascades;
@@ -127,6 +130,7 @@ fn duration(text: &str) -> Result<u64, Failure> {
 
 /// What an audit entry says, without what is empty.
 fn entry(entry: &AuditEntry) -> String {
+    let detail = entry.detail.clone().unwrap_or_default();
     let AuditTarget { account, store, secrets, duplicated_from, value_modified, consumer, binding, node, token, member } = &entry.target;
     let mut text = format!("#{} after {} {} by {:?}", entry.sequence, &entry.previous.to_string()[..8], entry.action, entry.principal);
     let parts = [
@@ -141,29 +145,58 @@ fn entry(entry: &AuditEntry) -> String {
         ("token", token.map(|id| id.to_string())),
         ("member", member.as_ref().map(|(change, phase)| format!("{change:?} {phase:?}"))),
         ("request", entry.request.map(|id| id.to_string())),
+        ("of", detail.member.map(|member| member.to_string())),
+        ("role", detail.grant.map(|grant| format!("{}/{:?}", grant.role.name(), grant.scope))),
+        ("replaces", detail.replaced.map(|id| id.to_string())),
+        ("version", detail.version.map(|version| version.to_string())),
     ];
     for (name, part) in parts {
         part.into_iter().for_each(|part| text += &format!(" {name}={part}"));
     }
     let outcome = match &entry.outcome {
         AuditOutcome::Done { position } => format!("done at {position}"),
+        AuditOutcome::Noted { position, .. } => format!("noted at {position}"),
         AuditOutcome::Refused { kind, .. } => format!("refused, {kind}"),
     };
     format!("{text}: {outcome}, from {}", entry.origin.peer)
 }
 
 fn grants(texts: &[String]) -> Result<Vec<Grant>, Failure> {
-    let grant = |text: &String| {
-        let mut parts = text.split('/');
-        let role = Role::from_name(parts.next().unwrap_or_default()).ok_or("unknown role")?;
-        let scope = match (parts.next(), parts.next()) {
-            (None, _) => GrantScope::Cluster,
-            (Some(a), None) => GrantScope::Account(account(a)),
-            (Some(a), Some(s)) => GrantScope::Store(account(a), store(s)),
-        };
-        Ok(Grant { role, scope })
+    texts.iter().map(|text| grant(text)).collect()
+}
+
+/// `ROLE[/ACCOUNT[/STORE]]`.
+fn grant(text: &str) -> Result<Grant, Failure> {
+    let (role, rest) = text.split_once('/').unwrap_or((text, ""));
+    Ok(Grant { role: Role::from_name(role).ok_or("unknown role")?, scope: scope(rest) })
+}
+
+/// `ACCOUNT[/STORE]`; nothing, or `all`, is the cluster.
+fn scope(text: &str) -> GrantScope {
+    match text.split_once('/') {
+        None if text.is_empty() || text == "all" => GrantScope::Cluster,
+        None => GrantScope::Account(account(text)),
+        Some((a, s)) => GrantScope::Store(account(a), store(s)),
+    }
+}
+
+/// `[ACCOUNT/]NAME`.
+fn member(text: &str) -> Result<MemberRef, Failure> {
+    let (home, name) = text.split_once('/').map_or((None, text), |(home, name)| (Some(account(home)), name));
+    Ok(MemberRef { account: home, name: name.parse()? })
+}
+
+/// `create-token-with NAME PERMISSION [member=[ACCOUNT/]NAME] [reach=ACCOUNT/STORE,...] [expires=] [GRANT...]`.
+fn create_token_with(args: &mut Args<'_>, now: u64) -> Result<CommandBody, Failure> {
+    let (name, permission) = (args.next()?, Permission::from_name(&args.next()?).ok_or("unknown permission")?);
+    let reach = args.key("reach").unwrap_or_default();
+    let expires = args.time("expires", now)?;
+    let holder = match args.key("member") {
+        Some(text) => TokenHolder::Member(member(&text)?),
+        None => TokenHolder::Own { name: name.parse()?, grants: grants(&args.rest())? },
     };
-    texts.iter().map(grant).collect()
+    let reach = reach.split(',').filter(|part| !part.is_empty()).map(scope).collect();
+    Ok(CommandBody::CreateToken { token: token(&name), hash: hash(&name), holder, permission, reach, expires })
 }
 
 fn role(name: &str) -> NodeRole {
@@ -245,7 +278,13 @@ impl Script {
     fn body(&mut self, line: &Line, args: &mut Args<'_>) -> Result<CommandBody, Failure> {
         let now = self.world.clock;
         Ok(match line.name.as_str() {
-            "init" => CommandBody::InitCluster(Box::new(init())),
+            "init" => {
+                let mut init = init();
+                if let Some(level) = args.number("level")? {
+                    init.settings.feature_level = types::FeatureLevel::new(level as u32);
+                }
+                CommandBody::InitCluster(Box::new(init))
+            }
             "create-account" => {
                 let name = args.next()?;
                 CommandBody::CreateAccount { account: account(&name), name: name.parse()? }
@@ -459,6 +498,38 @@ impl Script {
                 let grants = grants(&args.rest())?;
                 CommandBody::CreateOperatorToken { token: token(&name), hash: hash(&name), name: name.parse()?, grants, expires }
             }
+            "create-token-with" => create_token_with(args, now)?,
+            "roll-token" => {
+                let (replaces, name) = (token(&args.next()?), args.next()?);
+                CommandBody::RollOperatorToken {
+                    replaces,
+                    token: args.key("keep").map_or(token(&name), |id| token(&id)),
+                    hash: hash(&name),
+                    expires: args.time("expires", now)?,
+                    old_until: args.time("old-until", now)?,
+                }
+            }
+            "create-member" => {
+                let member = member(&args.next()?)?;
+                CommandBody::CreateMember { member, grants: grants(&args.rest())? }
+            }
+            "delete-member" => CommandBody::DeleteMember { member: member(&args.next()?)? },
+            "grant-role" => CommandBody::GrantRole { member: member(&args.next()?)?, grant: grant(&args.next()?)? },
+            "revoke-role" => CommandBody::RevokeRole { member: member(&args.next()?)?, grant: grant(&args.next()?)? },
+            "edit-limits" => {
+                let account = args.key("account").map(|name| account(&name));
+                let mut number = |name: &str| args.number(name);
+                let edit = LimitsEdit {
+                    stores: number("stores")?.map(|n| n as u32),
+                    secrets: number("secrets")?.map(|n| n as u32),
+                    value_bytes: number("bytes")?.map(|n| n as u32),
+                    tokens: number("tokens")?.map(|n| n as u32),
+                    undelete_window_ms: args.time("window", 0)?.map(UnixMillis::get),
+                    undelete_secrets: args.number("undelete-secrets")?.map(|n| n as u32),
+                    undelete_bytes: args.number("undelete-bytes")?,
+                };
+                CommandBody::EditLimits { account, edit }
+            }
             "revoke-token" => CommandBody::RevokeOperatorToken { token: token(&args.next()?) },
             "raise-level" => CommandBody::RaiseFeatureLevel { to: types::FeatureLevel::new(args.parse()?) },
             "tick" => CommandBody::Tick,
@@ -589,6 +660,29 @@ impl Script {
                 write!(text, "stores={}/{} secrets={}/{}", usage.stores, quota.stores, usage.secrets, quota.secrets)?;
                 write!(text, " consumers={}", usage.consumers)?;
                 text
+            }
+            "limits" => format!("{:?}", state.limits(args.account()?)?),
+            "holdings" => format!("{:?}", state.holdings(args.account()?)?),
+            "members" => {
+                let home = args.key("home").map(|name| account(&name));
+                let page = state.members(home, None, 100, |_| true)?;
+                let role = |grant: &Grant| format!("{}/{:?}", grant.role.name(), grant.scope);
+                let line = |(member, record): &(MemberRef, state::record::MemberRecord)| {
+                    let roles: Vec<_> = record.grants.iter().map(role).collect();
+                    format!("{member}: {} tokens={:?}\n", roles.join(" "), state.member_tokens(member))
+                };
+                page.items.iter().map(line).collect()
+            }
+            "tokens" => {
+                let page = state.operators(None, 100, |_| true)?;
+                let line = |operator: &state::Operator| {
+                    let permission = operator.rights.permission().name();
+                    let expires = operator.token.expires.map_or("never".into(), |expires| expires.get().to_string());
+                    let (id, holder) = (operator.token.token_id, operator.member().map_or("itself".into(), ToString::to_string));
+                    let rights: Vec<_> = operator.rights.grants().iter().map(|g| format!("{}/{:?}", g.role.name(), g.scope)).collect();
+                    format!("{id} of {holder}, {permission}, expires {expires}: {}\n", rights.join(" "))
+                };
+                page.items.iter().map(line).collect()
             }
             "totals" => format!("{:?}", state.totals()?),
             "dek" => {
