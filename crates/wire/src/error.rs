@@ -22,6 +22,9 @@ pub const TRUST_METADATA: &str = "cinnabar-trust";
 /// Longest message in bytes. It travels in a header, where everything together has 16 KiB.
 const MESSAGE_BYTES_MAX: usize = 2048;
 
+/// Longest subject that is taken from an answer: the path of a field.
+const SUBJECT_BYTES_MAX: usize = 128;
+
 /// An error as a caller sees it. Holds no secret bytes: the message is written by the server from names, numbers and ids.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -34,6 +37,8 @@ pub struct PublicError {
     pub request_id: String,
     /// Wait at least this long before trying again.
     pub retry_after: Option<Duration>,
+    /// What it is about, for programs: `account`, `store`, `secret` and so on for what was not found, or the path of a field; may be empty.
+    pub subject: String,
 }
 
 impl PublicError {
@@ -41,7 +46,7 @@ impl PublicError {
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         let mut message = message.into();
         message.truncate(message.floor_char_boundary(MESSAGE_BYTES_MAX));
-        Self { kind, message, request_id: String::new(), retry_after: None }
+        Self { kind, message, request_id: String::new(), retry_after: None, subject: String::new() }
     }
 
     /// With the id that finds the call in the log.
@@ -58,6 +63,13 @@ impl PublicError {
         self
     }
 
+    /// Saying what it is about.
+    #[must_use]
+    pub fn about(mut self, subject: impl Into<String>) -> Self {
+        self.subject = subject.into();
+        self
+    }
+
     /// As the message that replies of streams carry.
     pub fn detail(self) -> v1::ErrorDetail {
         v1::ErrorDetail {
@@ -65,6 +77,7 @@ impl PublicError {
             request_id: self.request_id,
             retry_after_ms: self.retry_after.map_or(0, |after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX)),
             message: self.message,
+            subject: self.subject,
         }
     }
 
@@ -93,6 +106,7 @@ impl PublicError {
         let kind = ErrorKind::from_number(detail.kind).unwrap_or(fallback);
         let mut error = Self::new(kind, message.map_or(detail.message, str::to_owned));
         error.request_id = detail.request_id.chars().filter(|c| c.is_ascii_graphic()).take(64).collect();
+        error.subject = detail.subject.chars().filter(|c| c.is_ascii_graphic()).take(SUBJECT_BYTES_MAX).collect();
         error.retry_after = (detail.retry_after_ms > 0).then(|| Duration::from_millis(detail.retry_after_ms));
         error
     }
@@ -119,6 +133,7 @@ mod tests {
         for kind in ErrorKind::all() {
             let error = PublicError::new(kind, format!("what went wrong: {kind:?}, in Zürich"))
                 .with_request_id("0123456789abcdef0123456789abcdef")
+                .about("secrets[0].name")
                 .with_retry_after(Duration::from_millis(250));
             let status = Status::from(error.clone());
             assert_eq!((status.code(), status.message()), (kind.code(), error.message.as_str()));

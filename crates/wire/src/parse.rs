@@ -50,7 +50,8 @@ impl FieldError {
 impl From<FieldError> for PublicError {
     fn from(error: FieldError) -> Self {
         let kind = if error.too_large { ErrorKind::TooLarge } else { ErrorKind::InvalidArgument };
-        Self::new(kind, error.to_string())
+        let message = error.to_string();
+        Self::new(kind, message).about(error.field)
     }
 }
 

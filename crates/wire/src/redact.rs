@@ -22,13 +22,15 @@ impl fmt::Debug for v1::NewSecret {
 
 impl fmt::Debug for v1::SetValueRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { secret, value, expect_version, stage, request_id } = self;
+        let Self { secret, value, expect_version, stage, request_id, comment, scopes } = self;
         f.debug_struct("SetValueRequest")
             .field("secret", secret)
             .field("value", &Length(value.len()))
             .field("expect_version", expect_version)
             .field("stage", stage)
             .field("request_id", request_id)
+            .field("comment", comment)
+            .field("scopes", scopes)
             .finish()
     }
 }
