@@ -18,7 +18,7 @@
 //! **Failure**: the first failure of the disk is kept: every later call fails with it, and the voter stops, for mutations must not
 //! go unaudited.
 //!
-//! **Left out**: a query over what is stored.
+//! **Left out**: filters, and who may read what: these are the control node's.
 
 mod parts;
 mod proof;
@@ -38,8 +38,8 @@ use store::LogError;
 use types::{Hash, LogIndex, UnixMillis};
 
 use crate::lock;
-use parts::Parts;
-pub use proof::{AuditFault, CutSignature, CutSigner, verify_entries};
+use parts::{Lent, Parts};
+pub use proof::{AuditFault, CutSignature, CutSigner, audit_head_signing_bytes, verify_entries};
 
 /// Takes the audit entries that `apply` emits, in the order of their sequence, from the task that applies.
 ///
@@ -191,12 +191,76 @@ impl AuditLog {
     }
 
     /// The stored entries of a range of sequences, in order, until `bytes_max` is reached; at least one if there is one. Those that
-    /// were cut, or that this voter never had, are missing. Blocks.
+    /// were cut, or that this voter never had, are missing. Blocks; what is written waits only while a part is opened.
     ///
     /// # Errors
     /// [`LogError`] of the disk.
     pub fn read(&self, sequences: std::ops::Range<u64>, bytes_max: usize) -> Result<Vec<(u64, Bytes)>, Arc<LogError>> {
-        lock(&self.parts).read(sequences, bytes_max)
+        let (mut entries, mut bytes, mut at) = (Vec::new(), 0, sequences.start);
+        while at < sequences.end && (bytes < bytes_max || entries.is_empty()) {
+            let Some(Lent { from, end, reader }) = lock(&self.parts).holding(at)? else { break };
+            let range = at.saturating_sub(from)..sequences.end.saturating_sub(from);
+            for (place, entry) in reader.read(range, bytes_max - bytes.min(bytes_max))? {
+                bytes += entry.len();
+                entries.push((from + place, entry));
+            }
+            at = end;
+        }
+        Ok(entries)
+    }
+
+    /// The last `count_max` of the stored entries of a range of sequences, in order; fewer where they lie in two parts, none if there is
+    /// none. Blocks.
+    ///
+    /// # Errors
+    /// [`LogError`] of the disk.
+    pub fn read_last(&self, sequences: std::ops::Range<u64>, count_max: u64) -> Result<Vec<(u64, Bytes)>, Arc<LogError>> {
+        let mut high = sequences.end;
+        while sequences.start < high {
+            let Some(Lent { from, reader, .. }) = lock(&self.parts).before(high)? else { break };
+            let end = (from + reader.next_index()).min(high);
+            let start = end.saturating_sub(count_max).max(from).max(sequences.start);
+            if start < end {
+                let entries = reader.read(start - from..end - from, usize::MAX)?;
+                return Ok(entries.into_iter().map(|(place, entry)| (from + place, entry)).collect());
+            }
+            high = from;
+        }
+        Ok(Vec::new())
+    }
+
+    /// Entries that are held in memory only are written now, so that [`AuditLog::read`] has all that was
+    /// emitted. Blocks.
+    ///
+    /// # Errors
+    /// As [`AuditSink::sync`].
+    pub fn settle(&self) -> io::Result<()> {
+        // What another call took out it writes under the lock of the parts, for which whoever reads waits.
+        if lock(&self.waiting).entries.is_empty() { self.failed() } else { self.sync() }
+    }
+
+    /// The sequences between which entries are stored, of which some may be missing: of the first, and of the one that comes next.
+    pub fn bounds(&self) -> (u64, u64) {
+        let parts = lock(&self.parts);
+        (parts.first(), parts.next())
+    }
+
+    /// The sequence of the first stored entry that is of this time or later; past the end if there is none. Blocks.
+    ///
+    /// # Errors
+    /// [`LogError`] of the disk.
+    pub fn seek(&self, time: UnixMillis) -> Result<u64, Arc<LogError>> {
+        // Of two statements, so that the lock is not held while the disk is read.
+        let part = lock(&self.parts).begun_before(time)?;
+        let Some(Lent { from, reader, .. }) = part else { return Ok(lock(&self.parts).first()) };
+        let (mut low, mut high) = (0, reader.next_index());
+        while low < high {
+            let middle = low.midpoint(high);
+            let stored = reader.read(middle..middle + 1, 1)?.pop();
+            let entry = stored.map(|(_, stored)| lock(&self.parts).decode("a part", &stored)).transpose()?;
+            if entry.is_some_and(|entry| entry.time < time) { low = middle + 1 } else { high = middle }
+        }
+        Ok(from + low)
     }
 
     /// Where the log was cut last, if it was.

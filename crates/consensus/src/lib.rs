@@ -56,7 +56,9 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-pub use audit::{AuditCut, AuditFault, AuditLog, AuditOptions, AuditSink, CutSignature, CutSigner, NoAudit, verify_entries};
+pub use audit::{
+    AuditCut, AuditFault, AuditLog, AuditOptions, AuditSink, CutSignature, CutSigner, NoAudit, audit_head_signing_bytes, verify_entries,
+};
 pub use clock::{ClockStanding, Clocks};
 pub use consensus::{Consensus, Status};
 pub use error::{ProposeError, ReadError, StartError, StopReason};

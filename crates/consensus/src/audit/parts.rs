@@ -11,7 +11,6 @@
 use std::{
     collections::VecDeque,
     io,
-    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -86,7 +85,21 @@ pub(super) struct Parts {
     cut: Option<AuditCut>,
     /// The sequence after the last that is stored; 0 when nothing ever was.
     next: u64,
+    /// Readers of closed parts, by where these begin, the one used last at the end: to open one is to read all of it.
+    lent: VecDeque<(u64, LogReader)>,
 }
+
+/// A part that is read, be it removed meanwhile.
+pub(super) struct Lent {
+    /// The sequence of its first entry.
+    pub(super) from: u64,
+    /// No entry of it has this sequence or a later one.
+    pub(super) end: u64,
+    pub(super) reader: LogReader,
+}
+
+/// Readers of closed parts that are kept: some 2 MiB each.
+const LENT_MAX: usize = 4;
 
 /// What a segment log adds to each entry.
 const RECORD_OVERHEAD: u64 = 17;
@@ -119,8 +132,16 @@ impl Parts {
             true => Some(read_cut(&*disk, &folder.join(CUT))?),
             false => None,
         };
-        let mut parts =
-            Self { disk, options, signer, closed: VecDeque::new(), open: None, cut, next: cut.map_or(0, |cut| cut.sequence + 1) };
+        let mut parts = Self {
+            disk,
+            options,
+            signer,
+            closed: VecDeque::new(),
+            open: None,
+            cut,
+            next: cut.map_or(0, |cut| cut.sequence + 1),
+            lent: VecDeque::new(),
+        };
         let mut found: VecDeque<(String, u64, UnixMillis)> =
             names.into_iter().filter_map(|name| parse_name(&name).map(|(from, begun)| (name, from, begun))).collect();
         while let Some((name, ..)) = found.pop_front_if(|(_, from, _)| cut.is_some_and(|cut| *from <= cut.sequence)) {
@@ -241,6 +262,7 @@ impl Parts {
             write_cut(&*self.disk, &self.options.folder, &cut)?;
             self.cut = Some(cut);
             self.closed.pop_front();
+            self.lent.retain(|(from, _)| *from != oldest.from);
             self.remove(&oldest.name)?;
             metrics::counter!("cinnabar_audit_parts_cut_total").increment(1);
             tracing::info!(sequence = cut.sequence, hash = %cut.hash, bytes = oldest.bytes, "cut the oldest part of the audit log");
@@ -281,7 +303,7 @@ impl Parts {
         Ok(Some(AuditCut { sequence: part.from + at, hash, index, time, signature: None }))
     }
 
-    fn decode(&self, part: &str, stored: &[u8]) -> Result<AuditEntry, LogError> {
+    pub(super) fn decode(&self, part: &str, stored: &[u8]) -> Result<AuditEntry, LogError> {
         AuditEntry::decode(stored).map_err(|error| LogError::Damaged {
             file: self.options.folder.join(part),
             offset: 0,
@@ -294,18 +316,60 @@ impl Parts {
         LogWriter::open(self.disk.clone(), options, Drive::Inline).map(|(_, reader)| reader)
     }
 
-    pub(super) fn read(&self, sequences: Range<u64>, bytes_max: usize) -> Result<Vec<(u64, Bytes)>, Arc<LogError>> {
-        let (mut entries, mut bytes): (Vec<(u64, Bytes)>, usize) = (Vec::new(), 0);
-        let ends = self.closed.iter().skip(1).map(|part| part.from).chain([self.open.as_ref().map_or(self.next, |open| open.from)]);
-        for (part, end) in self.closed.iter().zip(ends) {
-            if part.from < sequences.end && end > sequences.start && (bytes < bytes_max || entries.is_empty()) {
-                take(&mut entries, &mut bytes, &self.reader_of(part).map_err(Arc::new)?, part.from, &sequences, bytes_max)?;
-            }
+    /// The sequence of the first entry that is stored; that of the next one if there is none.
+    pub(super) fn first(&self) -> u64 {
+        self.closed.front().map(|part| part.from).or(self.open.as_ref().map(|open| open.from)).unwrap_or(self.next)
+    }
+
+    /// The first part with an entry of this sequence or a later one.
+    pub(super) fn holding(&mut self, sequence: u64) -> Result<Option<Lent>, LogError> {
+        let open = self.open.as_ref().map(|open| open.from).unwrap_or(self.next);
+        let ends: Vec<u64> = self.closed.iter().skip(1).map(|part| part.from).chain([open]).take(self.closed.len()).collect();
+        match ends.iter().position(|end| *end > sequence) {
+            Some(place) => self.lend(place, ends[place]),
+            None => Ok(self.lend_open().filter(|lent| lent.end > sequence)),
         }
-        if let Some(open) = self.open.as_ref().filter(|_| bytes < bytes_max || entries.is_empty()) {
-            take(&mut entries, &mut bytes, &open.reader, open.from, &sequences, bytes_max)?;
+    }
+
+    /// The last part that begins before this sequence.
+    pub(super) fn before(&mut self, sequence: u64) -> Result<Option<Lent>, LogError> {
+        if self.open.as_ref().is_some_and(|open| open.from < sequence) {
+            return Ok(self.lend_open());
         }
-        Ok(entries)
+        match self.closed.iter().rposition(|part| part.from < sequence) {
+            Some(place) => self.lend(place, u64::MAX),
+            None => Ok(None),
+        }
+    }
+
+    /// The last part that was begun before `time`.
+    pub(super) fn begun_before(&mut self, time: UnixMillis) -> Result<Option<Lent>, LogError> {
+        if self.open.as_ref().is_some_and(|open| open.begun < time) {
+            return Ok(self.lend_open());
+        }
+        let begun = |part: &Closed| parse_name(&part.name).is_some_and(|(_, begun)| begun < time);
+        match self.closed.iter().rposition(begun) {
+            Some(place) => self.lend(place, u64::MAX),
+            None => Ok(None),
+        }
+    }
+
+    fn lend_open(&self) -> Option<Lent> {
+        self.open.as_ref().map(|open| Lent { from: open.from, end: open.next(), reader: open.reader.clone() })
+    }
+
+    fn lend(&mut self, place: usize, end: u64) -> Result<Option<Lent>, LogError> {
+        let Some(part) = self.closed.get(place) else { return Ok(None) };
+        let from = part.from;
+        let reader = match self.lent.iter().position(|(lent, _)| *lent == from).and_then(|at| self.lent.remove(at)) {
+            Some((_, reader)) => reader,
+            None => self.reader_of(part)?,
+        };
+        self.lent.push_back((from, reader.clone()));
+        if self.lent.len() > LENT_MAX {
+            self.lent.pop_front();
+        }
+        Ok(Some(Lent { from, end, reader }))
     }
 
     fn bytes_of(&self, name: &str) -> Result<u64, LogError> {
@@ -338,22 +402,6 @@ impl AuditOptions {
     fn is_old(&self, begun: UnixMillis, now: UnixMillis) -> bool {
         self.age_max.is_some_and(|age| now.since(begun) >= age / PARTS)
     }
-}
-
-fn take(
-    entries: &mut Vec<(u64, Bytes)>,
-    bytes: &mut usize,
-    reader: &LogReader,
-    from: u64,
-    sequences: &Range<u64>,
-    bytes_max: usize,
-) -> Result<(), Arc<LogError>> {
-    let range = sequences.start.saturating_sub(from)..sequences.end.saturating_sub(from);
-    for (at, entry) in reader.read(range, bytes_max - (*bytes).min(bytes_max))? {
-        *bytes += entry.len();
-        entries.push((from + at, entry));
-    }
-    Ok(())
 }
 
 /// The error itself, or what it says: the log keeps a copy of what stopped it.

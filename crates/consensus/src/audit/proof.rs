@@ -73,6 +73,32 @@ impl AuditCut {
     }
 }
 
+const HEAD_LABEL: &[u8] = b"cinnabar audit head v1\0";
+
+/// What a node signs of an export of its audit log: with which entry it begins and ends.
+///
+/// ```text
+/// offset  bytes  content; numbers are big-endian
+/// 0       23     "cinnabar audit head v1" and a zero byte
+/// 23      16     cluster
+/// 39      8      node
+/// 47      8      sequence of the first entry; 0 for none
+/// 55      32     hash of the entry before it, as it says
+/// 87      8      sequence of the last
+/// 95      32     its hash
+/// ```
+pub fn audit_head_signing_bytes(cluster: ClusterId, node: NodeId, first: (u64, Hash), last: (u64, Hash)) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(127);
+    bytes.extend_from_slice(HEAD_LABEL);
+    bytes.extend_from_slice(cluster.as_bytes());
+    bytes.extend_from_slice(&node.get().to_be_bytes());
+    for (sequence, hash) in [first, last] {
+        bytes.extend_from_slice(&sequence.to_be_bytes());
+        bytes.extend_from_slice(hash.as_bytes());
+    }
+    bytes
+}
+
 /// Why a row of entries is not the one that was written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuditFault {

@@ -25,6 +25,7 @@ fn entry(sequence: u64, previous: Hash, time: u64) -> AuditEntry {
         outcome: AuditOutcome::Done { position: Position::default() },
         request: None,
         origin: Origin::default(),
+        detail: None,
     }
 }
 
@@ -139,6 +140,40 @@ fn part_that_was_half_removed_is_gone_at_the_next_start() {
     cut.write_all_at(b"nonsense", 0).unwrap();
     let options = AuditOptions::new("audit");
     assert!(AuditLog::open(Arc::new(disk), options).is_err(), "a record of a cut that cannot be read is not passed over");
+}
+
+#[test]
+fn entries_are_read_from_either_end_and_found_by_their_time_across_parts_and_gaps() {
+    let disk = SimDisk::new();
+    let log = open(&disk, Some(Duration::from_secs(16 * 3600)));
+    assert_eq!((log.bounds(), log.seek(UnixMillis::new(5)).unwrap()), ((0, 0), 0));
+    for entry in chain(1..5).iter().chain(&chain(8..15)) {
+        emit(&log, std::slice::from_ref(entry));
+        log.settle().unwrap();
+    }
+    emit(&log, &chain(15..16));
+    log.settle().unwrap();
+    assert_eq!(log.bounds(), (1, 16), "what waited is stored, too");
+    let last = |range: std::ops::Range<u64>, count| -> Vec<u64> {
+        log.read_last(range, count).unwrap().into_iter().map(|(sequence, _)| sequence).collect()
+    };
+    // A part holds an hour's entries here: one.
+    assert_eq!((last(0..u64::MAX, 9), last(0..8, 9), last(0..4, 9), last(5..8, 9)), (vec![15], vec![4], vec![3], vec![]));
+    let times = [(0, 1), (1, 1), (4, 4), (5, 8), (8, 8), (15, 15), (16, 16)];
+    for (hour, sequence) in times {
+        let found = log.seek(UnixMillis::new(hour * HOUR)).unwrap();
+        let next = log.read(found..u64::MAX, 1).unwrap().first().map_or(16, |(sequence, _)| *sequence);
+        assert_eq!(next, sequence, "at hour {hour}");
+    }
+    // In one part they come together, and are searched within it.
+    let disk = SimDisk::new();
+    let log = open(&disk, None);
+    emit(&log, &chain(1..40));
+    log.settle().unwrap();
+    assert_eq!(log.read_last(0..31, 9).unwrap().iter().map(|(sequence, _)| *sequence).collect::<Vec<_>>(), (22..31).collect::<Vec<_>>());
+    assert_eq!((1..50).map(|hour| log.seek(UnixMillis::new(hour * HOUR - 1)).unwrap()).collect::<Vec<_>>(), {
+        (1..50).map(|hour| hour.min(40)).collect::<Vec<_>>()
+    });
 }
 
 #[test]
