@@ -1,17 +1,20 @@
 //! The operator commands: each parses its arguments, makes its calls and prints what came back.
 
 mod accounts;
+mod audit;
 mod authority;
 mod bindings;
 mod cluster;
 mod consumers;
 mod contexts;
+mod environment;
 mod fleet;
 mod imports;
 mod levels;
 mod login;
 mod lookups;
 mod nodes;
+mod roles;
 mod secrets;
 mod secrets_store;
 mod snapshots;
@@ -33,7 +36,15 @@ use runtime::{
 use types::Position;
 use wire::v1;
 
-use crate::{ClusterCommand, Command, Context, Contexts, Failure, Global, Output, SnapshotCommand};
+use crate::{AuditCommand, ClusterCommand, Command, Context, ContextCommand, Contexts, Failure, Global, Output, SnapshotCommand};
+
+/// The lines of a file that `audit export` writes.
+pub mod audit_file {
+    pub use super::audit::{
+        AUDIT_EXPORT_FORMAT, AuditBegin, AuditCallLine, AuditCutLine, AuditEnd, AuditEntryLine, AuditLine, AuditPrincipalLine,
+        AuditSignerLine, AuditTargetLine,
+    };
+}
 
 /// Edges that are named when a wait runs out of time.
 const LAGGARDS_SHOWN: usize = 8;
@@ -58,6 +69,8 @@ pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
 
 async fn carry_out(session: &Session, command: Command) -> Result<(), Failure> {
     match command {
+        Command::Context(ContextCommand::Env) => environment::print(session).await,
+        Command::Context(ContextCommand::Exec { command }) => environment::exec(session, command).await,
         Command::Context(command) => contexts::run(session, command),
         Command::Login { token_stdin } => login::run(session, token_stdin).await,
         Command::Whoami => status::whoami(session).await,
@@ -65,6 +78,7 @@ async fn carry_out(session: &Session, command: Command) -> Result<(), Failure> {
         Command::Fleet => fleet::run(session).await,
         Command::Account(command) => accounts::run(session, command).await,
         Command::Quota(command) => accounts::quota(session, command).await,
+        Command::Audit(command @ (AuditCommand::List(_) | AuditCommand::Export(_))) => audit::run(session, command).await,
         Command::Store(command) => stores::run(session, command).await,
         Command::Secret(command) => secrets::run(session, command).await,
         Command::Bind { consumer, binding, store, wait } => bindings::bind(session, &consumer, binding, store, wait).await,
@@ -72,6 +86,7 @@ async fn carry_out(session: &Session, command: Command) -> Result<(), Failure> {
         Command::Binding(command) => bindings::run(session, command).await,
         Command::Consumer(command) => consumers::run(session, command).await,
         Command::Node(command) => nodes::run(session, command).await,
+        Command::Role(command) => roles::run(session, command).await,
         Command::Token(command) => tokens::run(session, command).await,
         Command::Snapshot(SnapshotCommand::Save { file, force }) => snapshots::save(session, &file, force).await,
         Command::Get(arguments) => lookups::get(session, arguments).await,
@@ -87,7 +102,8 @@ async fn carry_out(session: &Session, command: Command) -> Result<(), Failure> {
             | ClusterCommand::Remove { .. }
             | ClusterCommand::Transfer { .. }),
         ) => cluster::run(session, command).await,
-        Command::Snapshot(SnapshotCommand::Verify(_) | SnapshotCommand::Restore(_))
+        Command::Audit(AuditCommand::Verify(_))
+        | Command::Snapshot(SnapshotCommand::Verify(_) | SnapshotCommand::Restore(_))
         | Command::Cluster(ClusterCommand::Init(_))
         | Command::Dev(_)
         | Command::Control(_)

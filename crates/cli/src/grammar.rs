@@ -1,9 +1,11 @@
 //! The grammar: noun, then verb.
 
+mod audit;
 mod bench;
 mod cluster;
 mod level;
 mod nodes;
+mod roles;
 mod secret;
 mod secrets_store;
 mod snapshot;
@@ -12,10 +14,12 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use audit::{AuditCommand, AuditExport, AuditFilters, AuditList, AuditVerify};
 pub use bench::{BenchCommand, BenchCommon, BenchLookup, BenchPropagate, BenchScale, BenchWrite};
 pub use cluster::{CaCommand, ClusterCommand, ClusterInit};
 pub use level::{LevelArgs, LevelCommand};
-pub use nodes::{JoinTokenCommand, NodeCommand, NodeKind, TokenCommand};
+pub use nodes::{JoinTokenCommand, NodeCommand, NodeKind};
+pub use roles::{Permission, RoleCommand, TokenCommand};
 pub use secret::{FileForm, ImportArgs, SecretCommand};
 pub use secrets_store::{AliasSecretCommand, AliasStoreCommand, PageArgs, Place, SecretsStoreCommand, ValueArgs, Which};
 pub use snapshot::{SnapshotCommand, SnapshotRestore, SnapshotVerify};
@@ -116,6 +120,9 @@ pub enum Command {
     /// How much of its limits an account uses
     #[command(subcommand)]
     Quota(QuotaCommand),
+    /// Who did what: the audit log
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Let a consumer read a secret, or a whole store
     Bind {
         /// The consumer, such as worker/web
@@ -155,6 +162,9 @@ pub enum Command {
     /// Nodes of the cluster: who is in, how others get in, and how one is shut out
     #[command(subcommand)]
     Node(NodeCommand),
+    /// Members, people and pipelines, and what they may do
+    #[command(subcommand)]
+    Role(RoleCommand),
     /// Tokens of people and pipelines
     #[command(subcommand)]
     Token(TokenCommand),
@@ -253,6 +263,14 @@ pub enum ContextCommand {
         /// Its name
         name: String,
     },
+    /// Run a command that finds the context in its environment, as wrangler, the SDKs and Terraform read it
+    Exec {
+        /// The command, after `--`
+        #[arg(last = true, required = true, value_name = "COMMAND")]
+        command: Vec<std::ffi::OsString>,
+    },
+    /// Print the same environment for a shell: eval "$(cinnabar context env)". A terminal is not shown the token
+    Env,
 }
 
 /// `account`

@@ -7,6 +7,7 @@
 //! 1. No error holds a value, or a part of one: it says the line and, where it is known, the name.
 //! 2. Nothing of the environment goes into a value.
 
+pub(crate) mod api;
 mod env;
 mod json;
 

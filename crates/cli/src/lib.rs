@@ -18,15 +18,15 @@ mod keyboard;
 mod output;
 pub mod value;
 
-pub use commands::run;
+pub use commands::{audit_file, run};
 pub use context::{Context, ContextError, Contexts, EdgeContext};
 pub use failure::Failure;
 pub use grammar::{
-    AccountCommand, AliasSecretCommand, AliasStoreCommand, BenchCommand, BenchCommon, BenchLookup, BenchPropagate, BenchScale, BenchWrite,
-    BindingCommand, CaCommand, Cli, ClusterCommand, ClusterInit, Command, ConfigCommand, ConsumerCommand, ConsumerTokenCommand,
-    ContextCommand, DevArgs, FileForm, Format, Global, ImportArgs, JoinTokenCommand, LevelArgs, LevelCommand, LookupArgs, NodeCommand,
-    NodeKind, PageArgs, Place, QuotaCommand, SecretCommand, SecretsStoreCommand, ServerArgs, SnapshotCommand, SnapshotRestore,
-    SnapshotVerify, StoreCommand, TokenCommand, ValueArgs, Which,
+    AccountCommand, AliasSecretCommand, AliasStoreCommand, AuditCommand, AuditExport, AuditFilters, AuditList, AuditVerify, BenchCommand,
+    BenchCommon, BenchLookup, BenchPropagate, BenchScale, BenchWrite, BindingCommand, CaCommand, Cli, ClusterCommand, ClusterInit, Command,
+    ConfigCommand, ConsumerCommand, ConsumerTokenCommand, ContextCommand, DevArgs, FileForm, Format, Global, ImportArgs, JoinTokenCommand,
+    LevelArgs, LevelCommand, LookupArgs, NodeCommand, NodeKind, PageArgs, Permission, Place, QuotaCommand, RoleCommand, SecretCommand,
+    SecretsStoreCommand, ServerArgs, SnapshotCommand, SnapshotRestore, SnapshotVerify, StoreCommand, TokenCommand, ValueArgs, Which,
 };
 pub use keyboard::Keyboard;
 pub use output::Output;

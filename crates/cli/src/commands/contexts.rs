@@ -63,5 +63,6 @@ pub(super) fn run(session: &Session, command: ContextCommand) -> Result<(), Fail
             }
             Ok(contexts.save(&path)?)
         }
+        ContextCommand::Env | ContextCommand::Exec { .. } => Err(Failure::failed("this command is carried out elsewhere")),
     }
 }

@@ -1,16 +1,24 @@
 //! `secret import`: many secrets at once.
 
-use std::{collections::BTreeMap, io::IsTerminal};
+use std::{collections::BTreeMap, io::IsTerminal, path::Path};
 
 use client::Client;
 use serde::Serialize;
 use wire::{ErrorKind, v1};
+use zeroize::Zeroizing;
 
 use super::{Session, all_pages, failed, or_dash};
 use crate::{
     Failure, ImportArgs,
-    import::{self, Entry},
+    import::{
+        self, Entry,
+        api::{Api, Found},
+    },
+    value,
 };
+
+/// The variable that the clients of such an API read their token from.
+const API_TOKEN: &str = "CLOUDFLARE_API_TOKEN";
 
 #[derive(Serialize)]
 struct Row {
@@ -43,9 +51,90 @@ impl Action {
 }
 
 pub(super) async fn run(session: &Session, client: &Client, arguments: ImportArgs) -> Result<(), Failure> {
-    let Some(file) = &arguments.file else { return Err(Failure::usage("name a file, or - for stdin")) };
-    let entries = import::read(file, arguments.form)?;
+    let source = match &arguments.from_api {
+        Some(url) => Some(listed(session, &arguments, url).await?),
+        None => None,
+    };
+    let entries = arguments.file.as_deref().map(|file| import::read(file, arguments.form)).transpose()?;
+    let entries = match (source, entries) {
+        (Some(source), None) => return show_names(session, source),
+        (Some(source), Some(values)) => matched(session, source, values)?,
+        (None, Some(entries)) => entries,
+        (None, None) => return Err(Failure::usage("name a file, or - for stdin")),
+    };
     carry_out(session, client, &arguments, entries).await
+}
+
+/// What the store behind an API holds.
+async fn listed(session: &Session, arguments: &ImportArgs, url: &str) -> Result<Vec<Found>, Failure> {
+    let token = api_token(arguments)?;
+    let api = Api::new(url, arguments.ca.as_deref(), token)?;
+    let text = |part: &Option<String>| part.clone().unwrap_or_default();
+    let found = api.secrets(&text(&arguments.from_account), &text(&arguments.from_store), session.global.timeout).await?;
+    if found.is_empty() {
+        return Err(Failure::failed("that store holds no secret: nothing was done"));
+    }
+    Ok(found)
+}
+
+/// The token of the API: from a file, the environment, or a prompt. Never from an argument.
+fn api_token(arguments: &ImportArgs) -> Result<Zeroizing<String>, Failure> {
+    let stdin = Path::new("-");
+    let named = arguments.api_token_file.as_deref();
+    let values_from_stdin = arguments.file.as_deref() == Some(stdin);
+    if named.is_none()
+        && let Ok(token) = std::env::var(API_TOKEN)
+    {
+        return Ok(Zeroizing::new(token.trim().to_owned()));
+    }
+    if values_from_stdin && named.is_none_or(|named| named == stdin) {
+        return Err(Failure::usage(format!(
+            "stdin brings the values: give the API token in a file (--api-token-file FILE) or in {API_TOKEN}"
+        )));
+    }
+    let bytes = value::read(named, false, "API token")?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| Failure::usage("the API token is not text"))?;
+    Ok(Zeroizing::new(text.trim().to_owned()))
+}
+
+/// Values of a file under the names of a store: every name needs one.
+fn matched(session: &Session, source: Vec<Found>, values: Vec<Entry>) -> Result<Vec<Entry>, Failure> {
+    let mut values: BTreeMap<String, Entry> = values.into_iter().map(|entry| (entry.name.clone(), entry)).collect();
+    let missing: Vec<_> = source.iter().map(|found| found.name.as_str()).filter(|name| !values.contains_key(*name)).collect();
+    if !missing.is_empty() {
+        return Err(Failure::usage(format!("the file has no value for {}: nothing was done", missing.join(", "))));
+    }
+    let with_value = |found: Found| {
+        let mut entry = values.remove(&found.name)?;
+        entry.scopes = entry.scopes.or_else(|| (!found.scopes.is_empty()).then_some(found.scopes));
+        entry.comment = entry.comment.or(found.comment);
+        Some(entry)
+    };
+    let entries = source.into_iter().filter_map(with_value).collect();
+    if !values.is_empty() {
+        let names: Vec<_> = values.into_keys().collect();
+        session.out.say(&format!("not in that store, so left out: {}", names.join(", ")));
+    }
+    Ok(entries)
+}
+
+/// A secret whose value is to be supplied; as JSON, what a file of values looks like once it is filled in.
+#[derive(Serialize)]
+struct Blank {
+    name: String,
+    value: &'static str,
+    scopes: Vec<String>,
+    comment: String,
+}
+
+fn show_names(session: &Session, source: Vec<Found>) -> Result<(), Failure> {
+    let blank = |found: Found| Blank { name: found.name, value: "", scopes: found.scopes, comment: found.comment.unwrap_or_default() };
+    let rows: Vec<_> = source.into_iter().map(blank).collect();
+    session.out.rows(&["name", "scopes", "comment"], &rows, |row| vec![row.name.clone(), row.scopes.join(","), or_dash(&row.comment)])?;
+    session.out.say(
+        "nothing was written: no API gives a value back. Put the values into a file and name it after the store; with --format json this list is such a file, to be filled in",
+    );
+    Ok(())
 }
 
 async fn carry_out(session: &Session, client: &Client, arguments: &ImportArgs, entries: Vec<Entry>) -> Result<(), Failure> {

@@ -165,7 +165,7 @@ fn copied(secret_id: Option<String>, name: Option<String>, new_name: Option<Stri
     }
 }
 
-/// Scopes and comment first, then the value: when the value is refused the error says that the rest was changed.
+/// One change, whatever of it is new.
 async fn update(
     session: &Session,
     reference: v1::SecretRef,
@@ -174,27 +174,15 @@ async fn update(
     value: &ValueArgs,
 ) -> Result<v1::Secret, Failure> {
     let client: Client = session.control()?;
-    let edits = !scopes.is_empty() || comment.is_some();
-    // Read before anything is written: an empty pipe changes nothing.
-    let value =
-        if !edits || value.value.is_some() || value.file.is_some() { Some(given(session, value, &reference.secret)?) } else { None };
-    let mut changed = None;
-    if edits {
-        let scopes = (!scopes.is_empty()).then_some(v1::ScopeList { scopes });
-        let request = v1::EditSecretRequest { secret: Some(reference.clone()), scopes, comment, ..Default::default() };
-        changed = client.edit_secret(request).await.map_err(failed)?.secret;
+    let keeps_value = value.value.is_none() && value.file.is_none() && (!scopes.is_empty() || comment.is_some());
+    let scopes = (!scopes.is_empty()).then_some(v1::ScopeList { scopes });
+    if keeps_value {
+        let request = v1::EditSecretRequest { secret: Some(reference), scopes, comment, ..Default::default() };
+        return Ok(client.edit_secret(request).await.map_err(failed)?.secret.unwrap_or_default());
     }
-    if let Some(value) = value {
-        let request = v1::SetValueRequest { secret: Some(reference), value: value.to_vec(), ..Default::default() };
-        let reply = client.set_value(request).await.map_err(|error| match (failed(error), edits) {
-            (failure, true) => {
-                Failure::with_code(failure.code(), format!("{failure}\n  scopes and comment were changed, the value was not"))
-            }
-            (failure, false) => failure,
-        })?;
-        changed = reply.secret;
-    }
-    Ok(changed.unwrap_or_default())
+    let value = given(session, value, &reference.secret)?.to_vec();
+    let request = v1::SetValueRequest { secret: Some(reference), value, scopes, comment, ..Default::default() };
+    Ok(client.set_value(request).await.map_err(failed)?.secret.unwrap_or_default())
 }
 
 /// A value from the argument, with a warning; from a file; from stdin or a prompt, without blanks and line breaks at its end.

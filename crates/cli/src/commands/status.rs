@@ -92,6 +92,7 @@ struct Me {
     all_accounts: bool,
     accounts: Vec<String>,
     roles: Vec<String>,
+    permission: String,
     expires: Option<String>,
 }
 
@@ -106,9 +107,17 @@ pub(super) fn print_me(session: &Session, reply: v1::WhoAmIReply) -> Result<(), 
         all_accounts: reply.all_accounts,
         accounts: reply.account_ids,
         roles: reply.roles,
+        permission: reply.permission,
         expires: time_or_none(reply.expires_ms),
     };
     let accounts = if me.all_accounts { "all".to_owned() } else { or_dash(&me.accounts.join(", ")) };
     let expires = or_dash(me.expires.as_deref().unwrap_or_default());
-    session.out.record(&me, &[("name", me.name.clone()), ("roles", me.roles.join(", ")), ("accounts", accounts), ("expires", expires)])
+    let fields = [
+        ("name", me.name.clone()),
+        ("roles", or_dash(&me.roles.join(", "))),
+        ("permits", or_dash(&me.permission)),
+        ("accounts", accounts),
+        ("expires", expires),
+    ];
+    session.out.record(&me, &fields)
 }

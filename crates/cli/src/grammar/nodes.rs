@@ -1,4 +1,4 @@
-//! `node` and `token`: who may be part of the cluster, and who may command it.
+//! `node`: who may be part of the cluster.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -67,29 +67,6 @@ pub enum JoinTokenCommand {
     /// Void a join token; nodes that joined by it stay
     Revoke {
         /// Its id
-        token: String,
-    },
-}
-
-/// `token`
-#[derive(Debug, Subcommand)]
-pub enum TokenCommand {
-    /// Make a token for a person or a pipeline; shown once
-    Create {
-        /// Who holds it, for the audit log
-        name: String,
-        /// A role, of the whole cluster or within ACCOUNT or ACCOUNT/STORE; may be repeated. Roles: super-administrator, admin, deployer, reporter
-        #[arg(long = "grant", required = true, value_name = "ROLE[@ACCOUNT[/STORE]]")]
-        grants: Vec<String>,
-        /// For how long it is good; else for ever
-        #[arg(long, value_name = "D", value_parser = humantime::parse_duration)]
-        expires_in: Option<Duration>,
-    },
-    /// Tokens, without the tokens
-    List,
-    /// Void a token; every control node refuses it from then on
-    Revoke {
-        /// Its id; or its name, where no other token has it
         token: String,
     },
 }
