@@ -102,8 +102,24 @@ calls! {
         once create_token = create(CreateTokenRequest) -> TokenReply;
         /// Lists operators' tokens, a page at a time.
         read list_tokens = list(ListTokensRequest) -> ListTokensReply;
+        /// Makes a token in the place of another. Shown once.
+        once roll_token = roll(RollTokenRequest) -> TokenReply;
         /// Voids an operator's token.
         change revoke_token = revoke(RevokeTokenRequest) -> RevokeTokenReply;
+    }
+    "members" members_client::MembersClient {
+        /// Makes a member, with the roles that it begins with.
+        change create_member = create(CreateMemberRequest) -> MemberReply;
+        /// Lists members, a page at a time.
+        read list_members = list(ListMembersRequest) -> ListMembersReply;
+        /// Shows a member with its roles.
+        read show_member = show(ShowMemberRequest) -> RoleMember;
+        /// Gives a member a role.
+        change grant_role = grant(GrantRoleRequest) -> MemberReply;
+        /// Takes a role from a member.
+        change revoke_role = revoke(RevokeRoleRequest) -> MemberReply;
+        /// Deletes a member, and voids its tokens.
+        change delete_member = delete(DeleteMemberRequest) -> DeleteMemberReply;
     }
     "consumers" consumers_client::ConsumersClient {
         /// Creates a consumer.
@@ -134,6 +150,10 @@ calls! {
         read status = show(ShowStatusRequest) -> NodeStatus;
         /// Shows who the server takes the caller for.
         read who_am_i = who_am_i(WhoAmIRequest) -> WhoAmIReply;
+    }
+    "audit" audit_client::AuditClient {
+        /// Lists entries of the audit log, a page at a time.
+        read list_audit = list(ListAuditRequest) -> ListAuditReply;
     }
     "levels" levels_client::LevelsClient {
         /// Shows the feature level in force, and which the nodes know.

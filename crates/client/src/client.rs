@@ -4,7 +4,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -16,13 +16,14 @@ use tonic::{
     transport::Channel,
 };
 use types::RequestId;
-use wire::{ErrorKind, PublicError, REQUEST_ID_METADATA, TRUST_METADATA};
+use wire::{ErrorKind, PublicError, REQUEST_ID_METADATA};
 
 use crate::{
     ClientError, Config, ConfigError, Retries, Token,
     connect::{self, Route},
     error::public,
     retry,
+    trust::{self, Trust},
 };
 
 /// A client of one cluster: its control nodes, or one of its edges. Clones share the connections.
@@ -33,7 +34,7 @@ pub struct Client {
 }
 
 struct Shared {
-    routes: Vec<Route>,
+    trust: Trust,
     /// How many servers the routes lead to.
     servers: usize,
     /// The server in use: the one that answered last. It is left when it fails.
@@ -42,8 +43,6 @@ struct Shared {
     turn: AtomicUsize,
     token: Option<Token>,
     retries: Retries,
-    /// The highest version of the list of certificate authorities that a server has named.
-    trust: Arc<AtomicU32>,
 }
 
 /// What a call is known by, and whether it may be sent again.
@@ -99,11 +98,15 @@ impl Client {
     /// # Errors
     /// [`ConfigError`] when an address, certificate or key cannot be used.
     pub fn new(config: Config) -> Result<Self, ConfigError> {
-        let routes = connect::routes(&config)?;
-        let servers = config.servers();
-        let Config { token, timeout, retries, trust, .. } = config;
+        let (token, timeout, retries, servers) = (config.token.clone(), config.timeout, config.retries, config.servers());
+        let (every, trust) = (config.trust_asked_every, Trust::new(config)?);
         let (current, turn) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Ok(Self { shared: Arc::new(Shared { routes, servers, current, turn, token, retries, trust }), timeout })
+        let client = Self { shared: Arc::new(Shared { trust, servers, current, turn, token, retries }), timeout };
+        if let Some(every) = every {
+            let shared = Arc::downgrade(&client.shared);
+            tokio::spawn(trust::ask_every(every, move || Some(Self { shared: shared.upgrade()?, timeout })));
+        }
+        Ok(client)
     }
 
     /// The same client with another deadline for its calls.
@@ -164,11 +167,6 @@ impl Client {
         }
     }
 
-    fn note_trust<A>(&self, response: &Response<A>) {
-        let named = response.metadata().get(TRUST_METADATA).and_then(|version| version.to_str().ok()?.parse().ok());
-        self.shared.trust.fetch_max(named.unwrap_or(0), Ordering::Relaxed);
-    }
-
     /// Opens a stream, once, within the deadline.
     pub(crate) async fn open<Q, A, F>(
         &self,
@@ -185,7 +183,10 @@ impl Client {
         let outcome = if matches!(opened, Ok(Ok(_))) { "open" } else { "failed" };
         tracing::debug!(call, server = &*route.server, request = ticket.id, outcome, "opened a stream");
         let error = match opened {
-            Ok(Ok(response)) => return Ok((response.into_inner(), route)),
+            Ok(Ok(response)) => {
+                self.note_trust(&response);
+                return Ok((response.into_inner(), route));
+            }
             Ok(Err(status)) => public(&status),
             Err(_) => self.overdue(),
         };
@@ -200,11 +201,18 @@ impl Client {
 
     /// The server in use, and a way to it. Its connections are taken in turn.
     fn route(&self) -> (usize, Route) {
-        let Shared { routes, servers, current, turn, .. } = &*self.shared;
+        let Shared { trust, servers, current, turn, .. } = &*self.shared;
         let server = current.load(Ordering::Relaxed);
-        let connection = turn.fetch_add(1, Ordering::Relaxed) % (routes.len() / servers);
-        // `connect::routes` makes at least one, and lists all servers for the first connection, then for the second.
-        (server, routes[connection * servers + server].clone())
+        trust.routes(|routes| {
+            let connection = turn.fetch_add(1, Ordering::Relaxed) % (routes.len() / servers);
+            // `connect::routes` makes at least one, and lists all servers for the first connection, then for the second.
+            (server, routes[connection * servers + server].clone())
+        })
+    }
+
+    /// Whom it believes.
+    pub(crate) fn trust(&self) -> &Trust {
+        &self.shared.trust
     }
 
     #[cfg(test)]
@@ -248,7 +256,7 @@ pub(crate) fn failure(call: &'static str, server: &str, id: &str, mut error: Pub
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let servers: Vec<_> = self.shared.routes.iter().map(|route| &*route.server).collect();
+        let servers: Vec<_> = self.trust().routes(|routes| routes.iter().map(|route| route.server.clone()).collect());
         f.debug_struct("Client").field("servers", &servers).field("timeout", &self.timeout).finish_non_exhaustive()
     }
 }

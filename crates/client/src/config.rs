@@ -85,7 +85,9 @@ pub struct Config {
     pub(crate) timeout: Duration,
     pub(crate) retries: Retries,
     pub(crate) connections: usize,
-    pub(crate) trust: Arc<AtomicU32>,
+    pub(crate) trust_seen: Option<Arc<AtomicU32>>,
+    pub(crate) trust_file: Option<PathBuf>,
+    pub(crate) trust_asked_every: Option<Duration>,
     pub(crate) control_only: bool,
 }
 
@@ -107,7 +109,9 @@ impl Config {
             timeout: TIMEOUT_USUAL,
             retries: Retries::default(),
             connections: 1,
-            trust: Arc::default(),
+            trust_seen: None,
+            trust_file: None,
+            trust_asked_every: None,
             control_only: false,
         }
     }
@@ -133,11 +137,28 @@ impl Config {
         self
     }
 
-    /// Tells in `seen` the highest version of the list of believed certificate authorities that a server has named: who holds an older
-    /// list asks for the new one while the old one still counts.
+    /// Tells in `seen` the highest version of the list of believed certificate authorities that a server has named, and does not follow
+    /// it: whoever wants to know takes care of that, while the old list still counts. Otherwise a client of control nodes asks for the new
+    /// list and goes over to it by itself.
     #[must_use]
     pub fn trust_seen(mut self, seen: Arc<AtomicU32>) -> Self {
-        self.trust = seen;
+        self.trust_seen = Some(seen);
+        self
+    }
+
+    /// Keeps newer lists of certificate authorities in this file, and begins with the one in it where that is newer than the configured
+    /// one. It holds nothing secret; but whoever can write it decides whom the client believes.
+    #[must_use]
+    pub fn trust_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.trust_file = Some(path.into());
+        self
+    }
+
+    /// Asks for a newer list this often, for as long as the client lives: for a program that may make no call for longer than a former
+    /// authority is believed, which is ten minutes after a control node was revoked. At least a second.
+    #[must_use]
+    pub fn trust_asked_every(mut self, every: Duration) -> Self {
+        self.trust_asked_every = Some(every.max(Duration::from_secs(1)));
         self
     }
 

@@ -28,6 +28,15 @@ pub enum ConfigError {
     /// The token cannot stand in a header.
     #[error("the token holds characters that no token has; was it copied whole, without line breaks?")]
     Token,
+    /// The file that keeps the list of certificate authorities.
+    #[error("cannot read the list of certificate authorities in {}", path.display())]
+    TrustFile {
+        /// The file.
+        path: std::path::PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
     /// Key and certificate do not go together, or TLS cannot be set up.
     #[error("cannot set up TLS")]
     Tls(#[source] rustls::Error),

@@ -4,6 +4,7 @@
 //! cluster's CA alone. Every call has a deadline and a request id. A call that fails with a kind that may pass is sent again,
 //! with growing, jittered pauses, at most so often as [`Retries`] says, and only if that cannot do a thing twice: reads always,
 //! changes under the request id that the server remembers, calls that return a token only if the caller chose that id.
+//! Over TLS it follows when the cluster replaces its certificate authority, so a program runs on through any number of replacements.
 //! Lookups come as [`Client::get`], [`Client::get_many`], [`Client::watch`] and the pipelined [`Client::stream`].
 //!
 //! **Invariants**
@@ -13,6 +14,9 @@
 //!
 //! **Concurrency**: a [`Client`] is cheap to clone and may be shared. Dropping a call's future gives up on the reply; a change
 //! may have been made then, and the same request id finds out.
+
+mod audit;
+#![allow(clippy::result_large_err, reason = "an error names the call, the server and all that the server said; it is made only where a call has failed")]
 
 mod calls;
 mod client;
@@ -26,7 +30,9 @@ mod server;
 mod snapshots;
 #[cfg(test)]
 mod tests;
+mod trust;
 
+pub use audit::AuditParts;
 pub use client::Client;
 pub use config::{Config, Identity, Tls, Token};
 pub use error::{ClientError, ConfigError};
@@ -34,4 +40,5 @@ pub use frames::Frames;
 pub use lookup::{Replies, Requests, Watch};
 pub use retry::Retries;
 pub use snapshots::SavedParts;
+pub use trust::{trust_pem, trust_version};
 pub use wire::{ErrorKind, PublicError, v1};

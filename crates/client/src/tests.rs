@@ -220,6 +220,90 @@ async fn tls_with_another_ca_or_another_name_never_sends_the_token() {
     assert!(server.script.seen().is_empty());
 }
 
+/// Makes calls until the client believes a list of this version.
+async fn until_held(client: &Client, version: u32) {
+    let held = async {
+        while client.trust_held() != version {
+            client.create_store(create("")).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), held).await.expect("the list is taken over");
+}
+
+#[tokio::test]
+async fn client_follows_its_cluster_from_authority_to_authority_and_keeps_the_list() {
+    let [first, second, third] = [Authority::new(), Authority::new(), Authority::new()];
+    let server = Server::tls(&first, Script::default()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ca.pem");
+    let config = || {
+        let tls = Tls { ca_pem: first.ca_pem(), ..Default::default() };
+        Config::tls([&server.address], tls).token(token()).retries(QUICK).connections(2).trust_file(&file)
+    };
+    let client = Client::new(config()).unwrap();
+    client.create_store(create("")).await.unwrap();
+    assert_eq!(client.trust_held(), 0);
+
+    // Each time: the next one issues beside the one before, then the server has its certificate, then the one before is dropped.
+    for (version, (before, next)) in [(1, (&first, &second)), (3, (&second, &third))] {
+        server.script.trusts(version, &[next, before]);
+        until_held(&client, version).await;
+        assert_eq!(crate::trust_version(&std::fs::read_to_string(&file).unwrap()), version);
+        server.shows(next);
+        server.script.trusts(version + 1, &[next]);
+        until_held(&client, version + 1).await;
+    }
+    // A program that starts anew begins where the other is; one without the file is where it began.
+    Client::new(config()).unwrap().create_store(create("")).await.unwrap();
+    std::fs::remove_file(&file).unwrap();
+    let error = Client::new(config()).unwrap().create_store(create("")).await.unwrap_err();
+    assert!(error.error.message.contains("certificate"), "{}", error.error.message);
+}
+
+#[tokio::test]
+async fn list_that_no_server_is_verified_by_is_not_taken_over_and_calls_go_on() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let server = Server::tls(&authority, Script::default()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ca.pem");
+    let tls = Tls { ca_pem: authority.ca_pem(), ..Default::default() };
+    let client = Client::new(Config::tls([&server.address], tls).retries(QUICK).trust_file(&file)).unwrap();
+    server.script.trusts(7, &[&other]);
+    let asked = || server.script.asked();
+    while asked() == 0 {
+        client.create_store(create("")).await.unwrap();
+    }
+    // The attempt is over when another may begin.
+    client.attempted().await;
+    client.create_store(create("")).await.unwrap();
+    assert_eq!((client.trust_held(), file.exists()), (0, false));
+    // An older list, and one that cannot be used, change nothing either.
+    server.script.trusts(8, &[]);
+    client.create_store(create("")).await.unwrap();
+    server.script.trusts(9, &[&other, &authority]);
+    until_held(&client, 9).await;
+    server.script.trusts(4, &[&other]);
+    client.create_store(create("")).await.unwrap();
+    assert_eq!(client.trust_held(), 9);
+}
+
+#[tokio::test]
+async fn client_that_makes_no_calls_asks_by_itself_when_it_was_told_to() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let server = Server::tls(&authority, Script::default()).await;
+    let tls = Tls { ca_pem: authority.ca_pem(), ..Default::default() };
+    let client = Client::new(Config::tls([&server.address], tls).trust_asked_every(Duration::ZERO)).unwrap();
+    server.script.trusts(1, &[&other, &authority]);
+    let held = async {
+        while client.trust_held() != 1 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), held).await.expect("the list is taken over");
+    assert!(server.script.seen().is_empty(), "no call was made");
+}
+
 #[tokio::test]
 async fn call_that_fails_at_one_server_is_repeated_at_the_next() {
     let authority = Authority::new();

@@ -42,6 +42,10 @@ pub(super) struct Script {
     fails: Arc<Mutex<VecDeque<Status>>>,
     seen: watch::Sender<Vec<Seen>>,
     silent: bool,
+    /// The list of authorities that every answer names the version of.
+    trust: Arc<Mutex<v1::ShowAuthorityReply>>,
+    /// How often it was asked for.
+    asked: Arc<std::sync::atomic::AtomicUsize>,
 }
 
 impl Script {
@@ -53,6 +57,28 @@ impl Script {
 
     pub(super) fn silent() -> Self {
         Self { silent: true, ..Self::default() }
+    }
+
+    /// Tells this list of authorities from now on.
+    pub(super) fn trusts(&self, version: u32, authorities: &[&Authority]) {
+        let authority = |one: &&Authority| v1::Authority { certificate: one.issuer.der().to_vec().into(), ..Default::default() };
+        *self.trust.lock().unwrap() =
+            v1::ShowAuthorityReply { version, authorities: authorities.iter().map(authority).collect(), ..Default::default() };
+    }
+
+    /// An answer that names the list's version.
+    fn labelled<T>(&self, reply: T) -> Answer<T> {
+        let mut response = Response::new(reply);
+        let version = self.trust.lock().unwrap().version;
+        if version > 0 {
+            response.metadata_mut().insert(wire::TRUST_METADATA, version.into());
+        }
+        Ok(response)
+    }
+
+    /// How often the list was asked for.
+    pub(super) fn asked(&self) -> usize {
+        self.asked.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     pub(super) fn seen(&self) -> Vec<Seen> {
@@ -94,6 +120,7 @@ pub(super) struct Server {
     folder: Option<tempfile::TempDir>,
     task: JoinHandle<()>,
     connections: mpsc::Receiver<UnixStream>,
+    acceptor: Option<Arc<Mutex<TlsAcceptor>>>,
 }
 
 impl Server {
@@ -111,16 +138,18 @@ impl Server {
         // Keeps a second handle of each connection, by which a test can cut it.
         let incoming = async_incoming(listener, pass);
         let task = tokio::spawn(serve(script.clone(), incoming));
-        Self { script, socket, address: String::new(), folder: None, task, connections }
+        Self { script, socket, address: String::new(), folder: None, task, connections, acceptor: None }
     }
 
     pub(super) async fn tls(authority: &Authority, script: Script) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let acceptor = authority.acceptor();
+        let acceptor = Arc::new(Mutex::new(authority.acceptor()));
+        let present = acceptor.clone();
         let (pass, accepted) = mpsc::channel(16);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                let acceptor = acceptor.lock().unwrap().clone();
                 if let Ok(stream) = acceptor.accept(stream).await
                     && pass.send(Ok::<_, io::Error>(Encrypted(stream))).await.is_err()
                 {
@@ -129,7 +158,12 @@ impl Server {
             }
         });
         let task = tokio::spawn(serve(script.clone(), ReceiverStream::new(accepted)));
-        Self { script, socket: PathBuf::new(), address, folder: None, task, connections: mpsc::channel(1).1 }
+        Self { script, socket: PathBuf::new(), address, folder: None, task, connections: mpsc::channel(1).1, acceptor: Some(present) }
+    }
+
+    /// Shows another certificate to whoever connects from now on.
+    pub(super) fn shows(&self, authority: &Authority) {
+        *self.acceptor.as_ref().unwrap().lock().unwrap() = authority.acceptor();
     }
 
     /// Ends the server with its connections, and gives back where it was: the socket's path, and the folder to keep meanwhile.
@@ -173,6 +207,7 @@ where
     let router = Transport::builder()
         .add_service(v1::stores_server::StoresServer::new(script.clone()))
         .add_service(v1::consumers_server::ConsumersServer::new(script.clone()))
+        .add_service(v1::cluster_server::ClusterServer::new(script.clone()))
         .add_service(v1::receipts_server::ReceiptsServer::new(script.clone()))
         .add_service(v1::lookup_server::LookupServer::new(script).max_encoding_message_size(wire::LOOKUP_REPLY_BYTES_MAX));
     let _ = router.serve_with_incoming(incoming).await;
@@ -265,7 +300,7 @@ impl v1::stores_server::Stores for Script {
     async fn create(&self, request: Request<v1::CreateStoreRequest>) -> Answer<v1::CreateStoreReply> {
         self.note(&request, &request.get_ref().request_id, None).await?;
         let store = v1::Store { name: request.into_inner().name, ..Default::default() };
-        Ok(Response::new(v1::CreateStoreReply { store: Some(store), receipt: None }))
+        self.labelled(v1::CreateStoreReply { store: Some(store), receipt: None })
     }
     async fn show(&self, request: Request<v1::ShowStoreRequest>) -> Answer<v1::Store> {
         self.note(&request, "", None).await?;
@@ -301,6 +336,39 @@ impl v1::consumers_server::Consumers for Script {
         not_here()
     }
     async fn list_tokens(&self, _: Request<v1::ListConsumerTokensRequest>) -> Answer<v1::ListConsumerTokensReply> {
+        not_here()
+    }
+}
+
+#[tonic::async_trait]
+impl v1::cluster_server::Cluster for Script {
+    async fn show_authority(&self, _: Request<v1::ShowAuthorityRequest>) -> Answer<v1::ShowAuthorityReply> {
+        self.asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let told = self.trust.lock().unwrap().clone();
+        self.labelled(told)
+    }
+    async fn rotate_authority(&self, _: Request<v1::RotateAuthorityRequest>) -> Answer<v1::ShowAuthorityReply> {
+        not_here()
+    }
+    async fn finish_authority(&self, _: Request<v1::FinishAuthorityRequest>) -> Answer<v1::ShowAuthorityReply> {
+        not_here()
+    }
+    async fn members(&self, _: Request<v1::ClusterMembersRequest>) -> Answer<v1::ClusterMembersReply> {
+        not_here()
+    }
+    async fn status(&self, _: Request<v1::ClusterStatusRequest>) -> Answer<v1::ClusterStatusReply> {
+        not_here()
+    }
+    async fn add(&self, _: Request<v1::ClusterAddRequest>) -> Answer<v1::ClusterChangeReply> {
+        not_here()
+    }
+    async fn promote(&self, _: Request<v1::ClusterPromoteRequest>) -> Answer<v1::ClusterChangeReply> {
+        not_here()
+    }
+    async fn remove(&self, _: Request<v1::ClusterRemoveRequest>) -> Answer<v1::ClusterChangeReply> {
+        not_here()
+    }
+    async fn transfer(&self, _: Request<v1::ClusterTransferRequest>) -> Answer<v1::ClusterChangeReply> {
         not_here()
     }
 }
