@@ -6,7 +6,8 @@
 //! **Invariants**
 //! 1. One change at a time is under way on a leader.
 //! 2. A learner votes only once its log reaches the leader's end as it was when it was asked to.
-//! 3. A removal that would leave no reachable majority is refused, unless it is forced; the last voter is never removed.
+//! 3. What a membership says counts as done only once its entry is committed: what is only in a leader's log may go with that leader.
+//! 4. A removal that would leave no reachable majority is refused, unless it is forced; the last voter is never removed.
 
 use std::{collections::BTreeSet, future::Future, sync::Arc, time::Duration};
 
@@ -88,6 +89,27 @@ impl<R: Runtime> Voter<R> {
         metrics.membership_config.membership().nodes().map(row).collect()
     }
 
+    /// Whether the newest membership in this node's log is applied, and so committed.
+    fn is_settled(&self) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        *metrics.membership_config.log_id() <= metrics.last_applied
+    }
+
+    /// Waits until the newest membership is committed.
+    async fn settled(&self, deadline: R::Instant) -> Result<(), Stopped> {
+        while !self.is_settled() {
+            if !self.leads() {
+                return Err(Answered::NotLeader(None));
+            }
+            if R::Instant::now() + ANSWER_MARGIN >= deadline {
+                return Err(Answered::Unknown("no majority has confirmed the change before this one in time".to_owned()));
+            }
+            R::sleep(LOOK_EVERY).await;
+        }
+        Ok(())
+    }
+
     /// Has a change made, here or at the leader. Each change may be asked for again, so it is, until the deadline.
     pub(crate) async fn change_anywhere(self: &Arc<Self>, change: Change) -> Result<NodeId, ChangeError> {
         let deadline = R::Instant::now() + self.timing.deadline;
@@ -136,7 +158,11 @@ impl<R: Runtime> Voter<R> {
     }
 
     fn is_done(&self, change: &Change) -> bool {
+        // In this order: what is settled afterwards was committed with all before it.
         let members = self.members();
+        if !self.is_settled() {
+            return false;
+        }
         match change {
             Change::Add { node, address } => members.address(NodeId::new(*node)) == Some(address),
             Change::Promote { node } => !members.joint && members.votes(NodeId::new(*node)),
@@ -184,6 +210,7 @@ impl<R: Runtime> Voter<R> {
         }
         let busy = |_| Answered::NotDone("another change is under way".to_owned());
         let _alone = R::timeout(deadline - R::Instant::now(), self.changing.lock()).await.map_err(busy)?;
+        self.settled(deadline).await?;
         let interrupted = self.members().joint;
         if interrupted {
             tracing::info!("finishing a change of the membership that was interrupted");

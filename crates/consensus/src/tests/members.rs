@@ -139,6 +139,29 @@ fn change_that_was_interrupted_is_finished_by_the_next_one() {
     });
 }
 
+/// Found by seed 947 of the simulation: the second answer was taken from the leader's own log, and the entry went with that leader.
+#[test]
+fn change_that_only_the_leader_has_is_not_done_however_often_it_is_asked_for() {
+    simulate(73, async {
+        let mut cluster = Cluster::start(73, 0).await;
+        assert!(cluster.write(0).await);
+        cluster.join(4).await;
+        let leader = cluster.leader().await;
+        cluster.net.isolate(cluster.nodes()[leader], &cluster.nodes());
+        for _ in 0..2 {
+            let answer = cluster.voters[leader].add_learner(NodeId::new(4), "voter-4").await;
+            assert!(matches!(answer, Err(ChangeError::Unknown { .. } | ChangeError::Unavailable { .. })), "{answer:?}");
+        }
+        assert!(cluster.voters[leader].membership().holds(NodeId::new(4)), "it is in the leader's log, and nowhere else");
+        let other = &cluster.voters[(leader + 1) % 3];
+        until("another leader", || other.status().leader.is_some_and(|led| led != cluster.nodes()[leader])).await;
+        assert!(!other.membership().holds(NodeId::new(4)));
+        lock(&cluster.net.cut).clear();
+        cluster.voters[leader].add_learner(NodeId::new(4), "voter-4").await.unwrap();
+        until("all know", || cluster.voters.iter().all(|voter| voter.membership().holds(NodeId::new(4)))).await;
+    });
+}
+
 #[test]
 fn removal_of_the_leader_hands_over_first_and_writes_go_on() {
     simulate(71, async {
