@@ -34,11 +34,13 @@ mod voter;
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    pin::pin,
     sync::{Arc, Mutex, atomic::Ordering},
     time::Duration,
 };
 
 use feed::Anchor;
+use futures::future::Either;
 use openraft::AsyncRuntime;
 use openraft_rt_sim::SimRuntime;
 use seams::{Entropy, sim::SimEntropy};
@@ -71,6 +73,8 @@ const FAULTS: Duration = Duration::from_secs(10);
 /// How long healing may take once all faults are over: the longest backoff of a follower, its longest silence, an election, a change of
 /// the members that was left halfway, and some work.
 const HEAL_MAX: Duration = Duration::from_secs(30);
+/// How often it is looked after, after the faults, whether all processes are there.
+const KEPT_UP_EVERY: Duration = Duration::from_millis(200);
 
 /// Something that is broken on purpose in the world around the product, and must not go unnoticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -228,7 +232,7 @@ impl World {
         let troubled = async {
             world.faults(seed).await;
             if world.history.violation().is_none() {
-                world.heal().await;
+                world.kept_up(world.heal()).await;
             }
             clients.stop.store(true, Ordering::Relaxed);
         };
@@ -241,7 +245,7 @@ impl World {
                 world.history.violated("no panic", format_args!("a client ended: {error}"));
             }
         }
-        world.end(&client(40)).await;
+        world.kept_up(world.end(&client(40))).await;
     }
 
     async fn faults(&self, seed: u64) {
@@ -399,6 +403,20 @@ impl World {
         self.history.count("edge crashes");
         self.fleet.note_acknowledgements();
         edge.crash(entropy);
+    }
+
+    /// Does `work`, and meanwhile starts again what ends by itself as it may: a voter whose disk was full to the last may notice later.
+    async fn kept_up<T>(&self, work: impl Future<Output = T>) -> T {
+        let keep = async {
+            loop {
+                SimRuntime::sleep(KEPT_UP_EVERY).await;
+                self.still_up().await;
+            }
+        };
+        match futures::future::select(pin!(work), pin!(keep)).await {
+            Either::Left((done, _)) => done,
+            Either::Right((never, _)) => never,
+        }
     }
 
     /// Nothing ends by itself while its disk works. A voter whose disk was full may, and is started again.
