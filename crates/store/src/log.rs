@@ -68,7 +68,7 @@
 //! 4. A segment is unlinked only when a durable purge covers all its entries.
 //!
 //! **Concurrency**: handles are cheap clones over one mutex that is never held during I/O. Senders wait while the queue is full.
-//! `done` runs on the writer's thread and must not block.
+//! `done` runs on the thread that writes and must not block.
 //!
 //! **Failure**: the first failed write or sync, a full disk included, stops the log: every later operation and read fails with
 //! [`LogError::Stopped`], since nothing is known of what reached the disk. The node must be restarted.
@@ -107,7 +107,7 @@ pub const SMALL_BYTES_MAX: usize = 1024;
 /// The longest entry: twice the largest command.
 pub const ENTRY_BYTES_MAX: usize = 16 << 20;
 
-/// Called once, when an operation is durable or has failed, on the writer's thread. It must not block.
+/// Called once, when an operation is durable or has failed, on the thread that writes. It must not block.
 pub type Done = Box<dyn FnOnce(Result<(), Arc<LogError>>) + Send>;
 
 /// A [`Done`] and the future that it completes.

@@ -477,7 +477,7 @@ impl Core {
         let first = self.reader.next_index();
         let (done, durable) = store::completion();
         let failed = |source| FeedError::Log { operation: "appended change sets", source: Box::new(source) };
-        block_on(self.log.append(first, entries, done)).map_err(failed)?;
+        block_on(self.log.append_here(first, entries, done)).map_err(failed)?;
         block_on(durable).map_err(failed)
     }
 

@@ -207,6 +207,67 @@ fn log_thread_makes_groups_of_what_many_append() {
 }
 
 #[test]
+fn log_append_here_is_written_by_its_caller_while_nobody_else_writes() {
+    let disk = SimDisk::new();
+    let (log, reader) = open(&disk, Drive::Thread).unwrap();
+    let (sender, written_by) = std::sync::mpsc::channel();
+    for index in 0..50 {
+        let sender = sender.clone();
+        let done: Done = Box::new(move |result| sender.send((result.is_ok(), std::thread::current().id())).unwrap());
+        now(log.append_here(index, entries(index, index + 1, 100), done)).unwrap();
+        let (durable, thread) = written_by.recv().unwrap();
+        assert!(durable);
+        // The thread may be preparing a segment, and then goes on with what waits.
+        assert!(index > 0 || thread == std::thread::current().id());
+        assert_eq!(reader.durable_index(), index + 1);
+    }
+    log.close().unwrap();
+    assert!(segments(&disk).len() > 1);
+    assert_eq!(open(&disk, Drive::Inline).unwrap().1.next_index(), 50);
+}
+
+#[test]
+fn log_appends_here_and_by_the_thread_go_on_beside_each_other() {
+    let disk = SimDisk::new();
+    let (log, reader) = open(&disk, Drive::Thread).unwrap();
+    let next = std::sync::Mutex::new(0_u64);
+    std::thread::scope(|scope| {
+        for here in [true, true, false, false] {
+            let (log, next) = (log.clone(), &next);
+            scope.spawn(move || {
+                for _ in 0..200 {
+                    let (done, durable) = completion();
+                    let mut index = next.lock().unwrap();
+                    // Made visible in turn; written as it comes.
+                    if here && index.is_multiple_of(3) {
+                        now(log.append_here(*index, entries(*index, *index + 1, 100), done)).unwrap();
+                    } else {
+                        now(log.append(*index, entries(*index, *index + 1, 100), done)).unwrap();
+                    }
+                    *index += 1;
+                    drop(index);
+                    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(durable).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(reader.durable_index(), 800);
+    log.close().unwrap();
+    assert_eq!(open(&disk, Drive::Inline).unwrap().1.next_index(), 800);
+}
+
+#[test]
+fn log_append_here_that_fails_is_told_and_the_log_can_be_closed() {
+    let disk = SimDisk::new();
+    let (log, _reader) = open(&disk, Drive::Thread).unwrap();
+    disk.set_faults(seams::sim::DiskFaults { sync_fails: true, ..Default::default() });
+    let (done, durable) = completion();
+    now(log.append_here(0, entries(0, 1, 100), done)).unwrap();
+    assert!(now(durable).is_err());
+    assert!(log.close().is_err());
+}
+
+#[test]
 fn log_empty_append_is_done_after_what_came_before() {
     let disk = SimDisk::new();
     let (log, reader) = open(&disk, Drive::Manual).unwrap();
