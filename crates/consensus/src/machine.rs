@@ -91,6 +91,7 @@ pub(crate) struct Machine<R> {
 /// What a batch of entries brought.
 struct Batch<R: Runtime> {
     entries: usize,
+    commands: usize,
     bytes: usize,
     answers: Vec<(openraft::storage::ApplyResponder<Types<R>>, Answer)>,
     sets: Vec<Arc<ChangeSet>>,
@@ -102,7 +103,16 @@ struct Batch<R: Runtime> {
 
 impl<R: Runtime> Batch<R> {
     fn new() -> Self {
-        Self { entries: 0, bytes: 0, answers: Vec::new(), sets: Vec::new(), audit: Vec::new(), writes: BTreeMap::new(), tick: None }
+        Self {
+            entries: 0,
+            commands: 0,
+            bytes: 0,
+            answers: Vec::new(),
+            sets: Vec::new(),
+            audit: Vec::new(),
+            writes: BTreeMap::new(),
+            tick: None,
+        }
     }
 }
 
@@ -146,7 +156,8 @@ impl<R: Runtime> Machine<R> {
         let command = Command::decode(bytes).map_err(|error| stop(&error))?;
         let index = LogIndex::new(index);
         self.state.may_follow(index, &command, self.core.level_max).map_err(|halt| stop(&halt))?;
-        let outcome = self.state.apply(index, &command).map_err(|halt| stop(&halt))?;
+        let outcome = self.state.apply_one(index, &command).map_err(|halt| stop(&halt))?;
+        batch.commands += 1;
         for write in outcome.writes {
             batch.bytes += write.key.as_bytes().len() + write.value.as_ref().map_or(0, Bytes::len);
             batch.writes.insert(write.key, write.value);
@@ -160,9 +171,14 @@ impl<R: Runtime> Machine<R> {
     }
 
     /// Shows what a batch brought, in the order of the module's header.
-    async fn publish(&mut self, batch: Batch<R>) -> Result<(), StopReason> {
+    async fn publish(&mut self, mut batch: Batch<R>) -> Result<(), StopReason> {
         if batch.entries == 0 {
             return Ok(());
+        }
+        if batch.commands > 0 {
+            // One for all: it is what makes the state root be hashed, before the state is shown to others.
+            let head = self.state.head_write();
+            batch.writes.insert(head.key, head.value);
         }
         let not_audited = |error: io::Error| StopReason(format!("audit entries were not stored: {}", chain(&error)));
         if self.core.audit.emit(batch.audit, self.state.last_time()).map_err(not_audited)? {

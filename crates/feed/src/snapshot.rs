@@ -87,7 +87,7 @@ impl Cut {
     }
 
     /// The state root there.
-    pub const fn state_root(&self) -> Hash {
+    pub fn state_root(&self) -> Hash {
         self.state.state_root()
     }
 

@@ -39,6 +39,7 @@ pub(crate) fn batch(
         }
         next.accept(set).map_err(|error| chain_fault(error, next.position(), position))?;
     }
+    next.settle();
     sealed(cluster, next, trust, seal)
 }
 
