@@ -134,7 +134,7 @@ pub async fn serve(listener: TcpListener, readiness: Readiness, metrics: Metrics
     tokio::select! {
         biased;
         ended = serving.into_future() => ended,
-        () = fold_regularly(metrics) => Ok(()),
+        () = metrics.fold_regularly(FOLD_INTERVAL) => Ok(()),
     }
 }
 
@@ -154,14 +154,6 @@ async fn readyz(State((readiness, _)): State<(Readiness, Metrics)>) -> impl Into
 
 async fn render_metrics(State((_, metrics)): State<(Readiness, Metrics)>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics.render())
-}
-
-async fn fold_regularly(metrics: Metrics) {
-    let mut interval = tokio::time::interval(FOLD_INTERVAL);
-    loop {
-        interval.tick().await;
-        metrics.fold();
-    }
 }
 
 /// A listener that accepts while there are places.

@@ -64,18 +64,32 @@ const BYTES_BUCKETS: [f64; 10] = [64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0,
 
 /// The metrics of this process. Clones show the same ones.
 #[derive(Clone)]
-pub struct Metrics(PrometheusHandle);
+pub struct Metrics {
+    handle: PrometheusHandle,
+    /// Held by the one of a process's servers that folds for all.
+    folding: std::sync::Arc<tokio::sync::Mutex<()>>,
+}
 
 impl Metrics {
     /// All metrics in Prometheus' text format.
     pub fn render(&self) -> String {
-        self.0.render()
+        self.handle.render()
     }
 
     /// Folds recorded samples into their histograms. Unless it is called regularly, samples pile up between two scrapes;
     /// [`crate::health::serve`] does it.
     pub fn fold(&self) {
-        self.0.run_upkeep();
+        self.handle.run_upkeep();
+    }
+
+    /// Folds at each `interval`, while no other server of this process does.
+    pub async fn fold_regularly(&self, interval: std::time::Duration) {
+        let _turn = self.folding.lock().await;
+        let mut interval = tokio::time::interval(interval);
+        loop {
+            interval.tick().await;
+            self.fold();
+        }
     }
 }
 
@@ -102,7 +116,7 @@ pub fn init_metrics() -> Result<Metrics, TelemetryError> {
         .and_then(|builder| builder.set_buckets_for_metric(Matcher::Suffix("_entries".into()), &ENTRIES_BUCKETS))
         .map_err(TelemetryError::Buckets)?;
     let recorder = builder.build_recorder();
-    let metrics = Metrics(recorder.handle());
+    let metrics = Metrics { handle: recorder.handle(), folding: std::sync::Arc::default() };
     metrics::set_global_recorder(recorder).map_err(|_| TelemetryError::Recorder)?;
     Ok(INSTALLED.get_or_init(|| metrics).clone())
 }
