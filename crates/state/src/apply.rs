@@ -15,6 +15,7 @@ mod authorities;
 mod cascade;
 mod consumers;
 mod deks;
+mod deleted;
 mod enrolment;
 mod entry;
 mod gate;
@@ -23,6 +24,7 @@ mod limits;
 mod members;
 mod nodes;
 mod operators;
+mod reminders;
 mod requests;
 mod secrets;
 mod stores;
@@ -135,7 +137,7 @@ pub(crate) fn apply(state: &State, index: LogIndex, command: &Command) -> Result
     let (result, change_set) = match &identity {
         Ok(identity) => match requests::recall(&view, identity, command)? {
             Known::Answered(result) => {
-                requests::sweep(&mut view)?;
+                sweep(&mut view)?;
                 return Ok(Outcome { result, writes: view.writes(None), change_set: None, audit: None, time: view.time });
             }
             Known::Reused => (Err(requests::reused()), None),
@@ -143,9 +145,15 @@ pub(crate) fn apply(state: &State, index: LogIndex, command: &Command) -> Result
         },
         Err(refusal) => (Err(refusal.clone()), None),
     };
-    requests::sweep(&mut view)?;
+    sweep(&mut view)?;
     let audit = entry::record(&mut view, identity.as_ref().ok(), command, &result)?;
     Ok(Outcome { result, writes: view.writes(change_set.as_deref()), change_set, audit, time: view.time })
+}
+
+/// Clears away a bounded part of what is over.
+fn sweep(view: &mut View<'_>) -> Result<(), Halt> {
+    requests::sweep(view)?;
+    deleted::sweep(view)
 }
 
 /// Whether this build may apply the command here at all.
@@ -277,6 +285,19 @@ fn perform(view: &mut View<'_>, identity: &Identity, body: &CommandBody) -> Judg
             operators::roll(view, *replaces, &new, *old_until)
         }
         CommandBody::EditLimits { account, edit } => limits::edit(view, *account, edit),
+        CommandBody::Undelete { account, store, secret } => {
+            deleted::undelete(view, secrets::At { account: *account, store: *store, secret: *secret })
+        }
+        CommandBody::Destroy { account, store, secret, version } => {
+            deleted::destroy_what(view, secrets::At { account: *account, store: *store, secret: *secret }, *version)
+        }
+        CommandBody::CreateWithReminders { account, store, items, new_dek, reminders } => {
+            secrets::create_reminded(view, (*account, *store), items, new_dek.as_ref(), reminders)
+        }
+        CommandBody::EditWithReminder { account, store, secret, scopes, comment, reminder } => {
+            let at = secrets::At { account: *account, store: *store, secret: *secret };
+            secrets::edit_reminded(view, at, &secrets::Edit { scopes: *scopes, comment: comment.clone() }, reminder)
+        }
         CommandBody::UpdateNode { node, address, feature_level } => nodes::update(view, *node, address.as_ref(), *feature_level),
     }
 }

@@ -22,7 +22,8 @@ use types::{FeatureLevel, NodeId, RequestId, UnixMillis};
 
 pub use body::{
     AuthorityShare, ChangePhase, CommandBody, EnrolNode, InitCluster, KekStep, LimitsEdit, MemberChange, MemberNote, NewDek, NewEpoch,
-    NewJoinToken, NewNode, NewSecret, NewSignerSet, NodeEnvelope, PointerMove, Rewrap, RotateAuthority, SealedInput, Stage, TokenHolder,
+    NewJoinToken, NewNode, NewSecret, NewSignerSet, NodeEnvelope, PointerMove, Reminder, ReminderEdit, Rewrap, RotateAuthority,
+    SealedInput, Stage, TokenHolder,
 };
 pub use kind::CommandKind;
 

@@ -24,7 +24,7 @@ use codec::Writer;
 use serde::{Deserialize, Serialize};
 use types::{
     AccountId, BindingName, ConsumerRef, DekId, Generation, KekEpoch, KeyDomain, LogIndex, NodeId, RequestId, RootKeyId, SecretId,
-    SecretName, StoreId, StoreName, TokenId, ValueId,
+    SecretName, StoreId, StoreName, TokenId, UnixMillis, ValueId,
 };
 
 use crate::MemberRef;
@@ -118,11 +118,23 @@ pub enum Keyspace {
     Limits = 0x97,
     /// What an account holds of what these limits bound.
     Holdings = 0x98,
+    /// Deleted secrets that can be brought back.
+    Deleted = 0x99,
+    /// Their sealed values.
+    DeletedValue = 0x9a,
+    /// Deleted secrets by the time at which they are destroyed.
+    DeletedUntil = 0x9b,
+    /// Deleted secrets of an account, by age.
+    DeletedOf = 0x9c,
+    /// When people want to be reminded of a secret.
+    Reminder = 0x9d,
+    /// Secrets by the time for which they have a reminder.
+    Due = 0x9e,
 }
 
 impl Keyspace {
     /// All keyspaces, in the order of their numbers.
-    pub const ALL: [Self; 42] = [
+    pub const ALL: [Self; 48] = [
         Self::Settings,
         Self::SignerSet,
         Self::Node,
@@ -165,6 +177,12 @@ impl Keyspace {
         Self::TokenTerms,
         Self::Limits,
         Self::Holdings,
+        Self::Deleted,
+        Self::DeletedValue,
+        Self::DeletedUntil,
+        Self::DeletedOf,
+        Self::Reminder,
+        Self::Due,
     ];
 
     /// The stored number.
@@ -234,6 +252,28 @@ pub enum BoundTo {
     Store(StoreId),
 }
 
+/// What a reminder is about, as it stands in keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ReminderKind {
+    /// The value ends.
+    Expiry,
+    /// The value should be replaced.
+    Rotation,
+}
+
+impl ReminderKind {
+    /// All kinds.
+    pub const ALL: [Self; 2] = [Self::Expiry, Self::Rotation];
+
+    /// The kind's name in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Expiry => "expiry",
+            Self::Rotation => "rotation",
+        }
+    }
+}
+
 /// A key in typed form. Orders as its bytes do.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs, reason = "the fields are named for the newtypes that they hold; the variants for their keyspaces")]
@@ -280,6 +320,12 @@ pub enum TypedKey {
     TokenTerms { token: TokenId },
     Limits { account: Option<AccountId> },
     Holdings { account: Option<AccountId> },
+    Deleted { store: StoreId, secret: SecretId },
+    DeletedValue { secret: SecretId, value: ValueId },
+    DeletedUntil { until: UnixMillis, store: StoreId, secret: SecretId },
+    DeletedOf { account: AccountId, index: LogIndex, store: StoreId, secret: SecretId },
+    Reminder { store: StoreId, secret: SecretId },
+    Due { at: UnixMillis, kind: ReminderKind, store: StoreId, secret: SecretId },
 }
 
 /// Bytes that are no key.
@@ -487,6 +533,16 @@ impl Prefix {
     /// All tokens of a member.
     pub fn member_tokens(member: &MemberRef) -> Self {
         Self(Writer::new(Keyspace::MemberToken).member(member).name(None).end())
+    }
+
+    /// All deleted secrets of a store that can be brought back, by id.
+    pub fn deleted(store: StoreId) -> Self {
+        Self(Writer::new(Keyspace::Deleted).raw(store.as_bytes()).end())
+    }
+
+    /// All deleted secrets of an account that can be brought back, by age.
+    pub fn deleted_of(account: AccountId) -> Self {
+        Self(Writer::new(Keyspace::DeletedOf).raw(account.as_bytes()).end())
     }
 
     /// All tokens of a consumer.

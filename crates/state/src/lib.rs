@@ -45,11 +45,11 @@ pub use change_set::{Change, ChangeSet, ChangeSetError, ChangeSetHeader};
 pub use command::{
     AuthorityShare, ChangePhase, Command, CommandBody, CommandError, CommandKind, EnrolNode, InitCluster, KekStep, LimitsEdit,
     MemberChange, MemberNote, NewDek, NewEpoch, NewJoinToken, NewNode, NewSecret, NewSignerSet, NodeEnvelope, Origin, PointerMove,
-    Principal, RequestKey, Rewrap, RotateAuthority, SealedInput, Stage, TokenHolder,
+    Principal, Reminder, ReminderEdit, RequestKey, Rewrap, RotateAuthority, SealedInput, Stage, TokenHolder,
 };
 pub use format::FormatError;
 pub use generation::{Beginning, Begun, GenerationError, GenerationStatement, REVISIONS_SPARED, SignedGeneration, begin_generation};
-pub use key::{JobId, Key, KeyError, Keyspace, Prefix, Recipient, TypedKey};
+pub use key::{JobId, Key, KeyError, Keyspace, Prefix, Recipient, ReminderKind, TypedKey};
 pub use large::{Content, LARGE_VALUE_BYTES, LARGE_VALUE_WEIGHT, LargeValue, LargeValues, Unreadable, record_weight};
 pub use notes::{CallNotes, CallRow, NOTE_ROWS_MAX, NOTE_TEXT_BYTES_MAX, NotedPrincipal};
 pub use propagated::{
@@ -67,5 +67,5 @@ use types::FeatureLevel;
 /// |---|---|
 /// | 1 | the beginning |
 /// | 2 | [`CommandBody::EditQuota`]: a change of one limit leaves the others alone |
-/// | 3 | members and the permissions of tokens, rolled tokens, limits of an account; notes of calls in the audit log |
+/// | 3 | members and the permissions of tokens, rolled tokens, limits of an account; deleted secrets that can be brought back, reminders; notes of calls in the audit log |
 pub const FEATURE_LEVEL_MAX: FeatureLevel = FeatureLevel::new(3);

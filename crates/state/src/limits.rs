@@ -37,6 +37,12 @@ pub const REACH_MAX: usize = 16;
 pub const MEMBERS_MAX: u32 = 10_000;
 /// Tokens of one member, so that deleting it fits one command.
 pub const TOKENS_PER_MEMBER_MAX: usize = 64;
+/// Records of deleted secrets that one command sweeps away when their time is over: bounded work, and faster than they come.
+pub const DELETED_SWEPT_MAX: usize = 256;
+/// How often a secret may ask to be given a new value, at the least: a minute.
+pub const ROTATE_EVERY_MIN_MS: u64 = 60_000;
+/// The same at the most: a hundred years.
+pub const ROTATE_EVERY_MAX_MS: u64 = 100 * 365 * 86_400_000;
 /// How long a deleted secret can be brought back at the most.
 pub const UNDELETE_WINDOW_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 /// Deleted secrets that one account may be allowed to keep.

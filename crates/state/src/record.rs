@@ -2,6 +2,7 @@
 
 mod access;
 mod control;
+mod deleted;
 mod enrolment;
 mod keys;
 mod members;
@@ -14,6 +15,7 @@ pub use control::{
     AuditHeadRecord, ConsumerUsageRecord, HeadRecord, JobKind, JobRecord, OperatorTokenRecord, RequestAgeRecord, RequestRecord,
     TotalsRecord, UsageRecord,
 };
+pub use deleted::{DeletedRecord, ReminderRecord};
 pub use enrolment::{AuthorityRecord, CertifiedRecord, FormerAuthority, JoinTokenRecord, RecoveryRecord, TrustRecord};
 pub use keys::{DekRecord, DekState, EnvelopeRecord, KekEpochRecord, KekState, WrappedDek};
 pub use members::{HoldingsRecord, LimitsRecord, MemberRecord, TokenTermsRecord};

@@ -107,6 +107,10 @@ pub enum ReplyBody {
     OperatorTokenRolled { token: TokenId, check: u64 },
     /// Limits are in force.
     LimitsSet,
+    /// A deleted secret is there again.
+    SecretUndeleted { current: Version },
+    /// A deleted secret, or a version, is gone for good.
+    SecretDestroyed,
     /// The audit log has a note of calls.
     CallsNoted,
 }

@@ -3,6 +3,7 @@
 //! **Concurrency**: a value like any other; a clone shares all records. Only [`State::apply`] changes one.
 
 mod counted;
+mod deleted;
 mod lists;
 mod load;
 mod operators;
@@ -173,6 +174,10 @@ impl State {
 
     pub(crate) fn scan_control<'a>(&'a self, prefix: &'a Prefix) -> impl Iterator<Item = (&'a Key, &'a Content)> {
         self.control.scan(prefix.as_bytes(), None)
+    }
+
+    pub(crate) fn control_after<'a>(&'a self, prefix: &'a Prefix, after: Option<&'a Key>) -> impl Iterator<Item = (&'a Key, &'a Content)> {
+        self.control.scan(prefix.as_bytes(), after.map(Key::as_bytes))
     }
 
     /// An operator's token by its SHA-256; expired or not.

@@ -125,7 +125,7 @@ kinds! {
     record::ConsumerUsageRecord, record::KekEpochRecord, record::DekRecord, record::EnvelopeRecord, record::AccountRecord,
     record::StoreRecord, record::SecretRecord, record::ValueRecord, record::ConsumerRecord, record::ConsumerTokenRecord,
     record::BindingRecord, record::TrustRecord, record::CertifiedRecord, record::MemberRecord, record::TokenTermsRecord,
-    record::LimitsRecord, record::HoldingsRecord,
+    record::LimitsRecord, record::HoldingsRecord, record::DeletedRecord, record::ReminderRecord,
 }
 
 /// Every record as the kinds that read it. A value's bytes fit several kinds; each of them is a seed.

@@ -6,7 +6,9 @@
 use types::{AccountId, SecretId, StoreId};
 
 use super::{
-    Halt, Judged, View, refuse,
+    Halt, Judged, View,
+    deleted::{self, Keeper},
+    refuse, reminders,
     secrets::{At, distinct, secret_of},
     stores::store_of,
 };
@@ -46,12 +48,16 @@ pub(super) fn delete_secrets(
         let message = format!("{} secrets in one command; 1 to {ITEMS_MAX} are allowed, each once", secrets.len());
         return refuse(RefusalKind::InvalidArgument, message);
     }
+    let mut keeper = Keeper::new(view, account)?;
     for &secret in secrets {
-        let record = secret_of(view, At { account, store, secret })?;
+        let at = At { account, store, secret };
+        let record = secret_of(view, at)?;
         if !force && let Some(users) = users(view, BoundTo::Secret(secret)) {
             return refuse(RefusalKind::Precondition, format!("{} is bound by {users}; unbind it first, or use force", record.name));
         }
         unname(view, store, &record)?;
+        let reminder = reminders::take(view, at)?;
+        keeper.keep(view, at, &record, reminder)?;
         view.put(TypedKey::Secret { store, secret }, &SecretRecord { deleting: true, modified: view.time, ..record });
     }
     let job = begin(view, JobRecord { account, kind: JobKind::ClearSecrets { store, secrets: secrets.to_vec() } })?;
@@ -105,6 +111,14 @@ fn clear(view: &mut View<'_>, record: JobRecord) -> Result<Option<JobRecord>, Ha
                     return Ok(Some(JobRecord { kind: JobKind::ClearStore { store }, ..record }));
                 }
             }
+            // Nothing can be brought back without its store.
+            for secret in some_deleted(view, store) {
+                let changes = deleted::destroy(view, store, secret)?;
+                if left < changes {
+                    return Ok(Some(JobRecord { kind: JobKind::ClearStore { store }, ..record }));
+                }
+                left -= changes;
+            }
             view.delete(TypedKey::Store { store });
             None
         }
@@ -133,6 +147,17 @@ fn some_secrets(view: &View<'_>, store: StoreId) -> Vec<SecretId> {
     .collect()
 }
 
+/// The first deleted secrets of a store that could be brought back: more than one step can destroy, since each takes several changes.
+fn some_deleted(view: &View<'_>, store: StoreId) -> Vec<SecretId> {
+    let prefix = Prefix::deleted(store);
+    let keys = view.state.scan_control(&prefix).take(STEP_CHANGES_MAX).map(|(key, _)| key.decode());
+    keys.filter_map(|key| match key {
+        Ok(TypedKey::Deleted { secret, .. }) => Some(secret),
+        _ => None,
+    })
+    .collect()
+}
+
 /// Removes a secret with all its versions if that fits in the changes that are left; says whether it is gone.
 fn remove(view: &mut View<'_>, store: StoreId, secret: SecretId, left: &mut usize) -> Result<bool, Halt> {
     let key = TypedKey::Secret { store, secret };
@@ -147,6 +172,7 @@ fn remove(view: &mut View<'_>, store: StoreId, secret: SecretId, left: &mut usiz
     }
     if !record.deleting {
         unname(view, store, &record)?;
+        reminders::take(view, At { account: record.account, store, secret })?;
     }
     view.delete(key);
     Ok(true)

@@ -57,7 +57,13 @@ fn principal(view: &View<'_>, identity: Option<&Identity>, command: &Command) ->
 }
 
 fn modifies_value(body: &CommandBody) -> bool {
-    matches!(body, CommandBody::CreateSecrets { .. } | CommandBody::SetValue { .. } | CommandBody::DuplicateSecret { .. })
+    matches!(
+        body,
+        CommandBody::CreateSecrets { .. }
+            | CommandBody::CreateWithReminders { .. }
+            | CommandBody::SetValue { .. }
+            | CommandBody::DuplicateSecret { .. }
+    )
 }
 
 /// What only commands since level 3 speak of.
@@ -74,6 +80,7 @@ fn detail(body: &CommandBody) -> Option<AuditDetail> {
         CommandBody::GrantRole { member, grant } | CommandBody::RevokeRole { member, grant } => {
             Some(AuditDetail { member: Some(member.clone()), grant: Some(*grant), ..none })
         }
+        CommandBody::Destroy { version: Some(version), .. } => Some(AuditDetail { version: Some(*version), ..none }),
         CommandBody::RollOperatorToken { replaces, .. } => Some(AuditDetail { replaced: Some(*replaces), ..none }),
         _ => None,
     }
@@ -93,13 +100,16 @@ fn target(body: &CommandBody) -> AuditTarget {
         CommandBody::CreateStore { account, store, .. } | CommandBody::DeleteStore { account, store, .. } => {
             AuditTarget { account: Some(*account), store: Some(*store), ..none }
         }
-        CommandBody::CreateSecrets { account, store, items, .. } => {
+        CommandBody::CreateSecrets { account, store, items, .. } | CommandBody::CreateWithReminders { account, store, items, .. } => {
             AuditTarget { account: Some(*account), store: Some(*store), secrets: items.iter().map(|item| item.id).collect(), ..none }
         }
         CommandBody::SetValue { account, store, secret, .. } => {
             AuditTarget { account: Some(*account), store: Some(*store), secrets: vec![*secret], value_modified: true, ..none }
         }
         CommandBody::EditSecret { account, store, secret, .. }
+        | CommandBody::EditWithReminder { account, store, secret, .. }
+        | CommandBody::Undelete { account, store, secret }
+        | CommandBody::Destroy { account, store, secret, .. }
         | CommandBody::MovePointer { account, store, secret, .. }
         | CommandBody::ResealValue { account, store, secret, .. } => {
             AuditTarget { account: Some(*account), store: Some(*store), secrets: vec![*secret], ..none }

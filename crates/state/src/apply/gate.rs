@@ -145,6 +145,10 @@ fn needs(view: &View<'_>, body: &CommandBody) -> Judged<Vec<(Operation, GrantSco
         | CommandBody::EditSecret { account, store, .. }
         | CommandBody::DeleteSecrets { account, store, .. }
         | CommandBody::DuplicateSecret { account, store, .. }
+        | CommandBody::Undelete { account, store, .. }
+        | CommandBody::Destroy { account, store, .. }
+        | CommandBody::CreateWithReminders { account, store, .. }
+        | CommandBody::EditWithReminder { account, store, .. }
         | CommandBody::MovePointer { account, store, .. } => (Operation::ManageSecrets, GrantScope::Store(*account, *store)),
         CommandBody::ResealValue { account, store, .. } => (Operation::ManageDataKeys, GrantScope::Store(*account, *store)),
         CommandBody::CreateConsumer { consumer }

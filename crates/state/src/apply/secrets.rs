@@ -7,9 +7,9 @@ use types::{
     mutation::{self, Mutation},
 };
 
-use super::{Halt, Judged, View, deks, refuse, stores::store_of};
+use super::{Halt, Judged, View, deks, refuse, reminders, stores::store_of};
 use crate::{
-    NewDek, NewSecret, PointerMove, RefusalKind, ReplyBody, SealedInput, Stage, TypedKey,
+    NewDek, NewSecret, PointerMove, RefusalKind, Reminder, ReminderEdit, ReplyBody, SealedInput, Stage, TypedKey,
     limits::{ITEMS_MAX, VERSIONS_MAX},
     record::{SecretRecord, ValueRecord, VersionEntry},
 };
@@ -34,6 +34,28 @@ pub(super) struct Edit {
     pub(super) comment: Option<Comment>,
 }
 
+/// Makes secrets; with reminders, one for each.
+pub(super) fn create_reminded(
+    view: &mut View<'_>,
+    (account, store): (AccountId, StoreId),
+    items: &[NewSecret],
+    new_dek: Option<&NewDek>,
+    reminders: &[Reminder],
+) -> Judged<ReplyBody> {
+    if reminders.len() != items.len() {
+        let message = format!("{} reminders for {} secrets; give one for each", reminders.len(), items.len());
+        return refuse(RefusalKind::InvalidArgument, message);
+    }
+    reminders.iter().try_for_each(|reminder| reminders::check(reminder.rotate_every_ms))?;
+    let reply = create(view, account, store, items, new_dek)?;
+    for (item, reminder) in items.iter().zip(reminders) {
+        let at = At { account, store, secret: item.id };
+        let record = secret_of(view, at)?;
+        reminders::put(view, at, &record, *reminder);
+    }
+    Ok(reply)
+}
+
 pub(super) fn create(
     view: &mut View<'_>,
     account: AccountId,
@@ -46,19 +68,25 @@ pub(super) fn create(
         let message = format!("{} secrets in one command; 1 to {ITEMS_MAX} are allowed", items.len());
         return refuse(RefusalKind::InvalidArgument, message);
     }
-    let (mut usage, quota) = (view.usage(account)?, view.state.quota(account)?);
-    if usage.secrets as usize + items.len() > quota.secrets as usize {
-        let message = format!("the account has {} of {} secrets; delete some, or raise the quota", usage.secrets, quota.secrets);
-        return refuse(RefusalKind::QuotaExceeded, message);
-    }
-    usage.secrets += items.len() as u32;
-    view.put(TypedKey::Usage { account }, &usage);
+    room_for(view, account, items.len())?;
     deks::bring(view, account, new_dek)?;
     let mut secrets = Vec::with_capacity(items.len());
     for item in items {
         secrets.push((item.id, insert(view, account, store, item)?));
     }
     Ok(ReplyBody::SecretsCreated { secrets })
+}
+
+/// Takes the room for so many more secrets.
+pub(super) fn room_for(view: &mut View<'_>, account: AccountId, more: usize) -> Judged<()> {
+    let (mut usage, quota) = (view.usage(account)?, view.state.quota(account)?);
+    if usage.secrets as usize + more > quota.secrets as usize {
+        let message = format!("the account has {} of {} secrets; delete some, or raise the quota", usage.secrets, quota.secrets);
+        return refuse(RefusalKind::QuotaExceeded, message);
+    }
+    usage.secrets += more as u32;
+    view.put(TypedKey::Usage { account }, &usage);
+    Ok(())
 }
 
 /// Puts a new secret with its first version.
@@ -69,7 +97,8 @@ fn insert(view: &mut View<'_>, account: AccountId, store: StoreId, item: &NewSec
     if view.has(by_name.clone()) {
         return refuse(RefusalKind::AlreadyExists, format!("a secret named {} exists already in this store", item.name));
     }
-    if view.has(at.key()) {
+    // The id of one that can be brought back is not given again.
+    if view.has(at.key()) || view.has(TypedKey::Deleted { store, secret: item.id }) {
         return refuse(RefusalKind::AlreadyExists, format!("the secret id {} is taken", item.id));
     }
     take_value(view, at, &item.value)?;
@@ -160,6 +189,14 @@ pub(super) fn edit(view: &mut View<'_>, at: At, edit: &Edit) -> Judged<ReplyBody
     Ok(ReplyBody::SecretEdited)
 }
 
+/// Changes scopes, comment and reminder.
+pub(super) fn edit_reminded(view: &mut View<'_>, at: At, change: &Edit, reminder: &ReminderEdit) -> Judged<ReplyBody> {
+    let reply = edit(view, at, change)?;
+    let record = secret_of(view, at)?;
+    reminders::edit(view, at, &record, reminder)?;
+    Ok(reply)
+}
+
 pub(super) fn set_value(
     view: &mut View<'_>,
     at: At,
@@ -181,6 +218,7 @@ pub(super) fn set_value(
     }
     prune(view, at, &mut record);
     view.put(at.key(), &record);
+    reminders::follow(view, at, &record)?;
     Ok(ReplyBody::ValueSet { version })
 }
 
@@ -247,6 +285,7 @@ pub(super) fn move_pointer(view: &mut View<'_>, at: At, to: PointerMove, expect:
     if view.read::<SecretRecord>(at.key())?.as_ref() != Some(&record) {
         record.modified = view.time;
         view.put(at.key(), &record);
+        reminders::follow(view, at, &record)?;
     }
     Ok(moved)
 }

@@ -47,6 +47,16 @@ impl<'a> View<'a> {
         self.overlay.insert(key.encode(), Some(format::encode(T::FORMAT, record)));
     }
 
+    /// The stored bytes under a key.
+    pub(super) fn raw(&self, key: &Key) -> Option<Bytes> {
+        self.overlay.get(key).map_or_else(|| self.state.stored(key).cloned(), Clone::clone)
+    }
+
+    /// Puts stored bytes, as they were found elsewhere; shared, not copied.
+    pub(super) fn put_raw(&mut self, key: TypedKey, bytes: Option<Bytes>) {
+        self.overlay.insert(key.encode(), bytes);
+    }
+
     pub(super) fn delete(&mut self, key: TypedKey) {
         self.overlay.insert(key.encode(), None);
     }

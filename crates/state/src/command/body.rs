@@ -342,6 +342,24 @@ pub struct LimitsEdit {
     pub undelete_bytes: Option<u64>,
 }
 
+/// When people want to be reminded of a secret. Never enforced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reminder {
+    /// When its value ends, wherever it comes from.
+    pub expires: Option<UnixMillis>,
+    /// How often it should be given a new value.
+    pub rotate_every_ms: Option<u64>,
+}
+
+/// A change of that; what is none stays, and `Some(None)` takes it away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReminderEdit {
+    /// When its value ends.
+    pub expires: Option<Option<UnixMillis>>,
+    /// How often it should be given a new value.
+    pub rotate_every_ms: Option<Option<u64>>,
+}
+
 /// What is commanded. Ids are made by the proposer; `account` is whose the rest must be, else it is answered as unknown.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the fields are named for the newtypes that they hold, and documented where a name is not enough")]
@@ -474,6 +492,21 @@ pub enum CommandBody {
     RollOperatorToken { replaces: TokenId, token: TokenId, hash: [u8; 32], expires: Option<UnixMillis>, old_until: Option<UnixMillis> },
     /// Changes limits: of an account, or (none) of all accounts that have none of their own.
     EditLimits { account: Option<AccountId>, edit: LimitsEdit },
+    /// Brings a deleted secret back, under its id, with its versions and pointers. Its name must be free.
+    Undelete { account: AccountId, store: StoreId, secret: SecretId },
+    /// Destroys what could be brought back of a deleted secret; or one version that is not current, whose number stays used.
+    Destroy { account: AccountId, store: StoreId, secret: SecretId, version: Option<Version> },
+    /// Makes secrets, all or none, each with its reminder.
+    CreateWithReminders { account: AccountId, store: StoreId, items: Vec<NewSecret>, new_dek: Option<NewDek>, reminders: Vec<Reminder> },
+    /// Changes scopes, comment and reminder; what is none stays.
+    EditWithReminder {
+        account: AccountId,
+        store: StoreId,
+        secret: SecretId,
+        scopes: Option<ScopeSet>,
+        comment: Option<Comment>,
+        reminder: ReminderEdit,
+    },
     /// Has the audit log keep what a control node saw of calls that left no command. Changes nothing itself.
     NoteCalls(Box<CallNotes>),
 }
@@ -528,6 +561,10 @@ impl CommandBody {
             Self::CreateToken { .. } => CommandKind::CreateToken,
             Self::RollOperatorToken { .. } => CommandKind::RollOperatorToken,
             Self::EditLimits { .. } => CommandKind::EditLimits,
+            Self::Undelete { .. } => CommandKind::Undelete,
+            Self::Destroy { .. } => CommandKind::Destroy,
+            Self::CreateWithReminders { .. } => CommandKind::CreateWithReminders,
+            Self::EditWithReminder { .. } => CommandKind::EditWithReminder,
             Self::NoteCalls(_) => CommandKind::NoteCalls,
         }
     }

@@ -77,6 +77,10 @@ kinds! {
     CreateToken = 45, "create-token";
     RollOperatorToken = 46, "roll-operator-token";
     EditLimits = 47, "edit-limits";
+    Undelete = 48, "undelete-secret";
+    Destroy = 49, "destroy-secret";
+    CreateWithReminders = 50, "create-secrets-with-reminders";
+    EditWithReminder = 51, "edit-secret-with-reminder";
     NoteCalls = 60, "note-calls";
 }
 
@@ -92,6 +96,10 @@ impl CommandKind {
             | Self::CreateToken
             | Self::RollOperatorToken
             | Self::EditLimits
+            | Self::Undelete
+            | Self::Destroy
+            | Self::CreateWithReminders
+            | Self::EditWithReminder
             | Self::NoteCalls => FeatureLevel::new(3),
             _ => FeatureLevel::new(1),
         }

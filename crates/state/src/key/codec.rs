@@ -1,13 +1,13 @@
 //! Keys as bytes: the writer, the reader, and the one place that says which parts each keyspace has.
 
 use types::{
-    AccountId, BindingName, ConsumerKind, ConsumerName, ConsumerRef, DekId, Generation, KekEpoch, LogIndex, NodeId, PrincipalName, RequestId, RootKeyId,
-    SecretId, StoreId, TokenId, ValueId,
+    AccountId, BindingName, ConsumerKind, ConsumerName, ConsumerRef, DekId, Generation, KekEpoch, LogIndex, NodeId, PrincipalName,
+    RequestId, RootKeyId, SecretId, StoreId, TokenId, UnixMillis, ValueId,
 };
 
 use crate::MemberRef;
 
-use super::{BoundTo, JobId, Key, KeyError, Keyspace, Recipient, Repr, RequestOwner, SHORT_MAX, TypedKey};
+use super::{BoundTo, JobId, Key, KeyError, Keyspace, Recipient, ReminderKind, Repr, RequestOwner, SHORT_MAX, TypedKey};
 
 /// A key in the making: in place while it is short.
 pub(super) struct Writer {
@@ -164,6 +164,12 @@ impl TypedKey {
             Self::TokenTerms { .. } => Keyspace::TokenTerms,
             Self::Limits { .. } => Keyspace::Limits,
             Self::Holdings { .. } => Keyspace::Holdings,
+            Self::Deleted { .. } => Keyspace::Deleted,
+            Self::DeletedValue { .. } => Keyspace::DeletedValue,
+            Self::DeletedUntil { .. } => Keyspace::DeletedUntil,
+            Self::DeletedOf { .. } => Keyspace::DeletedOf,
+            Self::Reminder { .. } => Keyspace::Reminder,
+            Self::Due { .. } => Keyspace::Due,
         }
     }
 
@@ -190,9 +196,11 @@ impl TypedKey {
             Self::Dek { account, dek } | Self::DekUses { account, dek } => key.raw(account.as_bytes()).raw(dek.as_bytes()),
             Self::Store { store } => key.raw(store.as_bytes()),
             Self::StoreName { account, name } => key.raw(account.as_bytes()).name(name.as_str()),
-            Self::Secret { store, secret } => key.raw(store.as_bytes()).raw(secret.as_bytes()),
+            Self::Secret { store, secret } | Self::Deleted { store, secret } | Self::Reminder { store, secret } => {
+                key.raw(store.as_bytes()).raw(secret.as_bytes())
+            }
             Self::SecretName { store, name } => key.raw(store.as_bytes()).name(name.as_str()),
-            Self::Value { secret, value } => key.raw(secret.as_bytes()).raw(value.as_bytes()),
+            Self::Value { secret, value } | Self::DeletedValue { secret, value } => key.raw(secret.as_bytes()).raw(value.as_bytes()),
             Self::Consumer { consumer } | Self::ConsumerUsage { consumer } => key.consumer(consumer),
             Self::ConsumerToken { hash } | Self::OperatorToken { hash } | Self::JoinToken { hash } => key.raw(hash),
             Self::Binding { consumer, name } => key.consumer(consumer).name(None).name(name.as_str()),
@@ -206,6 +214,11 @@ impl TypedKey {
             Self::Member { member } => key.member(member),
             Self::MemberToken { member, token } => key.member(member).name(None).raw(token.as_bytes()),
             Self::Limits { account } | Self::Holdings { account } => key.home(*account),
+            Self::DeletedUntil { until, store, secret } => key.u64(until.get()).raw(store.as_bytes()).raw(secret.as_bytes()),
+            Self::DeletedOf { account, index, store, secret } => {
+                key.raw(account.as_bytes()).u64(index.get()).raw(store.as_bytes()).raw(secret.as_bytes())
+            }
+            Self::Due { at, kind, store, secret } => key.u64(at.get()).u8(*kind as u8).raw(store.as_bytes()).raw(secret.as_bytes()),
         };
         key.end()
     }
@@ -275,6 +288,18 @@ impl<'a> Reader<'a> {
             0 => Ok(RequestOwner::Token(TokenId::from_bytes(self.raw("token id")?))),
             1 => Ok(RequestOwner::Node(NodeId::new(self.wide("node")?))),
             _ => Err(self.refuse("owner")),
+        }
+    }
+
+    fn secret(&mut self) -> Result<(StoreId, SecretId), KeyError> {
+        Ok((StoreId::from_bytes(self.raw("store")?), SecretId::from_bytes(self.raw("secret")?)))
+    }
+
+    fn reminder_kind(&mut self) -> Result<ReminderKind, KeyError> {
+        match self.u8("kind of reminder")? {
+            0 => Ok(ReminderKind::Expiry),
+            1 => Ok(ReminderKind::Rotation),
+            _ => Err(self.refuse("kind of reminder")),
         }
     }
 
@@ -365,6 +390,30 @@ pub(super) fn decode(bytes: &[u8]) -> Result<TypedKey, KeyError> {
         Keyspace::TokenTerms => TypedKey::TokenTerms { token: TokenId::from_bytes(r.raw("token id")?) },
         Keyspace::Limits => TypedKey::Limits { account: r.home()? },
         Keyspace::Holdings => TypedKey::Holdings { account: r.home()? },
+        Keyspace::Deleted => {
+            let (store, secret) = r.secret()?;
+            TypedKey::Deleted { store, secret }
+        }
+        Keyspace::DeletedValue => {
+            TypedKey::DeletedValue { secret: SecretId::from_bytes(r.raw("secret")?), value: ValueId::from_bytes(r.raw("value")?) }
+        }
+        Keyspace::DeletedUntil => {
+            let (until, (store, secret)) = (UnixMillis::new(r.u64("time")?), r.secret()?);
+            TypedKey::DeletedUntil { until, store, secret }
+        }
+        Keyspace::DeletedOf => {
+            let (account, index) = (AccountId::from_bytes(r.raw("account")?), LogIndex::new(r.u64("index")?));
+            let (store, secret) = r.secret()?;
+            TypedKey::DeletedOf { account, index, store, secret }
+        }
+        Keyspace::Reminder => {
+            let (store, secret) = r.secret()?;
+            TypedKey::Reminder { store, secret }
+        }
+        Keyspace::Due => {
+            let (at, kind, (store, secret)) = (UnixMillis::new(r.u64("time")?), r.reminder_kind()?, r.secret()?);
+            TypedKey::Due { at, kind, store, secret }
+        }
     };
     if r.rest.is_empty() { Ok(key) } else { Err(r.refuse("the end")) }
 }

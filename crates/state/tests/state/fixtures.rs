@@ -5,8 +5,8 @@
 use std::{fmt::Write as _, path::Path};
 
 use state::{
-    Command, CommandBody, Grant, GrantScope, KekStep, LimitsEdit, MemberRef, Permission, PointerMove, Principal, Role, Stage, State,
-    TokenHolder, record::BoundTo,
+    Command, CommandBody, Grant, GrantScope, KekStep, LimitsEdit, MemberRef, Permission, PointerMove, Principal, Reminder, ReminderEdit,
+    Role, Stage, State, TokenHolder, record::BoundTo,
 };
 use types::{AccountId, ConsumerRef, FeatureLevel, Hash, KekEpoch, KeyDomain, LogIndex, NodeId, UnixMillis, Version};
 
@@ -132,6 +132,7 @@ fn make_level_3() -> Vec<Command> {
         world.root(CommandBody::RaiseFeatureLevel { to: level });
     }
     members(&mut world, acme, &boss);
+    deletions(&mut world, acme);
     world.apply(itself, None, CommandBody::Tick);
     world.log
 }
@@ -172,6 +173,44 @@ fn members(world: &mut World, acme: AccountId, boss: &[Grant]) {
     let stale = CommandBody::CreateStore { account: acme, store: store("more"), name: "more".parse().unwrap() };
     world.apply(operator("dev"), None, stale.clone());
     world.apply(operator("narrow"), None, stale);
+}
+
+/// Secrets with reminders, deleted and brought back, destroyed and swept away.
+fn deletions(world: &mut World, acme: AccountId) {
+    let main = store("main");
+    let value = sealed(world.value_id(), dek("k1"), 100);
+    let other = sealed(world.value_id(), dek("k1"), 100);
+    world.root(CommandBody::CreateWithReminders {
+        account: acme,
+        store: main,
+        items: vec![new_secret("A", "workers", value), new_secret("B", "workers", other)],
+        new_dek: Some(new_dek(dek("k1"), KekEpoch::new(1), None)),
+        reminders: vec![Reminder { expires: Some(UnixMillis::new(9000)), rotate_every_ms: Some(60_000) }, Reminder::default()],
+    });
+    world.root(CommandBody::EditWithReminder {
+        account: acme,
+        store: main,
+        secret: secret("B"),
+        scopes: None,
+        comment: Some("soon".parse::<String>().unwrap().try_into().unwrap()),
+        reminder: ReminderEdit { expires: Some(Some(UnixMillis::new(7000))), rotate_every_ms: Some(None) },
+    });
+    let delete = |names: &[&str]| CommandBody::DeleteSecrets {
+        account: acme,
+        store: main,
+        secrets: names.iter().map(|name| secret(name)).collect(),
+        force: false,
+    };
+    world.root(delete(&["A", "B"]));
+    world.root(CommandBody::Undelete { account: acme, store: main, secret: secret("A") });
+    let value = sealed(world.value_id(), dek("k1"), 10);
+    let (expect, stage, scopes, comment, new_dek) = (None, Stage::Current, None, None, None);
+    world.root(CommandBody::SetValue { account: acme, store: main, secret: secret("A"), value, expect, stage, scopes, comment, new_dek });
+    for (name, version) in [("A", Some(Version::new(1))), ("A", Some(Version::new(2))), ("B", None), ("B", None)] {
+        world.root(CommandBody::Destroy { account: acme, store: main, secret: secret(name), version });
+    }
+    world.root(delete(&["A"]));
+    world.clock += 60_000;
 }
 
 fn encode(log: &[Command]) -> Vec<u8> {

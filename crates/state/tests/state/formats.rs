@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 use state::{
-    Change, ChangeSet, Command, CommandBody, CommandError, JobId, Key, Keyspace, MemberRef, Principal, Recipient, TypedKey,
+    Change, ChangeSet, Command, CommandBody, CommandError, JobId, Key, Keyspace, MemberRef, Principal, Recipient, ReminderKind, TypedKey,
     record::{BoundTo, RequestOwner, SecretRecord, StoreRecord},
 };
 use types::{
@@ -118,6 +118,12 @@ prop_compose! {
             Keyspace::TokenTerms => TypedKey::TokenTerms { token },
             Keyspace::Limits => TypedKey::Limits { account: home },
             Keyspace::Holdings => TypedKey::Holdings { account: home },
+            Keyspace::Deleted => TypedKey::Deleted { store, secret },
+            Keyspace::DeletedValue => TypedKey::DeletedValue { secret: SecretId::from_bytes(one), value: ValueId::from_bytes(two) },
+            Keyspace::DeletedUntil => TypedKey::DeletedUntil { until: UnixMillis::new(large), store, secret },
+            Keyspace::DeletedOf => TypedKey::DeletedOf { account, index: LogIndex::new(large), store, secret },
+            Keyspace::Reminder => TypedKey::Reminder { store, secret },
+            Keyspace::Due => TypedKey::Due { at: UnixMillis::new(large), kind: ReminderKind::ALL[usize::from(small % 2 == 0)], store, secret },
         }
     }
 }

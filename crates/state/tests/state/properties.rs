@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use proptest::{collection::vec, prelude::*};
 use state::{
-    ChangeSet, Command, CommandBody, JobId, KekStep, Key, PointerMove, Principal, Propagated, SealStatement, Stage, State, TypedKey,
-    bucket_hash, bucket_of, record::BoundTo, root_of_buckets,
+    ChangeSet, Command, CommandBody, FEATURE_LEVEL_MAX, JobId, KekStep, Key, LimitsEdit, PointerMove, Principal, Propagated, ReminderEdit,
+    SealStatement, Stage, State, TypedKey, bucket_hash, bucket_of,
+    record::{BoundTo, DeletedRecord},
+    root_of_buckets,
 };
-use types::{ClusterId, Comment, ConsumerRef, KekEpoch, KeyDomain, LogIndex, NodeId, Version};
+use types::{ClusterId, Comment, ConsumerRef, FeatureLevel, KekEpoch, KeyDomain, LogIndex, NodeId, UnixMillis, Version};
 
 use super::world::{World, account, dek, envelope, hash, id, new_dek, new_secret, operator, request, scopes, sealed, secret, store, token};
 
@@ -39,7 +41,7 @@ fn body(world: &mut World, step: Step) -> CommandBody {
     let key = world.current_dek(owner).unwrap_or(dek("first"));
     let key = if c % 16 == 0 { dek(&format!("k{}", a % 4)) } else { key };
     let value = sealed(world.value_id(), key, usize::from(a) * 8);
-    match kind % 26 {
+    match kind % 32 {
         0 => CommandBody::CreateAccount { account: owner, name: "x".parse().unwrap() },
         1 | 2 => {
             CommandBody::CreateStore { account: owner, store: shelf, name: ["main", "side", "other"][usize::from(b % 3)].parse().unwrap() }
@@ -120,6 +122,33 @@ fn body(world: &mut World, step: Step) -> CommandBody {
             };
             CommandBody::KekEpoch { domain: KeyDomain::global(), epoch: KekEpoch::new(1 + u32::from(b % 3)), step }
         }
+        25 | 26 => CommandBody::Undelete { account: owner, store: shelf, secret: secret(one) },
+        27 => CommandBody::Destroy {
+            account: owner,
+            store: shelf,
+            secret: secret(one),
+            version: (a % 2 == 0).then_some(Version::new(u64::from(b % 4))),
+        },
+        28 => CommandBody::EditWithReminder {
+            account: owner,
+            store: shelf,
+            secret: secret(one),
+            scopes: None,
+            comment: None,
+            reminder: ReminderEdit {
+                expires: (a % 2 == 0).then_some((b % 4 > 0).then_some(UnixMillis::new(u64::from(c) * 1_000_000))),
+                rotate_every_ms: (b % 2 == 0).then_some((a % 4 > 0).then_some(60_000 * (1 + u64::from(c)))),
+            },
+        },
+        29 => {
+            let edit = LimitsEdit {
+                undelete_window_ms: Some(u64::from(a) * 400_000),
+                undelete_secrets: Some(u32::from(b % 4)),
+                undelete_bytes: Some(u64::from(c) * 16),
+                ..LimitsEdit::default()
+            };
+            CommandBody::EditLimits { account: (a % 3 > 0).then_some(owner), edit }
+        }
         _ => match world.state.next_job() {
             Some(job) if a % 2 == 0 => CommandBody::Step { job },
             _ => CommandBody::Tick,
@@ -134,6 +163,12 @@ fn run(steps: &[Step]) -> World {
         let owner = account(account_name);
         world.root(CommandBody::CreateAccount { account: owner, name: "x".parse().unwrap() });
         world.root(CommandBody::MintDek { account: owner, dek: new_dek(dek(key), KekEpoch::new(1), None), grace: true });
+    }
+    // Half of the logs rise to the newest level first.
+    for level in (2..=FEATURE_LEVEL_MAX.get()).map(FeatureLevel::new).filter(|_| steps.len() % 2 == 0) {
+        let (node, feature_level) = (NodeId::new(1), level);
+        world.apply(Principal::Node { node }, None, CommandBody::UpdateNode { node, address: None, feature_level });
+        world.root(CommandBody::RaiseFeatureLevel { to: level }).result.unwrap();
     }
     for step in steps {
         world.clock += u64::from(step.wait);
@@ -168,6 +203,7 @@ fn is_sound(state: &State) {
     let (mut secrets, mut bindings, mut bound_by, mut stores) = (BTreeMap::new(), 0, 0, BTreeMap::new());
     let mut uses: BTreeMap<(KeyDomain, KekEpoch), u64> = BTreeMap::new();
     let mut values = 0;
+    let (mut deleted, mut copies, mut indexed, mut reminders) = (BTreeMap::<_, (u32, u64)>::new(), 0, 0, 0);
     for (key, bytes) in state.records() {
         match key.decode().unwrap() {
             TypedKey::Secret { store, secret } => {
@@ -195,6 +231,26 @@ fn is_sound(state: &State) {
                 }
             }
             TypedKey::Value { .. } => values -= 1,
+            TypedKey::Deleted { store, .. } => {
+                let record = DeletedRecord::decode(&bytes).unwrap();
+                assert!(state.store_even_deleting(store).unwrap().is_some(), "a deleted secret without its store");
+                assert!(record.secret.version(record.secret.current).is_some() && !record.secret.deleting);
+                let held = deleted.entry(record.secret.account).or_default();
+                *held = (held.0 + 1, held.1 + record.bytes);
+                copies += record.secret.versions.len();
+                indexed += 2;
+            }
+            TypedKey::DeletedValue { .. } => copies -= 1,
+            TypedKey::DeletedUntil { .. } | TypedKey::DeletedOf { .. } => indexed -= 1,
+            TypedKey::Reminder { store, secret } => {
+                let record = state.reminder(store, secret).unwrap().unwrap();
+                let of = state.secret_even_deleting(store, secret).unwrap().expect("a reminder of a secret that is gone");
+                let since = of.current_entry().unwrap().created;
+                let due = record.reminder.rotate_every_ms.map(|every| since.plus(std::time::Duration::from_millis(every)));
+                assert_eq!(record.rotate_due, due);
+                reminders += usize::from(record.reminder.expires.is_some()) + usize::from(due.is_some());
+            }
+            TypedKey::Due { .. } => reminders -= 1,
             TypedKey::Binding { consumer, name } => {
                 let target = state.binding(&consumer, &name).unwrap().unwrap().target;
                 assert!(state.bound_by(target.bound_to()).contains(&(consumer, name)));
@@ -218,9 +274,12 @@ fn is_sound(state: &State) {
     assert!(uses.is_empty(), "data keys that no epoch counts");
     assert_eq!(bindings, bound_by);
     assert_eq!(values, 0, "values that no version names");
+    assert_eq!((copies, indexed, reminders), (0, 0, 0), "copies, and what finds them and reminders by time, belong together");
     for owner in ["acme", "rival"].map(account) {
         let usage = state.usage(owner).unwrap();
         assert_eq!(usage.secrets, secrets.get(&owner).copied().unwrap_or(0));
+        let (held, own) = (state.holdings(owner).unwrap(), deleted.get(&owner).copied().unwrap_or_default());
+        assert_eq!((held.deleted_secrets, held.deleted_bytes), own);
         assert_eq!(usage.stores, stores.get(&owner).copied().unwrap_or(0));
     }
 }

@@ -11,7 +11,7 @@ use goldenscript::{ArgumentConsumer, Command as Line, Runner};
 use state::{
     Applied, AuditEntry, AuditOutcome, AuditTarget, AuthorityShare, ChangePhase, CommandBody, EnrolNode, FormatError, Grant, GrantScope,
     JobId, KekStep, LimitsEdit, MemberChange, MemberNote, MemberRef, NewEpoch, NewJoinToken, NewSignerSet, NodeEnvelope, Permission,
-    PointerMove, Principal, Recipient, RequestKey, Rewrap, Role, RotateAuthority, SealingDek, Stage, TokenHolder,
+    PointerMove, Principal, Recipient, Reminder, ReminderEdit, RequestKey, Rewrap, Role, RotateAuthority, SealingDek, Stage, TokenHolder,
     limits::Quota,
     record::{AuthorityRecord, BoundTo, EnvelopeRecord, MemberKey, NodeRole, SetSignature, WrappedDek},
 };
@@ -52,6 +52,8 @@ scripts! {
     members;
     token_terms;
     limits;
+    undelete;
+    reminders;
     enrolment;
     authorities;
     cascades;
@@ -530,6 +532,40 @@ impl Script {
                 };
                 CommandBody::EditLimits { account, edit }
             }
+            "undelete" => {
+                let ((account, store), secret) = (args.at()?, secret(&args.next()?));
+                CommandBody::Undelete { account, store, secret }
+            }
+            "destroy" => {
+                let ((account, store), secret) = (args.at()?, secret(&args.next()?));
+                CommandBody::Destroy { account, store, secret, version: args.version("version")? }
+            }
+            "create-reminded" => {
+                let reminder =
+                    Reminder { expires: args.time("expires", now)?, rotate_every_ms: args.time("rotate", 0)?.map(UnixMillis::get) };
+                match self.create_secrets(args)? {
+                    CommandBody::CreateSecrets { account, store, items, new_dek } => {
+                        let reminders = vec![reminder; items.len()];
+                        CommandBody::CreateWithReminders { account, store, items, new_dek, reminders }
+                    }
+                    _ => return Err("not secrets".into()),
+                }
+            }
+            "edit-reminded" => {
+                let ((account, store), secret) = (args.at()?, secret(&args.next()?));
+                let never = |args: &mut Args<'_>, key: &str, now| -> Result<Option<Option<UnixMillis>>, Failure> {
+                    match args.key(key).as_deref() {
+                        None => Ok(None),
+                        Some("never") => Ok(Some(None)),
+                        Some(text) => Ok(Some(Some(UnixMillis::new(now + duration(text)?)))),
+                    }
+                };
+                let expires = never(args, "expires", now)?;
+                let rotate_every_ms = never(args, "rotate", 0)?.map(|every| every.map(UnixMillis::get));
+                let comment = args.key("comment").map(Comment::new).transpose()?;
+                let reminder = ReminderEdit { expires, rotate_every_ms };
+                CommandBody::EditWithReminder { account, store, secret, scopes: None, comment, reminder }
+            }
             "revoke-token" => CommandBody::RevokeOperatorToken { token: token(&args.next()?) },
             "raise-level" => CommandBody::RaiseFeatureLevel { to: types::FeatureLevel::new(args.parse()?) },
             "tick" => CommandBody::Tick,
@@ -661,6 +697,20 @@ impl Script {
                 write!(text, " consumers={}", usage.consumers)?;
                 text
             }
+            "deleted" => {
+                let page = state.deleted_secrets(store(&args.next()?), None, 100)?;
+                let line = |(id, record): &(types::SecretId, state::record::DeletedRecord)| {
+                    let versions: Vec<_> = record.secret.versions.iter().map(|entry| entry.version.get()).collect();
+                    let (name, until) = (&record.secret.name, record.until.get());
+                    format!("{name} {id} deleted={} until={until} versions={versions:?} bytes={}\n", record.deleted.get(), record.bytes)
+                };
+                page.items.iter().map(line).collect()
+            }
+            "reminder" => match state.reminder(store(&args.next()?), secret(&args.next()?))? {
+                Some(record) => format!("{:?} due={:?}", record.reminder, record.due().map(UnixMillis::get)),
+                None => "none".into(),
+            },
+            "overdue" => format!("{:?}", state.overdue(state.last_time(), 100)),
             "limits" => format!("{:?}", state.limits(args.account()?)?),
             "holdings" => format!("{:?}", state.holdings(args.account()?)?),
             "members" => {
