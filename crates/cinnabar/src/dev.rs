@@ -61,9 +61,7 @@ pub(crate) async fn run(global: &Global, arguments: DevArgs) -> Result<(), Failu
 /// Writes the context, proves the main job, and stays if that is wanted: until `q`, or until the voter stops.
 async fn prove_and_stay(cluster: &mut Cluster, clock: &RealClock, out: Output, stays: bool) -> Result<(), Failure> {
     // A run that ends after the proof leaves the context of one that may be live alone.
-    if stays {
-        save_context(cluster)?;
-    }
+    let in_force = if stays { save_context(cluster)? } else { false };
     let proved = proof::prove(cluster, clock, |line| {
         let _ = out.line(&line);
     });
@@ -72,7 +70,7 @@ async fn prove_and_stay(cluster: &mut Cluster, clock: &RealClock, out: Output, s
     if !stays {
         return Ok(());
     }
-    out.line(&your_turn(cluster))?;
+    out.line(&your_turn(cluster, in_force))?;
     let mut keyboard = Keyboard::open();
     if keyboard.is_some() {
         out.line("  keys: k kills edge-1   r restarts it   q quits")?;
@@ -80,19 +78,26 @@ async fn prove_and_stay(cluster: &mut Cluster, clock: &RealClock, out: Output, s
     watch(cluster, clock, out, &mut keyboard).await
 }
 
-fn your_turn(cluster: &Cluster) -> String {
+/// What to try next. When another context is in force each line names this one.
+fn your_turn(cluster: &Cluster, in_force: bool) -> String {
     let last = cluster.edges.len();
+    let call = if in_force { "scripts/cinnabar".to_owned() } else { format!("scripts/cinnabar -c {CONTEXT}") };
     format!(
         "Your turn (another terminal):\n  \
-         printf s3cret | scripts/cinnabar secret create {store}/API_KEY --scope workers --wait\n  \
-         scripts/cinnabar bind worker/web API_KEY={store}/API_KEY\n  \
-         scripts/cinnabar get worker/web API_KEY --edge edge-{last}      # the consumer's lookup",
+         printf s3cret | {call} secret create {store}/API_KEY --scope workers --wait\n  \
+         {call} bind worker/web API_KEY={store}/API_KEY\n  \
+         {call} get worker/web API_KEY --edge edge-{last}      # the consumer's lookup\n\
+         The same over REST, for wrangler, SDKs and curl; no token is shown:\n  \
+         {call} context exec -- npx wrangler secrets-store secret list {store} --remote\n  \
+         eval \"$({call} context env)\"      # then, in this shell:\n  \
+         printf 'Authorization: Bearer %s' \"$CLOUDFLARE_API_TOKEN\" | curl -H @- --cacert \"$NODE_EXTRA_CA_CERTS\" \\\n    \
+         \"$CLOUDFLARE_API_BASE_URL/accounts/$CLOUDFLARE_ACCOUNT_ID/secrets_store/stores\"",
         store = proof::STORE
     )
 }
 
-/// Writes the 0600 context that the other commands use. It becomes the one in force when no other is.
-fn save_context(cluster: &Cluster) -> Result<(), Failure> {
+/// Writes the 0600 context that the other commands use. It becomes the one in force when no other is; says whether it is.
+fn save_context(cluster: &Cluster) -> Result<bool, Failure> {
     let failed = |error: anyhow::Error| Failure::failed(format!("{error:#}"));
     let path = Contexts::path()?;
     let mut contexts = Contexts::load(&path)?;
@@ -106,8 +111,9 @@ fn save_context(cluster: &Cluster) -> Result<(), Failure> {
         members: Vec::new(),
     };
     contexts.contexts.insert(CONTEXT.into(), context);
-    contexts.current.get_or_insert_with(|| CONTEXT.into());
-    Ok(contexts.save(&path)?)
+    let in_force = contexts.current.get_or_insert_with(|| CONTEXT.into()) == CONTEXT;
+    contexts.save(&path)?;
+    Ok(in_force)
 }
 
 /// Shows what happens and obeys keys, until `q`.

@@ -247,16 +247,20 @@ impl Session {
 
     /// Asks before something is destroyed; without a terminal, `--yes` is needed.
     pub(crate) fn confirm(&self, what: &str, yes: bool) -> Result<(), Failure> {
+        self.ask(&format!("{what} cannot be undone"), yes)
+    }
+
+    /// Tells what is about to happen, and asks whether it shall; without a terminal, `--yes` is needed.
+    pub(crate) fn ask(&self, what: &str, yes: bool) -> Result<(), Failure> {
         use std::io::{BufRead, IsTerminal, Write};
         if yes {
             return Ok(());
         }
         if !std::io::stdin().is_terminal() {
-            return Err(Failure::usage(format!("{what} cannot be undone: add --yes to do it without being asked")));
+            return Err(Failure::usage(format!("{what}: add --yes to do it without being asked")));
         }
         let mut answer = String::new();
-        let asked = write!(std::io::stderr(), "{what} cannot be undone. Go on? [y/N] ")
-            .and_then(|()| std::io::stdin().lock().read_line(&mut answer));
+        let asked = write!(std::io::stderr(), "{what}. Go on? [y/N] ").and_then(|()| std::io::stdin().lock().read_line(&mut answer));
         match asked {
             Ok(_) if matches!(answer.trim(), "y" | "Y" | "yes") => Ok(()),
             _ => Err(Failure::failed("nothing was done")),
@@ -332,6 +336,11 @@ pub(crate) fn time(millis: u64) -> String {
 /// A time as programs read it: the same, or nothing.
 pub(crate) fn time_or_none(millis: u64) -> Option<String> {
     (millis != 0).then(|| time(millis))
+}
+
+/// A duration as people read it, such as `30days`.
+pub(crate) fn duration(millis: u64) -> String {
+    humantime::format_duration(Duration::from_millis(millis)).to_string()
 }
 
 /// A text, or a dash for none.

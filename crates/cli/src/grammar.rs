@@ -40,6 +40,7 @@ pub struct Cli {
 
 /// Options of every command.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub struct Global {
     /// Which cluster and credential to use; `context list` shows them
     #[arg(short = 'c', long, global = true, env = "CINNABAR_CONTEXT", value_name = "CONTEXT")]
@@ -75,54 +76,12 @@ pub enum Format {
 pub enum Command {
     /// Run a whole cluster in this process: one control node and two edges, on loopback
     Dev(DevArgs),
-    /// Run a control node
-    Control(ServerArgs),
-    /// Run an edge node
-    Edge(ServerArgs),
-    /// Check or show a server's configuration
-    #[command(subcommand)]
-    Config(ConfigCommand),
-    /// Print a completion script for a shell
-    Completion {
-        /// The shell
-        shell: clap_complete::Shell,
-    },
-    /// Measure this machine: lookups, writes, propagation
-    #[command(subcommand)]
-    Bench(BenchCommand),
-    /// Found a cluster
-    #[command(subcommand)]
-    Cluster(ClusterCommand),
-    /// Clusters and credentials this user has
-    #[command(subcommand)]
-    Context(ContextCommand),
-    /// Give the context in force another token, once the cluster has accepted it
-    Login {
-        /// Read the token from stdin, also when that is a terminal; without it a terminal is asked, unseen
-        #[arg(long)]
-        token_stdin: bool,
-    },
-    /// Who the context's token is, and what it may do
-    Whoami,
-    /// The control node and every edge: position, lag, age
-    Status,
-    /// All nodes of the cluster: where each is connected, how far it is, when it was last heard of
-    Fleet,
-    /// Accounts
-    #[command(subcommand)]
-    Account(AccountCommand),
-    /// Stores
-    #[command(subcommand)]
-    Store(StoreCommand),
-    /// Secrets
+    /// Secrets: write, change, copy, roll back, import; who reads them
     #[command(subcommand)]
     Secret(SecretCommand),
-    /// How much of its limits an account uses
+    /// Stores, which hold secrets
     #[command(subcommand)]
-    Quota(QuotaCommand),
-    /// Who did what: the audit log
-    #[command(subcommand)]
-    Audit(AuditCommand),
+    Store(StoreCommand),
     /// Let a consumer read a secret, or a whole store
     Bind {
         /// The consumer, such as worker/web
@@ -153,31 +112,73 @@ pub enum Command {
         #[arg(long)]
         wait: bool,
     },
-    /// Bindings
+    /// What is bound to whom
     #[command(subcommand)]
     Binding(BindingCommand),
     /// Who reads: workers, containers, gateways
     #[command(subcommand)]
     Consumer(ConsumerCommand),
-    /// Nodes of the cluster: who is in, how others get in, and how one is shut out
+    /// Look a secret up at an edge, as the consumer does
+    Get(LookupArgs),
+    /// Print each new version of a binding as it arrives at an edge
+    Watch(LookupArgs),
+    /// Clusters and credentials that this user has, for these commands and for wrangler
     #[command(subcommand)]
-    Node(NodeCommand),
+    Context(ContextCommand),
+    /// Give the context in force another token, once the cluster has accepted it
+    Login {
+        /// Read the token from stdin, also when that is a terminal; without it a terminal is asked, unseen
+        #[arg(long)]
+        token_stdin: bool,
+    },
+    /// Who the context's token is, and what it may do
+    Whoami,
+    /// Accounts, which own stores and consumers
+    #[command(subcommand)]
+    Account(AccountCommand),
+    /// How much of its limits an account uses
+    #[command(subcommand)]
+    Quota(QuotaCommand),
     /// Members, people and pipelines, and what they may do
     #[command(subcommand)]
     Role(RoleCommand),
     /// Tokens of people and pipelines
     #[command(subcommand)]
     Token(TokenCommand),
-    /// Save, verify and restore the whole state
+    /// Who did what: the audit log
     #[command(subcommand)]
-    Snapshot(SnapshotCommand),
-    /// Look a secret up at an edge, as the consumer does
-    Get(LookupArgs),
-    /// Print each new version of a binding as it arrives at an edge
-    Watch(LookupArgs),
+    Audit(AuditCommand),
     /// The same with wrangler's commands and options: locally, or with --remote in the context in force
     #[command(subcommand)]
     SecretsStore(SecretsStoreCommand),
+    /// The control node and every edge: position, lag, age
+    Status,
+    /// All nodes of the cluster: where each is connected, how far it is, when it was last heard of
+    Fleet,
+    /// The cluster: found it, who votes and who leads, its certificate authority, its feature level
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+    /// Nodes of the cluster: who is in, how others get in, and how one is shut out
+    #[command(subcommand)]
+    Node(NodeCommand),
+    /// Save, verify and restore the whole state
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
+    /// Run a control node
+    Control(ServerArgs),
+    /// Run an edge node
+    Edge(ServerArgs),
+    /// Check or show a server's configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Measure this machine: lookups, writes, propagation
+    #[command(subcommand)]
+    Bench(BenchCommand),
+    /// Print a completion script for a shell
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
 }
 
 /// `dev`
@@ -337,6 +338,21 @@ pub enum QuotaCommand {
         /// Bytes of a value
         #[arg(long)]
         value_bytes: Option<u32>,
+        /// Tokens of the account's own
+        #[arg(long)]
+        tokens: Option<u32>,
+        /// For how long a deleted secret can be brought back; 0s is not at all
+        #[arg(long, value_name = "D", value_parser = humantime::parse_duration)]
+        undelete_window: Option<Duration>,
+        /// Deleted secrets that are kept at the most
+        #[arg(long)]
+        undelete_secrets: Option<u32>,
+        /// Bytes of their sealed values at the most
+        #[arg(long)]
+        undelete_bytes: Option<u64>,
+        /// For all accounts that have no such limit of their own
+        #[arg(long, conflicts_with_all = ["account", "secrets", "stores", "value_bytes"])]
+        all_accounts: bool,
     },
 }
 

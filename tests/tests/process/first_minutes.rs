@@ -6,20 +6,20 @@ use runtime::config::{self, ControlConfig};
 use tests::process::{Cli, Run, Server, until};
 
 /// A `dev` cluster's folder and context file.
-struct Dev {
+pub(crate) struct Dev {
     folder: tempfile::TempDir,
 }
 
 impl Dev {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { folder: tempfile::tempdir().unwrap() }
     }
 
-    fn path(&self, name: &str) -> String {
+    pub(crate) fn path(&self, name: &str) -> String {
         self.folder.path().join(name).display().to_string()
     }
 
-    fn cli(&self) -> Cli {
+    pub(crate) fn cli(&self) -> Cli {
         Cli::new(self.folder.path(), Path::new(&self.path("contexts.toml")))
     }
 
@@ -50,7 +50,7 @@ impl Dev {
     }
 
     /// Serves until it is dropped; returns when its proof is through.
-    async fn serve(&self) -> Server {
+    pub(crate) async fn serve(&self) -> Server {
         let (data, context, log) = (self.path("data"), self.path("contexts.toml"), self.path("dev.log"));
         let environment = [("CINNABAR_CONFIG", context.as_str())];
         self.anew(async || {

@@ -84,7 +84,7 @@ pub(super) async fn run(session: &Session, command: NodeCommand) -> Result<(), F
     match command {
         NodeCommand::List => list(session).await,
         NodeCommand::Token(command) => token(session, command).await,
-        NodeCommand::Revoke { node, yes } => revoke(session, node, yes).await,
+        NodeCommand::Revoke { node, keep_authority, yes } => revoke(session, node, keep_authority, yes).await,
         NodeCommand::Exposure { node } => exposure(session, node).await,
     }
 }
@@ -198,15 +198,25 @@ fn token_row(token: v1::JoinToken) -> TokenRow {
     }
 }
 
-async fn revoke(session: &Session, node: String, yes: bool) -> Result<(), Failure> {
-    session.confirm(&format!("revoking {node}"), yes)?;
+async fn revoke(session: &Session, node: String, keep_authority: bool, yes: bool) -> Result<(), Failure> {
+    if keep_authority {
+        session.out.say(&format!(
+            "{node} could open the key of the certificate authority. Who has its disk, and the envelope key on it, can pass for any node and any consumer for as long as this authority is believed, which with --keep-authority is from now on for ever. Keep it only where the disk is destroyed, wiped, or in your hands"
+        ));
+    }
+    session
+        .confirm(&if keep_authority { format!("revoking {node} and keeping the authority") } else { format!("revoking {node}") }, yes)?;
     let client = session.control()?;
-    let reply = client.revoke_node(v1::RevokeNodeRequest { node: node.clone(), ..Default::default() }).await.map_err(failed)?;
+    let request = v1::RevokeNodeRequest { node: node.clone(), keep_authority, ..Default::default() };
+    let reply = client.revoke_node(request).await.map_err(failed)?;
     let node = reply.node.unwrap_or_default();
-    let issued = node.role() == v1::NodeRole::Control;
+    let issued = node.role() == v1::NodeRole::Control && !keep_authority;
     let row = Row::from(node);
     session.out.say(&format!("revoked {} (number {}): it is shut out, and all data keys are replaced", row.node, row.node_id));
     session.out.say(&format!("what it could open: `cinnabar node exposure {}`; give those secrets new values", row.node_id));
+    if keep_authority {
+        session.out.say("the certificate authority stays, and the audit log keeps that you decided so. `cinnabar cluster ca rotate` replaces it if it turns out otherwise");
+    }
     if issued {
         session.out.say(
             "it could open the certificate authority's key, so a new authority takes over, and the one before is believed for 10 minutes at most, less when all nodes have traded their certificates: `cinnabar cluster ca show`. Open join tokens are void. Certificates of consumers by the one before have to be issued anew; contexts on other machines may need `cinnabar context ca`",

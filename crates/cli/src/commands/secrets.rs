@@ -1,10 +1,13 @@
 //! `secret`.
 
+use std::time::Duration;
+
 use client::Client;
+use runtime::RealClock;
 use serde::Serialize;
 use wire::v1;
 
-use super::{Session, all_pages, failed, imports, or_dash, time, usage};
+use super::{Session, all_pages, duration, failed, imports, or_dash, time, time_or_none, usage};
 use crate::{Failure, SecretCommand, value};
 
 #[derive(Serialize)]
@@ -19,6 +22,12 @@ pub(super) struct Row {
     pub(super) version: u64,
     pub(super) created: String,
     pub(super) modified: String,
+    pub(super) expires: Option<String>,
+    pub(super) rotate_every_ms: Option<u64>,
+    pub(super) due: Option<String>,
+    pub(super) overdue: bool,
+    pub(super) deleted: Option<String>,
+    pub(super) undelete_until: Option<String>,
 }
 
 impl From<v1::Secret> for Row {
@@ -40,13 +49,19 @@ impl From<v1::Secret> for Row {
             version: secret.current_version,
             created: time(secret.created_ms),
             modified: time(secret.modified_ms),
+            expires: time_or_none(secret.expires_ms),
+            rotate_every_ms: (secret.rotate_every_ms != 0).then_some(secret.rotate_every_ms),
+            due: time_or_none(secret.due_ms),
+            overdue: secret.overdue,
+            deleted: time_or_none(secret.deleted_ms),
+            undelete_until: time_or_none(secret.undelete_until_ms),
         }
     }
 }
 
 impl Row {
     fn print(&self, session: &Session) -> Result<(), Failure> {
-        let fields = [
+        let mut fields = vec![
             ("secret", format!("{}/{}", self.store, self.name)),
             ("id", self.id.clone()),
             ("version", self.version.to_string()),
@@ -56,7 +71,21 @@ impl Row {
             ("created", self.created.clone()),
             ("modified", self.modified.clone()),
         ];
+        // What few secrets have takes no line of those that lack it.
+        fields.extend(self.expires.clone().map(|expires| ("expires", expires)));
+        fields.extend(self.rotate_every_ms.map(|every| ("rotate every", duration(every))));
+        fields.extend(self.due.is_some().then(|| ("due", self.due())));
+        fields.extend(self.deleted.clone().map(|deleted| ("deleted", deleted)));
+        fields.extend(self.undelete_until.clone().map(|until| ("undelete until", until)));
         session.out.record(self, &fields)
+    }
+
+    /// When people wanted to be reminded.
+    fn due(&self) -> String {
+        match &self.due {
+            Some(due) if self.overdue => format!("{due} (overdue)"),
+            due => or_dash(due.as_deref().unwrap_or_default()),
+        }
     }
 }
 
@@ -70,15 +99,18 @@ struct VersionRow {
 pub(super) async fn run(session: &Session, command: SecretCommand) -> Result<(), Failure> {
     let client = session.control()?;
     match command {
-        SecretCommand::Create { secret, scopes, comment, file, raw, wait } => {
+        SecretCommand::Create { secret, scopes, comment, expires, rotate_every, file, raw, wait } => {
             let v1::SecretRef { account, store, secret: name } = session.secret(&secret)?;
             if store.is_empty() {
                 return Err(Failure::usage("a new secret needs a store and a name: STORE/NAME"));
             }
+            let expires_ms = expires.as_deref().map(ahead).transpose()?.unwrap_or(0);
+            let reminder = v1::Reminder { expires_ms, rotate_every_ms: rotate_every.map_or(0, millis) };
+            let reminder = (reminder != v1::Reminder::default()).then_some(reminder);
             let value = value::read(file.as_deref(), raw, &format!("value of {secret}"))?;
             let item = v1::NewSecret { name, value: value.to_vec(), scopes, comment };
-            let request =
-                v1::CreateSecretsRequest { store: Some(v1::StoreRef { account, store }), secrets: vec![item], ..Default::default() };
+            let store = Some(v1::StoreRef { account, store });
+            let request = v1::CreateSecretsRequest { store, secrets: vec![item], reminder, ..Default::default() };
             let reply = client.create_secrets(request).await.map_err(failed)?;
             let created = reply.secrets.into_iter().next().unwrap_or_default();
             shown_when_live(session, &client, created, wait.then_some(reply.receipt)).await
@@ -90,20 +122,24 @@ pub(super) async fn run(session: &Session, command: SecretCommand) -> Result<(),
             let reply = client.set_value(request).await.map_err(failed)?;
             shown_when_live(session, &client, reply.secret.unwrap_or_default(), wait.then_some(reply.receipt)).await
         }
-        SecretCommand::Edit { secret, scopes, comment, wait } => {
+        SecretCommand::Edit { secret, scopes, comment, expires, rotate_every, wait } => {
             let scopes = (!scopes.is_empty()).then_some(v1::ScopeList { scopes });
-            let request = v1::EditSecretRequest { secret: Some(session.secret(&secret)?), scopes, comment, ..Default::default() };
+            let expires_ms = expires.as_deref().map(|text| if text == NEVER { Ok(0) } else { ahead(text) }).transpose()?;
+            let rotate_every_ms = rotate_every.as_deref().map(|text| if text == NEVER { Ok(0) } else { every(text) }).transpose()?;
+            let secret = Some(session.secret(&secret)?);
+            let request = v1::EditSecretRequest { secret, scopes, comment, expires_ms, rotate_every_ms, ..Default::default() };
             let reply = client.edit_secret(request).await.map_err(failed)?;
             shown_when_live(session, &client, reply.secret.unwrap_or_default(), wait.then_some(reply.receipt)).await
         }
-        SecretCommand::List { store } => {
+        SecretCommand::List { store, deleted: true } => list_deleted(session, &client, session.store(&store)?).await,
+        SecretCommand::List { store, deleted: false } => {
             let store = session.store(&store)?;
             let secrets = all_pages(|page| {
                 let request = v1::ListSecretsRequest { store: Some(store.clone()), page: Some(page) };
                 async { client.list_secrets(request).await.map(|reply| (reply.secrets, reply.next_page)) }
             });
             let rows: Vec<Row> = secrets.await?.into_iter().map(Row::from).collect();
-            session.out.rows(&["name", "id", "version", "status", "scopes", "modified", "comment"], &rows, |row| {
+            session.out.rows(&["name", "id", "version", "status", "scopes", "modified", "due", "comment"], &rows, |row| {
                 let scopes = row.scopes.join(",");
                 vec![
                     row.name.clone(),
@@ -112,6 +148,7 @@ pub(super) async fn run(session: &Session, command: SecretCommand) -> Result<(),
                     row.status.into(),
                     scopes,
                     row.modified.clone(),
+                    row.due(),
                     or_dash(&row.comment),
                 ]
             })
@@ -151,15 +188,70 @@ pub(super) async fn run(session: &Session, command: SecretCommand) -> Result<(),
             shown_when_live(session, &client, reply.secret.unwrap_or_default(), wait.then_some(reply.receipt)).await
         }
         SecretCommand::Delete { secret, force, yes, wait } => {
-            session.confirm(&format!("deleting secret {secret}"), yes)?;
+            session.ask(&format!("this deletes secret {secret}, which can be brought back for a while only"), yes)?;
             let found = client.show_secret(v1::ShowSecretRequest { secret: Some(session.secret(&secret)?) }).await.map_err(failed)?;
             let store = v1::StoreRef { account: session.account()?, store: found.store_id };
             let request = v1::DeleteSecretsRequest { store: Some(store), secrets: vec![found.id], force, ..Default::default() };
             let reply = client.delete_secrets(request).await.map_err(failed)?;
-            session.out.say(&format!("deleted {secret}"));
+            session.out.say(&format!(
+                "deleted {secret}; `cinnabar secret undelete {secret}` brings it back, for as long as `cinnabar quota show` says"
+            ));
+            session.wait_if(wait, &client, reply.receipt).await
+        }
+        SecretCommand::Undelete { secret, wait } => {
+            let request = v1::UndeleteSecretRequest { secret: Some(session.secret(&secret)?), ..Default::default() };
+            let reply = client.undelete_secret(request).await.map_err(failed)?;
+            shown_when_live(session, &client, reply.secret.unwrap_or_default(), wait.then_some(reply.receipt)).await
+        }
+        SecretCommand::Destroy { secret, version, yes, wait } => {
+            let what = match version {
+                Some(version) => format!("version {version} of {secret}"),
+                None => format!("the deleted secret {secret}"),
+            };
+            session.confirm(&format!("destroying {what}"), yes)?;
+            let secret = Some(session.secret(&secret)?);
+            let request = v1::DestroySecretRequest { secret, version: version.unwrap_or(0), ..Default::default() };
+            let reply = client.destroy_secret(request).await.map_err(failed)?;
+            session.out.say(&format!("destroyed {what}"));
             session.wait_if(wait, &client, reply.receipt).await
         }
     }
+}
+
+/// What takes a reminder away.
+const NEVER: &str = "never";
+
+/// A time to come: a date, a moment, or in how long.
+fn ahead(text: &str) -> Result<u64, Failure> {
+    if let Ok(after) = humantime::parse_duration(text) {
+        return Ok(RealClock::wall_millis().saturating_add(millis(after)));
+    }
+    let whole = if text.len() == "2026-12-31".len() { format!("{text}T00:00:00Z") } else { text.to_owned() };
+    let parsed = humantime::parse_rfc3339_weak(&whole).ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+    parsed
+        .map(millis)
+        .ok_or_else(|| Failure::usage(format!("not a time: {text:?}; write 2026-12-31, 2026-12-31T09:30:00Z, or in how long, such as 90d")))
+}
+
+fn every(text: &str) -> Result<u64, Failure> {
+    humantime::parse_duration(text).map(millis).map_err(|error| Failure::usage(format!("not a duration: {text:?}: {error}")))
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What was deleted and can be brought back.
+async fn list_deleted(session: &Session, client: &Client, store: v1::StoreRef) -> Result<(), Failure> {
+    let secrets = all_pages(|page| {
+        let request = v1::ListDeletedSecretsRequest { store: Some(store.clone()), page: Some(page) };
+        async { client.list_deleted_secrets(request).await.map(|reply| (reply.secrets, reply.next_page)) }
+    });
+    let rows: Vec<Row> = secrets.await?.into_iter().map(Row::from).collect();
+    session.out.rows(&["name", "id", "deleted", "undelete until", "comment"], &rows, |row| {
+        let shown = |time: &Option<String>| or_dash(time.as_deref().unwrap_or_default());
+        vec![row.name.clone(), row.id.clone(), shown(&row.deleted), shown(&row.undelete_until), or_dash(&row.comment)]
+    })
 }
 
 /// Prints what was written; with a receipt to wait for, only once it is live everywhere, so that the status printed is the one

@@ -27,6 +27,9 @@ pub enum NodeCommand {
     Revoke {
         /// Its name or number
         node: String,
+        /// Of a control node whose disk nobody has: don't replace the certificate authority
+        #[arg(long)]
+        keep_authority: bool,
         /// Don't ask
         #[arg(long)]
         yes: bool,

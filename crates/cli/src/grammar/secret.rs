@@ -1,6 +1,6 @@
 //! `secret`: what is written, and how it changes.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand, ValueEnum};
 
@@ -18,6 +18,12 @@ pub enum SecretCommand {
         /// Free text
         #[arg(long, default_value = "")]
         comment: String,
+        /// When its value ends: 2026-12-31, 2026-12-31T09:30:00Z, or in how long, such as 90d. A reminder; nothing enforces it
+        #[arg(long, value_name = "TIME")]
+        expires: Option<String>,
+        /// How often it should get a new value, such as 90d. A reminder; nothing enforces it
+        #[arg(long, value_name = "D", value_parser = humantime::parse_duration)]
+        rotate_every: Option<Duration>,
         /// Read the value from this file; `-` is stdin
         #[arg(long, value_name = "FILE")]
         file: Option<PathBuf>,
@@ -46,17 +52,23 @@ pub enum SecretCommand {
         #[arg(long)]
         wait: bool,
     },
-    /// Change scopes or comment; never touches the value
+    /// Change scopes, comment or reminders; never touches the value
     Edit {
         /// STORE/NAME or an id
         #[arg(value_name = "STORE/NAME")]
         secret: String,
         /// The new scopes, all of them; may be repeated
-        #[arg(long = "scope", value_delimiter = ',', required_unless_present = "comment")]
+        #[arg(long = "scope", value_delimiter = ',', required_unless_present_any = ["comment", "expires", "rotate_every"])]
         scopes: Vec<String>,
         /// The new comment; empty clears it
         #[arg(long)]
         comment: Option<String>,
+        /// When its value ends, in the forms of `create`; `never` takes the reminder away
+        #[arg(long, value_name = "TIME")]
+        expires: Option<String>,
+        /// How often it should get a new value; `never` takes the reminder away
+        #[arg(long, value_name = "D")]
+        rotate_every: Option<String>,
         /// Wait until it is live at every edge
         #[arg(long)]
         wait: bool,
@@ -65,6 +77,9 @@ pub enum SecretCommand {
     List {
         /// The store, by id or name
         store: String,
+        /// Those that were deleted and can be brought back
+        #[arg(long)]
+        deleted: bool,
     },
     /// One secret's metadata
     Show {
@@ -111,7 +126,7 @@ pub enum SecretCommand {
         #[arg(long)]
         wait: bool,
     },
-    /// Delete a secret
+    /// Delete a secret; for a while it can be brought back
     Delete {
         /// STORE/NAME or an id
         #[arg(value_name = "STORE/NAME")]
@@ -119,6 +134,30 @@ pub enum SecretCommand {
         /// Also when consumers are bound to it
         #[arg(long)]
         force: bool,
+        /// Don't ask
+        #[arg(long)]
+        yes: bool,
+        /// Wait until it is live at every edge
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Bring a deleted secret back, with its id and its versions: bindings to it work again
+    Undelete {
+        /// STORE/NAME or STORE/ID
+        #[arg(value_name = "STORE/NAME")]
+        secret: String,
+        /// Wait until it is live at every edge
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Destroy what could be brought back of a deleted secret, or one version that is not current
+    Destroy {
+        /// STORE/NAME or STORE/ID
+        #[arg(value_name = "STORE/NAME")]
+        secret: String,
+        /// This version of a secret that is not deleted
+        #[arg(long, value_name = "VERSION", value_parser = clap::value_parser!(u64).range(1..))]
+        version: Option<u64>,
         /// Don't ask
         #[arg(long)]
         yes: bool,

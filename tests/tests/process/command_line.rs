@@ -1,0 +1,231 @@
+//! The command line against a live `dev` cluster: many secrets at once, who reads them, another token, wrangler's commands, REST.
+
+use std::{fs, path::Path};
+
+use tests::{
+    clients::{Programs, Wrangler},
+    process::{Cli, binary},
+};
+
+use crate::first_minutes::Dev;
+
+/// A value that no output may hold.
+const VALUE: &str = "s3cret-of-a-file";
+
+#[tokio::test]
+async fn import_writes_all_or_none_and_usage_tells_who_reads() {
+    let dev = Dev::new();
+    let _server = dev.serve().await;
+    let cli = dev.cli();
+
+    let vars = dev.path(".dev.vars");
+    fs::write(&vars, format!("# ours\nAPI_KEY={VALUE}\nexport PEM=\"-----BEGIN-----\n{VALUE}\n-----END-----\"\n")).unwrap();
+    let plan = cli.ok(&["secret", "import", "default", &vars, "--dry-run", "--scope", "workers,ai-gateway"]).await;
+    assert!(plan.stdout.contains("API_KEY") && plan.stdout.contains("create") && !format!("{plan:?}").contains(VALUE), "{plan:?}");
+    cli.expect(3, &["secret", "show", "default/API_KEY"]).await;
+    let done = cli.ok(&["--format", "json", "secret", "import", "default", &vars, "--scope", "workers,ai-gateway", "--wait"]).await;
+    assert!(!format!("{done:?}").contains(VALUE), "{done:?}");
+    let rows = done.json();
+    assert_eq!(
+        (rows[0]["name"].as_str(), rows[0]["action"].as_str(), rows[0]["version"].as_u64()),
+        (Some("API_KEY"), Some("create"), Some(1))
+    );
+    assert_eq!(rows[1]["scopes"].to_string(), r#"["ai_gateway","workers"]"#);
+    cli.ok(&["bind", "worker/web", "PEM=default/PEM", "--wait"]).await;
+    let found = cli.ok(&["get", "worker/web", "PEM", "--raw"]).await.stdout;
+    assert_eq!(found, format!("-----BEGIN-----\n{VALUE}\n-----END-----"), "a value over several lines arrives as it was written");
+
+    none_when_one_is_refused(&dev, &cli).await;
+    update(&cli).await;
+    usage(&cli).await;
+    login(&dev, &cli).await;
+}
+
+/// A file with one that exists, or one line in doubt, changes nothing.
+async fn none_when_one_is_refused(dev: &Dev, cli: &Cli) {
+    let file = dev.path("more.json");
+    fs::write(&file, format!(r#"{{"FRESH": "{VALUE}", "API_KEY": "{VALUE}"}}"#)).unwrap();
+    let taken = cli.expect(5, &["secret", "import", "default", &file]).await;
+    assert!(taken.stderr.contains("nothing was written") && taken.stderr.contains("--update"), "{taken:?}");
+    cli.expect(3, &["secret", "show", "default/FRESH"]).await;
+    let plan = cli.expect(5, &["secret", "import", "default", &file, "--dry-run"]).await;
+    assert!(plan.stdout.contains("exists") && plan.stderr.contains("--update"), "{plan:?}");
+    fs::write(&file, format!("FRESH={VALUE}\nOTHER={VALUE}#{VALUE}\n")).unwrap();
+    let doubt = cli.expect(2, &["secret", "import", "default", &file]).await;
+    assert!(doubt.stderr.contains("more.json:2: OTHER: ") && !format!("{doubt:?}").contains(VALUE), "{doubt:?}");
+    cli.expect(3, &["secret", "show", "default/FRESH"]).await;
+    cli.expect(2, &["secret", "import", "default"]).await;
+    cli.expect(3, &["secret", "import", "nostore", &dev.path(".dev.vars")]).await;
+}
+
+/// New ones first, then new values for those that exist; their scopes stay.
+async fn update(cli: &Cli) {
+    let array = format!(
+        r#"[{{"name": "FRESH", "value": "{VALUE}", "scopes": ["containers"], "comment": "of a file"}}, {{"name": "API_KEY", "value": "{VALUE}2"}}]"#
+    );
+    let run = cli.pipe(array.as_bytes(), &["--format", "json", "secret", "import", "default", "-", "--update", "--wait"]).await;
+    assert!(!format!("{run:?}").contains(VALUE), "{run:?}");
+    let rows = run.json();
+    assert_eq!((rows[0]["action"].as_str(), rows[0]["comment"].as_str()), (Some("create"), Some("of a file")), "{rows}");
+    assert_eq!((rows[1]["action"].as_str(), rows[1]["version"].as_u64()), (Some("set"), Some(2)), "{rows}");
+    assert_eq!(rows[1]["scopes"].to_string(), r#"["ai_gateway","workers"]"#);
+    cli.ok(&["bind", "worker/web", "API_KEY", "--wait"]).await;
+    assert_eq!(cli.ok(&["get", "worker/web", "API_KEY", "--raw"]).await.stdout, format!("{VALUE}2"));
+}
+
+async fn usage(cli: &Cli) {
+    cli.ok(&["bind", "worker/web", "--store", "default"]).await;
+    let rows = cli.ok(&["--format", "json", "secret", "usage", "default/FRESH"]).await.json();
+    let expected = serde_json::json!([{
+        "consumer": "worker/web", "binding": "default", "secret": "FRESH", "via": "store binding", "allowed": false, "missing_scope": "workers"
+    }]);
+    assert_eq!(rows, expected);
+    let table = cli.ok(&["secret", "usage", "default/API_KEY"]).await.stdout;
+    assert!(table.contains("store binding") && table.contains("default with --secret API_KEY"), "{table}");
+    assert_eq!(cli.ok(&["--format", "json", "secret", "usage", "default/API_KEY"]).await.json().as_array().map(Vec::len), Some(2));
+}
+
+/// Another token takes the place of the context's only when the cluster accepts it.
+async fn login(dev: &Dev, cli: &Cli) {
+    let made = cli.ok(&["--format", "json", "token", "create", "ci", "--grant", "reporter"]).await.json();
+    let token = made["token"].as_str().unwrap();
+    let before = fs::read_to_string(dev.path("contexts.toml")).unwrap();
+    let wrong = cli.pipe(b"not-a-token", &["login", "--token-stdin"]).await;
+    assert_eq!(wrong.code, 4, "{wrong:?}");
+    assert_eq!(fs::read_to_string(dev.path("contexts.toml")).unwrap(), before);
+    let mut with_break = token.as_bytes().to_vec();
+    with_break.push(b'\n');
+    let run = cli.pipe(&with_break, &["login"]).await;
+    assert!(run.code == 0 && run.stdout.contains("reporter") && !format!("{run:?}").contains(token), "{run:?}");
+    assert_eq!(cli.ok(&["whoami", "--format", "json"]).await.json()["name"], "ci");
+    cli.expect(4, &["store", "create", "mine"]).await;
+}
+
+/// wrangler's commands: locally in the cluster of `dev` alone, with --remote in the context in force.
+#[tokio::test]
+async fn wranglers_commands_keep_local_and_remote_apart() {
+    let dev = Dev::new();
+    let server = dev.serve().await;
+    let cli = dev.cli();
+
+    let create = ["secrets-store", "secret", "create", "default", "--name", "A", "--scopes", "workers, ai-gateway"];
+    let made = cli.pipe(format!("{VALUE} \n\n").as_bytes(), &create).await;
+    assert!(made.code == 0 && made.stdout.contains("✅ Created secret! (ID: ") && !format!("{made:?}").contains(VALUE), "{made:?}");
+    cli.ok(&["bind", "worker/web", "A", "--wait"]).await;
+    assert_eq!(cli.ok(&["get", "worker/web", "A", "--raw"]).await.stdout, VALUE, "what ends the value is trimmed, as wrangler does");
+    let row = cli.ok(&["--format", "json", "secrets-store", "secret", "get", "default", "--name", "A"]).await.json();
+    let id = row["id"].as_str().unwrap();
+    let comment = cli.pipe(b"not a value", &["secrets-store", "secret", "update", "default", "--secret-id", id, "--comment", "mine"]).await;
+    assert!(comment.code == 0 && comment.stdout.contains("mine"), "{comment:?}");
+    assert_eq!(cli.ok(&["get", "worker/web", "A", "--raw"]).await.stdout, VALUE, "a comment leaves the value alone");
+    let shown = cli.ok(&["secrets-store", "secret", "update", "default", "--name", "A", "--new-value", "two", "--scopes", "workers"]).await;
+    assert!(shown.stderr.contains("warning") && shown.stderr.contains("printf %s"), "{shown:?}");
+    let row = cli.ok(&["--format", "json", "secret", "show", "default/A"]).await.json();
+    assert_eq!((row["version"].as_u64(), row["scopes"].to_string()), (Some(2), r#"["workers"]"#.to_owned()), "{row}");
+    cli.ok(&["secrets-store", "secret", "duplicate", "default", "--name", "A", "--new-name", "B"]).await;
+    let copy = cli.ok(&["secrets-store", "secret", "duplicate", "default", "--secret-id", id, "--name", "C", "--scopes", "dex"]).await;
+    let header = copy.stdout.lines().find(|line| line.starts_with("NAME")).unwrap().split_whitespace().collect::<Vec<_>>();
+    assert_eq!(header, ["NAME", "ID", "STOREID", "COMMENT", "SCOPES", "STATUS", "CREATED", "MODIFIED"]);
+    let list = cli.ok(&["--format", "json", "secrets-store", "secret", "list", "default", "--per-page", "2", "--page", "2"]).await.json();
+    let names: Vec<_> = list.as_array().unwrap().iter().map(|row| row["name"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(names, ["C", "GREETING"]);
+    cli.expect(5, &["secrets-store", "secret", "delete", "default", "--name", "A"]).await;
+    cli.ok(&["secrets-store", "secret", "delete", "default", "--name", "B"]).await;
+    cli.expect(2, &["secrets-store", "secret", "get", "default"]).await;
+    let store = cli.ok(&["secrets-store", "store", "create", "mine"]).await;
+    assert!(store.stdout.starts_with("✅ Created store! (Name: mine, ID: "), "{store:?}");
+    assert!(cli.ok(&["secrets-store", "store", "list"]).await.stdout.contains("ACCOUNTID"));
+    cli.expect(5, &["secrets-store", "store", "delete", "default"]).await;
+    cli.ok(&["secrets-store", "store", "delete", "mine"]).await;
+    assert!(cli.ok(&["secrets-store", "quota"]).await.stdout.contains("of 100"));
+
+    // The same cluster under another name is another place.
+    let file = dev.path("contexts.toml");
+    let contexts = fs::read_to_string(&file).unwrap();
+    fs::write(&file, contexts.replace("[contexts.dev", "[contexts.prod").replace("current = \"dev\"", "current = \"prod\"")).unwrap();
+    let refused = cli.expect(6, &["secrets-store", "secret", "list", "default"]).await;
+    assert!(refused.stderr.contains("cinnabar dev") && refused.stderr.contains("--remote"), "{refused:?}");
+    cli.expect(2, &["-c", "prod", "secrets-store", "quota"]).await;
+    let remote = cli.ok(&["secrets-store", "secret", "list", "default", "--remote"]).await;
+    assert!(remote.stderr.contains("context prod, "), "{remote:?}");
+    fs::write(&file, contexts).unwrap();
+    server.stop().await;
+    let down = cli.expect(6, &["secrets-store", "secret", "list", "default"]).await;
+    assert!(down.stderr.contains("it is not running"), "{down:?}");
+}
+
+/// What `dev` invites to is pasted as it stands.
+#[tokio::test]
+async fn lines_that_dev_prints_for_rest_work_as_they_are_pasted() {
+    let dev = Dev::new();
+    let server = dev.serve().await;
+    let log = server.log();
+    let (_, lines) = log.split_once("no token is shown:\n").unwrap_or_else(|| panic!("{log}"));
+    let lines: String = lines.lines().take_while(|line| line.starts_with("  ")).map(|line| format!("{line}\n")).collect();
+    let script = lines.replace("scripts/cinnabar", &binary().display().to_string());
+    let (file, home) = (dev.path("contexts.toml"), dev.path("home"));
+    let programs = Programs::new(Path::new(&home), "").without("NODE_EXTRA_CA_CERTS").with(&[("CINNABAR_CONFIG", &file)]);
+    let run = programs.shell(&Wrangler::Old.call(), b"", &script).await;
+    assert_eq!(run.code, 0, "{script}\n{run:?}");
+    assert!(run.stdout.contains("GREETING") && run.stdout.contains(r#""name":"default""#), "{run:?}");
+    let token = cli::Contexts::load(Path::new(&file)).unwrap().contexts["dev"].token.clone();
+    assert!(!format!("{run:?}{log}").contains(&token));
+    let shown = dev.cli().ok(&["context", "env"]).await.stdout;
+    assert!(shown.contains(&format!("export CLOUDFLARE_API_TOKEN='{token}'\n")) && shown.contains("/client/v4'\n"), "{shown}");
+}
+
+/// The same cluster as somebody else.
+fn with_token(dev: &Dev, name: &str, token: &str) -> Cli {
+    let mut contexts = cli::Contexts::load(Path::new(&dev.path("contexts.toml"))).unwrap();
+    contexts.contexts.get_mut("dev").unwrap().token = token.to_owned();
+    let file = dev.path(&format!("{name}.toml"));
+    contexts.save(Path::new(&file)).unwrap();
+    Cli::new(Path::new(&dev.path("")), Path::new(&file))
+}
+
+/// A token of `made`, which is shown this once.
+fn token(made: &serde_json::Value) -> &str {
+    made["token"].as_str().unwrap()
+}
+
+/// What a member may do, the member's tokens may, from the moment on in which it changes.
+#[tokio::test]
+async fn member_gets_and_loses_roles_and_tokens() {
+    let dev = Dev::new();
+    let _server = dev.serve().await;
+    let cli = dev.cli();
+
+    let alice = cli.ok(&["--format", "json", "role", "grant", "alice@example.com", "reporter"]).await;
+    assert!(alice.stderr.contains("a new member"), "{alice:?}");
+    assert_eq!(alice.json()["roles"].to_string(), r#"["reporter"]"#);
+    let made = cli.ok(&["--format", "json", "token", "create", "--member", "alice@example.com", "--expires-in", "1h"]).await.json();
+    let hers = with_token(&dev, "alice", token(&made));
+    hers.ok(&["secret", "list", "default"]).await;
+    assert_eq!(hers.pipe(b"v", &["secret", "create", "default/HERS"]).await.code, 4);
+    let more = cli.ok(&["--format", "json", "role", "grant", "alice@example.com", "admin"]).await;
+    assert!(!more.stderr.contains("a new member"), "{more:?}");
+    assert_eq!(hers.pipe(b"v", &["secret", "create", "default/HERS"]).await.code, 0);
+    cli.expect(3, &["role", "grant", "alice@example.com", "admin@nosuchaccount"]).await;
+    cli.ok(&["role", "revoke", "alice@example.com", "admin"]).await;
+    assert_eq!(hers.pipe(b"v", &["secret", "create", "default/HERS2"]).await.code, 4);
+
+    let read = cli.ok(&["--format", "json", "token", "create", "watcher", "--grant", "admin", "--permission", "read"]).await.json();
+    let watcher = with_token(&dev, "watcher", token(&read));
+    watcher.ok(&["secret", "list", "default"]).await;
+    assert_eq!(watcher.pipe(b"v", &["secret", "create", "default/W"]).await.code, 4);
+    assert_eq!(watcher.ok(&["whoami", "--format", "json"]).await.json()["permission"], "read");
+    let rolled = cli.ok(&["--format", "json", "token", "roll", "watcher", "--keep-id"]).await.json();
+    assert_eq!(rolled["token_id"], read["token_id"]);
+    watcher.expect(4, &["secret", "list", "default"]).await;
+    with_token(&dev, "watcher", token(&rolled)).ok(&["secret", "list", "default"]).await;
+
+    let listed = cli.ok(&["--format", "json", "token", "list"]).await.json();
+    let row = |name: &str| listed.as_array().unwrap().iter().find(|row| row["name"] == name).cloned().unwrap();
+    assert_eq!(row("watcher")["permission"], "read");
+    assert_eq!(row("alice@example.com")["member"], "alice@example.com");
+    cli.expect(2, &["role", "revoke", "alice@example.com", "--all"]).await;
+    let gone = cli.ok(&["role", "revoke", "alice@example.com", "--all", "--yes"]).await;
+    assert!(gone.stderr.contains("void now: 1"), "{gone:?}");
+    hers.expect(4, &["secret", "list", "default"]).await;
+    cli.expect(3, &["role", "list", "alice@example.com"]).await;
+}
