@@ -257,6 +257,7 @@ fn perform(view: &mut View<'_>, identity: &Identity, body: &CommandBody) -> Judg
         CommandBody::NoteCalls(notes) => nodes::note_calls(notes),
         CommandBody::RegisterNode { node } => nodes::register(view, node),
         CommandBody::RevokeNode { node, epochs, signer_set } => nodes::revoke(view, *node, epochs, signer_set.as_ref()),
+        CommandBody::RevokeLostNode { node, epochs, signer_set } => nodes::revoke_lost(view, *node, epochs, signer_set.as_ref()),
         CommandBody::SetSignerSet { set } => nodes::set_signers(view, set),
         CommandBody::CreateOperatorToken { token, hash, name, grants, expires } => {
             operators::create(view, &operators::NewToken { token: *token, hash: *hash, expires: *expires }, name, grants)

@@ -167,15 +167,15 @@ fn share_authority(view: &mut View<'_>, node: NodeId, envelope: &EnvelopeRecord)
     put_authority(view, authority)
 }
 
-/// Takes a node's envelope of the authority's key away. It could open the key, which has to be replaced.
-pub(super) fn unshare_authority(view: &mut View<'_>, node: NodeId) -> Judged<()> {
-    let Some(mut authority) = view.read::<AuthorityRecord>(TypedKey::Authority)? else { return Ok(()) };
+/// Takes a node's envelope of the authority's key away. Whether it had one.
+pub(super) fn unshare_authority(view: &mut View<'_>, node: NodeId) -> Judged<bool> {
+    let Some(mut authority) = view.read::<AuthorityRecord>(TypedKey::Authority)? else { return Ok(false) };
     if authority.envelope(Recipient::Node(node)).is_none() {
-        return Ok(());
+        return Ok(false);
     }
     authority.envelopes.retain(|(recipient, _)| *recipient != Recipient::Node(node));
     put_authority(view, authority)?;
-    authorities::expose(view)
+    Ok(true)
 }
 
 /// Stores the authority, its envelopes in order.

@@ -143,9 +143,10 @@ fn target(body: &CommandBody) -> AuditTarget {
             AuditTarget { account: Some(consumer.account), consumer: Some(consumer.clone()), binding: Some(name.clone()), ..none }
         }
         CommandBody::RegisterNode { node } => AuditTarget { node: Some(node.id), ..none },
-        CommandBody::RevokeNode { node, .. } | CommandBody::UpdateNode { node, .. } | CommandBody::NoteCertificate { node, .. } => {
-            AuditTarget { node: Some(*node), ..none }
-        }
+        CommandBody::RevokeNode { node, .. }
+        | CommandBody::RevokeLostNode { node, .. }
+        | CommandBody::UpdateNode { node, .. }
+        | CommandBody::NoteCertificate { node, .. } => AuditTarget { node: Some(*node), ..none },
         CommandBody::NoteMembership(note) => {
             AuditTarget { node: note.node, member: Some((note.change.clone(), note.phase.clone())), ..none }
         }

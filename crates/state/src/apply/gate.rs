@@ -173,7 +173,7 @@ fn needs(view: &View<'_>, body: &CommandBody) -> Judged<Vec<(Operation, GrantSco
         CommandBody::CreateJoinToken { .. } | CommandBody::RevokeJoinToken { .. } => (Operation::ManageJoinTokens, GrantScope::Cluster),
         CommandBody::EnrolNode(_) => (Operation::EnrolNodes, GrantScope::Cluster),
         CommandBody::RotateAuthority(_) | CommandBody::FinishAuthority { .. } => (Operation::ManageAuthority, GrantScope::Cluster),
-        CommandBody::RevokeNode { .. } => (Operation::RevokeNode, GrantScope::Cluster),
+        CommandBody::RevokeNode { .. } | CommandBody::RevokeLostNode { .. } => (Operation::RevokeNode, GrantScope::Cluster),
         // No one gives away what they do not have: each grant must lie within one's own.
         CommandBody::CreateOperatorToken { grants, .. } | CommandBody::CreateToken { holder: TokenHolder::Own { grants, .. }, .. } => {
             return Ok(manage(managed_within(grants, None)));

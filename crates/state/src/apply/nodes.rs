@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use types::{FeatureLevel, NodeId, VALUE_BYTES_MAX};
 
-use super::{Judged, View, enrolment, keks, limits, refuse};
+use super::{Judged, View, authorities, enrolment, keks, limits, refuse};
 use crate::{
     CallNotes, ChangePhase, Grant, GrantScope, InitCluster, Keyspace, MemberChange, MemberNote, NewEpoch, NewNode, NewSignerSet, Prefix,
     Recipient, RefusalKind, ReplyBody, Role, TypedKey,
@@ -170,6 +170,27 @@ pub(super) fn update(view: &mut View<'_>, node: NodeId, address: Option<&String>
 
 /// Revokes a node in one command: registry, envelopes, new epochs for what it could open, and an end to all data keys in use.
 pub(super) fn revoke(view: &mut View<'_>, node: NodeId, epochs: &[NewEpoch], signer_set: Option<&NewSignerSet>) -> Judged<ReplyBody> {
+    shut_out(view, node, epochs, signer_set, true)
+}
+
+/// The same for a control node whose disk is in nobody's hands: the authority is not to be replaced.
+pub(super) fn revoke_lost(
+    view: &mut View<'_>,
+    node: NodeId,
+    epochs: &[NewEpoch],
+    signer_set: Option<&NewSignerSet>,
+) -> Judged<ReplyBody> {
+    shut_out(view, node, epochs, signer_set, false)
+}
+
+/// `exposes`: whoever has the node has what it could open, so an authority whose key it had must be replaced.
+fn shut_out(
+    view: &mut View<'_>,
+    node: NodeId,
+    epochs: &[NewEpoch],
+    signer_set: Option<&NewSignerSet>,
+    exposes: bool,
+) -> Judged<ReplyBody> {
     let Some(record) = view.read::<NodeRecord>(TypedKey::Node { node })? else {
         return refuse(RefusalKind::NotFound, format!("no node {node}"));
     };
@@ -188,7 +209,9 @@ pub(super) fn revoke(view: &mut View<'_>, node: NodeId, epochs: &[NewEpoch], sig
     let mut settings = view.settings()?;
     settings.dek_era = settings.dek_era.saturating_add(1);
     view.put(TypedKey::Settings, &settings);
-    enrolment::unshare_authority(view, node)?;
+    if enrolment::unshare_authority(view, node)? && exposes {
+        authorities::expose(view)?;
+    }
     view.delete(TypedKey::Certified { node });
     stop_signing(view, node, signer_set)?;
     let opened = drop_envelopes(view, node)?;

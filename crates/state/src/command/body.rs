@@ -509,6 +509,9 @@ pub enum CommandBody {
     },
     /// Has the audit log keep what a control node saw of calls that left no command. Changes nothing itself.
     NoteCalls(Box<CallNotes>),
+    /// As [`CommandBody::RevokeNode`], of a control node whose disk is lost and in nobody's hands, as whoever commands it has decided: the
+    /// certificate authority, whose key it could open, stays.
+    RevokeLostNode { node: NodeId, epochs: Vec<NewEpoch>, signer_set: Option<NewSignerSet> },
 }
 
 impl CommandBody {
@@ -566,6 +569,7 @@ impl CommandBody {
             Self::CreateWithReminders { .. } => CommandKind::CreateWithReminders,
             Self::EditWithReminder { .. } => CommandKind::EditWithReminder,
             Self::NoteCalls(_) => CommandKind::NoteCalls,
+            Self::RevokeLostNode { .. } => CommandKind::RevokeLostNode,
         }
     }
 }

@@ -82,6 +82,7 @@ kinds! {
     CreateWithReminders = 50, "create-secrets-with-reminders";
     EditWithReminder = 51, "edit-secret-with-reminder";
     NoteCalls = 60, "note-calls";
+    RevokeLostNode = 61, "revoke-lost-node";
 }
 
 impl CommandKind {
@@ -100,7 +101,8 @@ impl CommandKind {
             | Self::Destroy
             | Self::CreateWithReminders
             | Self::EditWithReminder
-            | Self::NoteCalls => FeatureLevel::new(3),
+            | Self::NoteCalls
+            | Self::RevokeLostNode => FeatureLevel::new(3),
             _ => FeatureLevel::new(1),
         }
     }

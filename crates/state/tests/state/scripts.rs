@@ -56,6 +56,7 @@ scripts! {
     reminders;
     enrolment;
     authorities;
+    lost_nodes;
     cascades;
     audit;
 }
@@ -442,7 +443,7 @@ impl Script {
                 }
                 CommandBody::RegisterNode { node }
             }
-            "revoke-node" => {
+            "revoke-node" | "revoke-lost-node" => {
                 let node = NodeId::new(args.parse()?);
                 let epoch = |number: u64| NewEpoch {
                     domain: KeyDomain::global(),
@@ -451,7 +452,11 @@ impl Script {
                     envelopes: vec![envelope(1)],
                 };
                 let signer_set = args.key("signers").map(|spec| signer_set(&spec)).transpose()?;
-                CommandBody::RevokeNode { node, epochs: args.number("epoch")?.map(epoch).into_iter().collect(), signer_set }
+                let epochs = args.number("epoch")?.map(epoch).into_iter().collect();
+                match line.name.as_str() {
+                    "revoke-node" => CommandBody::RevokeNode { node, epochs, signer_set },
+                    _ => CommandBody::RevokeLostNode { node, epochs, signer_set },
+                }
             }
             "set-signers" => {
                 let (version, threshold) = (args.parse()?, args.number("threshold")?.unwrap_or(1) as u32);
