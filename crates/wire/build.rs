@@ -9,7 +9,7 @@ use std::{error::Error, fs, io, path::PathBuf};
 include!("src/carriers.rs");
 
 const PROTO: &str = "../../proto";
-const FILES: [&str; 20] = [
+const FILES: [&str; 22] = [
     "cinnabar/v1/error.proto",
     "cinnabar/v1/common.proto",
     "cinnabar/v1/accounts.proto",
@@ -21,11 +21,13 @@ const FILES: [&str; 20] = [
     "cinnabar/v1/lookup.proto",
     "cinnabar/v1/status.proto",
     "cinnabar/v1/nodes.proto",
+    "cinnabar/v1/members.proto",
     "cinnabar/v1/tokens.proto",
     "cinnabar/v1/snapshots.proto",
     "cinnabar/v1/fleet.proto",
     "cinnabar/v1/cluster.proto",
     "cinnabar/v1/levels.proto",
+    "cinnabar/v1/audit.proto",
     "cinnabar/internal/v1/feed.proto",
     "cinnabar/internal/v1/raft.proto",
     "cinnabar/internal/v1/peers.proto",

@@ -78,6 +78,12 @@ calls! {
         read list_versions = versions(ListVersionsRequest) -> ListVersionsReply;
         /// Deletes secrets of one store: all of them, or none.
         change delete_secrets = delete(DeleteSecretsRequest) -> DeleteSecretsReply;
+        /// Lists the deleted secrets of a store that can be brought back, a page at a time.
+        read list_deleted_secrets = list_deleted(ListDeletedSecretsRequest) -> ListSecretsReply;
+        /// Brings a deleted secret back.
+        change undelete_secret = undelete(UndeleteSecretRequest) -> UndeleteSecretReply;
+        /// Destroys a deleted secret, or one version of a secret.
+        change destroy_secret = destroy(DestroySecretRequest) -> DestroySecretReply;
         /// Makes a secret with a copy of another's value.
         change duplicate_secret = duplicate(DuplicateSecretRequest) -> DuplicateSecretReply;
         /// Rolls back, promotes, reverts, or drops a candidate.

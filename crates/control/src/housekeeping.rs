@@ -10,6 +10,9 @@ use crate::{bootstrap::own_call, core::Core, enrol::replace};
 /// How often the log is looked at for open jobs.
 const EVERY: Duration = Duration::from_millis(500);
 
+/// Reminders that are counted at the most: more are as good as so many.
+const OVERDUE_MAX: usize = 10_000;
+
 /// Runs until the node stops. A step that fails is tried again at the next round: jobs are in the state, so nothing is lost.
 pub(crate) async fn run(core: Arc<Core>) {
     let cancelled = core.tasks.token().clone();
@@ -19,6 +22,7 @@ pub(crate) async fn run(core: Arc<Core>) {
             () = cancelled.cancelled() => return,
             () = core.clock.sleep(EVERY) => {}
         }
+        count_overdue(&core);
         report_level(&core).await;
         replace::report(&core).await;
         // Only the leader takes steps: two that do the same would only fill the log.
@@ -34,6 +38,14 @@ pub(crate) async fn run(core: Arc<Core>) {
                 break;
             }
         }
+    }
+}
+
+/// Tells how many secrets have a reminder of a time that has passed. By kind, without names; it costs as much as there are, bounded.
+fn count_overdue(core: &Core) {
+    let now = core.consensus.time();
+    for (kind, count) in core.consensus.local().overdue(now, OVERDUE_MAX) {
+        metrics::gauge!("cinnabar_control_secrets_overdue", "kind" => kind.name()).set(count as f64);
     }
 }
 

@@ -95,7 +95,7 @@ async fn every_node_is_updated_in_turn_under_load_and_the_level_is_raised_with_n
         }
         fleet.start_node(name).await;
         until(&format!("{name} to be known as updated"), async || match known(&fleet, name).await {
-            Some(2) => Ok(()),
+            Some(3) => Ok(()),
             other => Err(format!("{other:?}")),
         })
         .await;
@@ -103,19 +103,24 @@ async fn every_node_is_updated_in_turn_under_load_and_the_level_is_raised_with_n
     }
 
     let readers = Readers::start(fleet.readers());
-    fleet.cli.ok(&["cluster", "level", "raise", "--to", "2", "--yes"]).await;
+    for next in ["2", "3"] {
+        fleet.cli.ok(&["cluster", "level", "raise", "--to", next, "--yes"]).await;
+    }
     let level = fleet.cli.ok(&["--format", "json", "cluster", "level"]).await.json();
-    assert_eq!(level["in_force"], 2, "{level}");
+    assert_eq!(level["in_force"], 3, "{level}");
     for control in fleet.names(Role::Control) {
-        until(&format!("level 2 at {control}"), async || {
+        until(&format!("level 3 at {control}"), async || {
             let status = once(&fleet, &control, None).status(v1::ShowStatusRequest {}).await.map_err(|error| error.error.to_string())?;
-            if status.feature_level == 2 { Ok(()) } else { Err(format!("{status:?}")) }
+            if status.feature_level == 3 { Ok(()) } else { Err(format!("{status:?}")) }
         })
         .await;
     }
     writers.go_on(WRITES).await;
-    // A command of level 2, which the older build does not know.
+    // Commands of levels 2 and 3, which the older build does not know.
     fleet.cli.ok(&["quota", "set", "--secrets", "321"]).await;
+    let member = v1::MemberRef { name: "ann@example.com".into(), ..Default::default() };
+    let member = v1::CreateMemberRequest { member: Some(member), ..Default::default() };
+    fleet.operator().client.create_member(member).await.expect("a member is made");
     patient.end().await;
     judge(&fleet, writers, readers).await;
 
@@ -126,12 +131,12 @@ async fn every_node_is_updated_in_turn_under_load_and_the_level_is_raised_with_n
     fleet.launch(&voter);
     assert!(!fleet.server(&voter).ended().await.success());
     let said = log(&fleet, &voter);
-    assert!(said.contains("the state is of feature level 2, this node knows up to 1: update this node"), "{said}");
+    assert!(said.contains("the state is of feature level 3, this node knows up to 1: update this node"), "{said}");
     fleet.stop("edge-1").await;
     fleet.launch("edge-1");
     until("edge-1 to say what it lacks", async || {
         let said = log(&fleet, "edge-1");
-        if said.contains("feature level 2, the node knows 1: upgrade it") { Ok(()) } else { Err(said) }
+        if said.contains("feature level 3, the node knows 1: upgrade it") { Ok(()) } else { Err(said) }
     })
     .await;
     assert_eq!(fleet.reader("edge-1").get("COUNTER_0").await.unwrap().value, b"the last", "it serves what it has");

@@ -99,6 +99,7 @@ impl v1::status_server::Status for Services {
                     account_ids: accounts.unwrap_or_default(),
                     roles: caller.grants().iter().map(|grant| grant.role.name().to_owned()).collect(),
                     expires_ms: expires.map_or(0, UnixMillis::get),
+                    permission: caller.permission().name().to_owned(),
                 })
             })
             .await

@@ -232,6 +232,13 @@ fn reads(keyspace: Keyspace, value: &[u8]) -> Result<(), FormatError> {
         Keyspace::Usage => record::UsageRecord::decode(value).map(drop),
         Keyspace::Totals => record::TotalsRecord::decode(value).map(drop),
         Keyspace::ConsumerUsage => record::ConsumerUsageRecord::decode(value).map(drop),
+        Keyspace::Member => record::MemberRecord::decode(value).map(drop),
+        Keyspace::TokenTerms => record::TokenTermsRecord::decode(value).map(drop),
+        Keyspace::Limits => record::LimitsRecord::decode(value).map(drop),
+        Keyspace::Holdings => record::HoldingsRecord::decode(value).map(drop),
+        Keyspace::Deleted => record::DeletedRecord::decode(value).map(drop),
+        Keyspace::DeletedValue => record::ValueRecord::decode(value).map(drop),
+        Keyspace::Reminder => record::ReminderRecord::decode(value).map(drop),
         _ => Ok(()),
     }
 }

@@ -476,7 +476,7 @@ pub(crate) async fn with_store(operator: &Client) {
 pub(crate) fn create(name: &str) -> v1::CreateSecretsRequest {
     let item = v1::NewSecret { name: name.into(), value: b"value".to_vec(), scopes: vec!["workers".into()], comment: String::new() };
     let store = Some(v1::StoreRef { account: ACCOUNT.into(), store: "default".into() });
-    v1::CreateSecretsRequest { store, secrets: vec![item], request_id: String::new() }
+    v1::CreateSecretsRequest { store, secrets: vec![item], ..Default::default() }
 }
 
 /// Whether a secret is there.

@@ -26,9 +26,9 @@ async fn levels(operator: &Client) -> v1::ShowLevelReply {
     operator.show_level(v1::ShowLevelRequest {}).await.unwrap()
 }
 
-/// Waits until so many nodes have reported that they know level 2.
+/// Waits until so many nodes have reported that they know the newest level.
 async fn known_by(operator: &Client, nodes: usize) {
-    while levels(operator).await.nodes.iter().filter(|node| node.feature_level == 2).count() != nodes {
+    while levels(operator).await.nodes.iter().filter(|node| node.feature_level == state::FEATURE_LEVEL_MAX.get()).count() != nodes {
         tokio::task::yield_now().await;
     }
 }

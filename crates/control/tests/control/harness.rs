@@ -326,7 +326,7 @@ pub(crate) fn item(name: &str, value: impl Into<Vec<u8>>) -> v1::NewSecret {
 
 /// Creates secrets in the store `default`.
 pub(crate) fn create(items: Vec<v1::NewSecret>) -> v1::CreateSecretsRequest {
-    v1::CreateSecretsRequest { store: store("default"), secrets: items, request_id: String::new() }
+    v1::CreateSecretsRequest { store: store("default"), secrets: items, ..Default::default() }
 }
 
 pub(crate) fn set(name: &str, value: impl Into<Vec<u8>>) -> v1::SetValueRequest {
