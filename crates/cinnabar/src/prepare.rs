@@ -18,7 +18,8 @@ use feed::{Anchor, SigningKey};
 use runtime::{
     OsEntropy, RealClock, RealDisk,
     config::{
-        self, Checks, ConsumerPattern, ControlConfig, EdgeConfig, FileMode, LogConfig, LogFormat, PeerRule, Registered, RegisteredRole,
+        self, Checks, ConsumerPattern, ControlConfig, EdgeConfig, FileMode, LogConfig, LogFormat, PeerRule, Rates, Registered,
+        RegisteredRole,
     },
     dev_pki::DevPki,
 };
@@ -90,7 +91,9 @@ pub(crate) fn prepare(folder: &Path, edges: u16, ports: Ports) -> Result<Prepare
     let control_file = folder.join("control.toml");
     let operator_token = keys.join("operator.token");
     let known: Option<ControlConfig> = control_file.exists().then(|| config::load(&control_file)).transpose()?;
-    let mut control = known.unwrap_or_else(|| ControlConfig { log: quiet_log(), ..ControlConfig::default() });
+    // One developer's machine has nobody to be fair to, and the bench measures on it what a node takes.
+    let rates = Rates { writes_per_second: 0, ..Rates::default() };
+    let mut control = known.unwrap_or_else(|| ControlConfig { log: quiet_log(), rates, ..ControlConfig::default() });
     control.node.id = Some(CONTROL);
     control.node.cluster = Some(cluster);
     control.node.data_dir = folder.join("control-1");

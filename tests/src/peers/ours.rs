@@ -21,7 +21,9 @@ impl Ours {
     /// Three voters and so many edges, with room for `secrets`.
     pub(super) async fn start(edges: usize, secrets: u64) -> Self {
         let log = "\n[log]\nfilter = \"warn\"\n".to_owned();
-        let fleet = Fleet::start_with(3, edges, Extra { control: log.clone(), edge: log, direct: true }).await;
+        // What is measured is what the cluster takes, not what one token may.
+        let control = format!("{log}\n[rates]\nwrites_per_second = 0\n");
+        let fleet = Fleet::start_with(3, edges, Extra { control, edge: log, direct: true }).await;
         let operator = fleet.operator();
         let quota = v1::SetQuotaRequest { account: operator.store().account, secrets_max: Some(secrets), ..Default::default() };
         operator.client.set_quota(quota).await.expect("a quota");

@@ -255,6 +255,10 @@ impl Fleet {
             text +=
                 &format!("unix = {{ path = {:?}, mode = \"0600\" }}\n\n[control]\nendpoints = [{endpoints}]\n", self.path(name, "sock"));
         }
+        if node.role == Role::Control {
+            // What is measured is what the cluster takes, not what one token may.
+            text += "\n[rates]\nwrites_per_second = 0\n";
+        }
         if edges >= MANY_EDGES {
             text += "\n[limits]\nlog_segment_bytes = \"4MiB\"\n";
         }

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use types::{NodeId, NodeName};
 
 use super::{
-    AuditConfig, ByteSize, Checks, ConnectionLimits, Fault, HostPort, Join, LogConfig, Never, Node, PeerRule, Shutdown, SnapshotsConfig,
-    TlsFiles, UnixListen,
+    AuditConfig, ByteSize, Checks, ConnectionLimits, Fault, HostPort, Join, LogConfig, Never, Node, PeerRule, Rates, Shutdown,
+    SnapshotsConfig, TlsFiles, UnixListen,
     sections::{below, check_names, identity, in_ms},
     units::duration,
     within,
@@ -41,6 +41,8 @@ pub struct ControlConfig {
     pub connections: ConnectionLimits,
     /// Limits of what is held and queued.
     pub limits: ControlLimits,
+    /// How often one caller may do what costs others something.
+    pub rates: Rates,
     /// Lookups, when this node serves them too.
     pub lookups: ControlLookups,
     /// How much of the audit log is kept.
@@ -238,6 +240,7 @@ impl Default for ControlConfig {
             cluster: NewCluster::default(),
             connections: ConnectionLimits::default(),
             limits: ControlLimits::default(),
+            rates: Rates::default(),
             lookups: ControlLookups::default(),
             audit: AuditConfig::default(),
             snapshots: SnapshotsConfig::default(),
@@ -359,6 +362,7 @@ impl Checks for ControlConfig {
         }
         self.lookups.check(&self.listen, &self.peer)?;
         self.connections.check()?;
+        self.rates.check()?;
         self.snapshots.check()?;
         self.audit.check()?;
         self.log.check()?;

@@ -174,23 +174,12 @@ pub(super) fn revoke(view: &mut View<'_>, node: NodeId, epochs: &[NewEpoch], sig
 }
 
 /// The same for a control node whose disk is in nobody's hands: the authority is not to be replaced.
-pub(super) fn revoke_lost(
-    view: &mut View<'_>,
-    node: NodeId,
-    epochs: &[NewEpoch],
-    signer_set: Option<&NewSignerSet>,
-) -> Judged<ReplyBody> {
+pub(super) fn revoke_lost(view: &mut View<'_>, node: NodeId, epochs: &[NewEpoch], signer_set: Option<&NewSignerSet>) -> Judged<ReplyBody> {
     shut_out(view, node, epochs, signer_set, false)
 }
 
 /// `exposes`: whoever has the node has what it could open, so an authority whose key it had must be replaced.
-fn shut_out(
-    view: &mut View<'_>,
-    node: NodeId,
-    epochs: &[NewEpoch],
-    signer_set: Option<&NewSignerSet>,
-    exposes: bool,
-) -> Judged<ReplyBody> {
+fn shut_out(view: &mut View<'_>, node: NodeId, epochs: &[NewEpoch], signer_set: Option<&NewSignerSet>, exposes: bool) -> Judged<ReplyBody> {
     let Some(record) = view.read::<NodeRecord>(TypedKey::Node { node })? else {
         return refuse(RefusalKind::NotFound, format!("no node {node}"));
     };
