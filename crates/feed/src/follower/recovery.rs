@@ -420,7 +420,7 @@ fn open_table(options: &CoreOptions, parts: &mut CoreParts, values: &Arc<Values>
     let proven = match load.end() {
         Ok(table::Found::Empty) => return (Some(opened.table), InTable::Empty),
         Ok(table::Found::Unfinished) => return (Some(opened.table), InTable::Unfinished),
-        Ok(table::Found::Copy { state, seal }) => proven(options, state, &seal).map_err(FeedError::from),
+        Ok(table::Found::Copy { state, seal }) => proven(options, *state, &seal).map_err(FeedError::from),
         Err(source) => Err(FeedError::Table { operation: "was read at start", source }),
     };
     match proven {

@@ -50,7 +50,7 @@ pub(super) enum Found {
     /// Records without a head: a rewrite was not finished.
     Unfinished,
     /// A copy; whether it is whole and true, its seal tells.
-    Copy { state: Propagated, seal: Bytes },
+    Copy { state: Box<Propagated>, seal: Bytes },
 }
 
 /// Reads a whole table, record by record.
@@ -117,7 +117,7 @@ impl<'a> Load<'a> {
         }
         self.unnamed.into_iter().for_each(|leaf| self.values.unnamed(leaf));
         Ok(match self.head {
-            Some((head, seal)) => Found::Copy { state: self.loading.finish(head), seal },
+            Some((head, seal)) => Found::Copy { state: Box::new(self.loading.finish(head)), seal },
             None if self.records == 0 => Found::Empty,
             None => Found::Unfinished,
         })

@@ -34,10 +34,10 @@ pub struct WriteBehindOptions {
 }
 
 impl Default for WriteBehindOptions {
-    /// 64 MiB, 8 MiB, and two seconds: a start has to make up for at most that much more of the log, some 0.2 s of work after two
-    /// seconds of many writes.
+    /// 64 MiB, 2 MiB, and two seconds: a start has to make up for at most that much more of the log, some 0.2 s of work after two
+    /// seconds of many writes. What sled replaces while it takes one batch is in memory until that is written, about 10 KiB a record.
     fn default() -> Self {
-        Self { queue_bytes_max: 64 << 20, merge_bytes_max: 8 << 20, linger: Duration::from_secs(2) }
+        Self { queue_bytes_max: 64 << 20, merge_bytes_max: 2 << 20, linger: Duration::from_secs(2) }
     }
 }
 
