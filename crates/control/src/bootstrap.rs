@@ -20,6 +20,7 @@ use types::{ClusterId, KekEpoch, NameError, NodeId, PrincipalName, TokenId};
 use wire::PublicError;
 
 use crate::{
+    audit::Trace,
     call::{Call, Credential},
     core::Core,
     error::damaged,
@@ -265,5 +266,5 @@ pub(crate) async fn tell_own(core: &Core) {
 /// A call that this node makes to itself.
 pub(crate) fn own_call(core: &Core) -> Call {
     let origin = state::Origin { peer: "this node".to_owned(), request: types::RequestId::from_bytes(core.entropy.id()).to_string() };
-    Call { credential: Credential::None, origin, sent: None, deadline: None, handed_over: false }
+    Call { credential: Credential::None, origin, sent: None, deadline: None, handed_over: false, first_try: false, trace: Trace::default() }
 }

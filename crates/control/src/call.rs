@@ -3,6 +3,7 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
+use http::HeaderMap;
 use prost::Message;
 use runtime::listen::Peer;
 use seams::Spawn;
@@ -12,10 +13,14 @@ use types::{NodeId, RequestId};
 use wire::{ErrorKind, PublicError, parse};
 use zeroize::Zeroizing;
 
-use crate::{core::Core, hand_over::hand_over};
+use crate::{
+    audit::{Notes, Trace},
+    core::Core,
+    hand_over::hand_over,
+};
 
 /// The longest request label taken over from a client.
-const LABEL_BYTES_MAX: usize = 64;
+pub(crate) const LABEL_BYTES_MAX: usize = 64;
 /// The header that a client may send, and that every answer carries.
 const LABEL_HEADER: &str = wire::REQUEST_ID_METADATA;
 
@@ -59,6 +64,10 @@ pub(crate) struct Call {
     pub(crate) deadline: Option<Duration>,
     /// Whether another control node has handed the call over.
     pub(crate) handed_over: bool,
+    /// What the call turns out to be about, for the audit log.
+    pub(crate) trace: Trace,
+    /// Whether it is known to come for the first time: what was answered under its id is another's answer.
+    pub(crate) first_try: bool,
 }
 
 impl Call {
@@ -68,21 +77,49 @@ impl Call {
     }
 
     fn read<M>(core: &Core, request: &Request<M>) -> Self {
-        let peer = request.extensions().get::<Peer>();
-        let sent = request.metadata().get(LABEL_HEADER).and_then(|label| label.to_str().ok());
+        let headers = request.metadata().as_ref();
+        let deadline = told_timeout(request.metadata()).map(|within| core.clock.monotonic().saturating_add(within));
+        Self { deadline, ..Self::of_headers(core, headers, request.extensions().get::<Peer>()) }
+    }
+
+    /// What headers say of a request's sender, whatever protocol it speaks.
+    pub(crate) fn of_headers(core: &Core, headers: &HeaderMap, peer: Option<&Peer>) -> Self {
+        let sent = headers.get(LABEL_HEADER).and_then(|label| label.to_str().ok());
         let usable = |label: &&str| {
             !label.is_empty() && label.len() <= LABEL_BYTES_MAX && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
         };
         let label = sent.filter(usable).map_or_else(|| RequestId::from_bytes(core.entropy.id()).to_string(), str::to_owned);
         let origin = Origin { peer: peer.map_or_else(|| "unknown".to_owned(), ToString::to_string), request: label };
-        let deadline = told_timeout(request.metadata()).map(|within| core.clock.monotonic().saturating_add(within));
-        Self { credential: credential(core, request, peer), origin, sent: None, deadline, handed_over: false }
+        Self {
+            credential: credential(core, headers, peer),
+            origin,
+            sent: None,
+            deadline: None,
+            handed_over: false,
+            first_try: false,
+            trace: Trace::default(),
+        }
     }
 
     /// A call that another control node hands over: by whose token it was made, from where, and what is left of its time.
     pub(crate) fn handed_over(core: &Core, token: [u8; 32], origin: Origin, within: Duration) -> Self {
         let deadline = Some(core.clock.monotonic().saturating_add(within));
-        Self { credential: Credential::Token(token), origin, sent: None, deadline, handed_over: true }
+        Self {
+            credential: Credential::Token(token),
+            origin,
+            sent: None,
+            deadline,
+            handed_over: true,
+            first_try: false,
+            trace: Trace::default(),
+        }
+    }
+
+    /// A call as it comes in a test of what lies behind the doors.
+    #[cfg(test)]
+    pub(crate) fn of_a_test(credential: Credential) -> Self {
+        let origin = Origin { peer: "a test".to_owned(), request: "test".to_owned() };
+        Self { credential, origin, sent: None, deadline: None, handed_over: false, first_try: false, trace: Trace::default() }
     }
 
     /// What is left of the call's time: of the caller's own, and at the most what a request may take.
@@ -112,9 +149,9 @@ fn told_timeout(metadata: &tonic::metadata::MetadataMap) -> Option<Duration> {
     Some(told - (told / 10).min(ANSWER_MARGIN_MAX))
 }
 
-fn credential<M>(core: &Core, request: &Request<M>, peer: Option<&Peer>) -> Credential {
-    if let Some(header) = request.metadata().get("authorization") {
-        return header.to_str().ok().and_then(token_hash).map_or(Credential::Malformed, Credential::Token);
+fn credential(core: &Core, headers: &HeaderMap, peer: Option<&Peer>) -> Credential {
+    if let Some(token) = shown_token(headers) {
+        return token.map_or(Credential::Malformed, Credential::Token);
     }
     let certificate = peer.and_then(Peer::certificate).filter(|certificate| certificate.identity.cluster() == core.cluster);
     // Asked at each call: a connection may outlive the certificate that opened it.
@@ -127,14 +164,15 @@ fn credential<M>(core: &Core, request: &Request<M>, peer: Option<&Peer>) -> Cred
     }
 }
 
-/// The hash of the token in an `authorization` header, if one is there.
-pub(crate) fn bearer_hash(header: &http::HeaderValue) -> Option<[u8; 32]> {
-    header.to_str().ok().and_then(token_hash)
-}
-
-fn token_hash(header: &str) -> Option<[u8; 32]> {
-    let (_, token) = header.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))?;
-    seal::OperatorToken::parse(token.trim()).ok().map(|token| token.hash())
+/// Whether a token is shown, and its hash where it has the form of one: in an `authorization` header, or in the older pair of an e-mail
+/// address, which says nothing here, and a key.
+pub(crate) fn shown_token(headers: &HeaderMap) -> Option<Option<[u8; 32]>> {
+    let hash = |token: &str| seal::OperatorToken::parse(token.trim()).ok().map(|token| token.hash());
+    if let Some(header) = headers.get(http::header::AUTHORIZATION) {
+        let bearer = header.to_str().ok().and_then(|text| text.split_once(' '));
+        return Some(bearer.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).and_then(|(_, token)| hash(token)));
+    }
+    headers.get("x-auth-key").map(|key| key.to_str().ok().and_then(hash))
 }
 
 /// A message that asks for a change, and may carry the id by which a retry is known.
@@ -169,6 +207,7 @@ changes! { false false:
     DeleteSecretsRequest MovePointerRequest CreateConsumerRequest DeleteConsumerRequest CreateConsumerTokenRequest
     RollConsumerTokenRequest RevokeConsumerTokenRequest BindRequest UnbindRequest CreateJoinTokenRequest RevokeJoinTokenRequest
     RevokeNodeRequest CreateTokenRequest RevokeTokenRequest RotateAuthorityRequest FinishAuthorityRequest
+    UndeleteSecretRequest DestroySecretRequest RollTokenRequest CreateMemberRequest GrantRoleRequest RevokeRoleRequest DeleteMemberRequest
 }
 
 /// Runs a read in the caller's own time: it ends when the caller hangs up, or when the time for a request is over.
@@ -182,9 +221,26 @@ where
     F: Future<Output = Result<R, PublicError>>,
 {
     let call = Call::of(core, &request);
-    let answer = run(core.clone(), call.clone(), request.into_inner());
-    let within = within(core, call.left(core), answer);
-    answered(core, operation, call.origin.request, within).await
+    let label = call.origin.request.clone();
+    respond(core, label, seen(core, operation, call, request.into_inner(), run).await)
+}
+
+/// The same, whatever protocol it came by.
+pub(crate) async fn seen<M, R, F>(
+    core: &Arc<Core>,
+    operation: &'static str,
+    call: Call,
+    asked: M,
+    run: impl FnOnce(Arc<Core>, Call, M) -> F,
+) -> Result<R, PublicError>
+where
+    F: Future<Output = Result<R, PublicError>>,
+{
+    let (left, label) = (call.left(core), call.origin.request.clone());
+    let answer = run(core.clone(), call.clone(), asked);
+    let result = counted(core, operation, label, within(core, left, answer)).await;
+    Notes::read(core, &call, operation, &result);
+    result
 }
 
 /// Runs a change as a task of its own: a client that hangs up cannot cut it between propose and reply.
@@ -199,11 +255,34 @@ where
     R: Message + Default + 'static,
     F: Future<Output = Result<R, PublicError>> + Send + 'static,
 {
-    let mut call = Call::of(core, &request);
+    let call = Call::of(core, &request);
     let label = call.origin.request.clone();
-    let mut message = request.into_inner();
+    respond(core, label, done(core, operation, call, request.into_inner(), run).await)
+}
+
+/// The same, whatever protocol it came by.
+pub(crate) async fn done<M, R, F>(
+    core: &Arc<Core>,
+    operation: &'static str,
+    mut call: Call,
+    mut message: M,
+    run: impl FnOnce(Arc<Core>, Call, M) -> F,
+) -> Result<R, PublicError>
+where
+    M: Change + 'static,
+    R: Message + Default + 'static,
+    F: Future<Output = Result<R, PublicError>> + Send + 'static,
+{
+    let label = call.origin.request.clone();
+    let asked = Call { sent: None, ..call.clone() };
     let id = std::mem::take(message.request_id());
     let answer = async {
+        // What was handed over was counted where it came in.
+        if let Credential::Token(token) = &call.credential
+            && !call.handed_over
+        {
+            core.limits.write(token)?;
+        }
         call.sent = parse::request_id(&id)?.map(|id| {
             let mut content = Zeroizing::new(Vec::with_capacity(operation.len() + 1 + message.encoded_len()));
             content.extend_from_slice(operation.as_bytes());
@@ -236,7 +315,11 @@ where
         );
         answer.await.unwrap_or_else(|_| Err(PublicError::new(ErrorKind::Unavailable, "the node is shutting down: try another")))
     };
-    answered(core, operation, label, answer).await
+    let result = counted(core, operation, label, answer).await;
+    if let Err(error) = &result {
+        Notes::refused(core, &asked, operation, error);
+    }
+    result
 }
 
 async fn within<R>(core: &Core, limit: Duration, answer: impl Future<Output = Result<R, PublicError>>) -> Result<R, PublicError> {
@@ -247,38 +330,38 @@ async fn within<R>(core: &Core, limit: Duration, answer: impl Future<Output = Re
     }
 }
 
-/// Counts the outcome, and labels the answer.
-async fn answered<R>(
+/// Counts the outcome, and labels what failed.
+async fn counted<R>(
     core: &Core,
     operation: &'static str,
     label: String,
     answer: impl Future<Output = Result<R, PublicError>>,
-) -> Result<Response<R>, Status> {
+) -> Result<R, PublicError> {
     let started = core.clock.monotonic();
     let result = answer.await;
     let outcome = result.as_ref().map_or_else(|error| error.kind.name(), |_| "ok");
     metrics::counter!("cinnabar_control_calls_total", "operation" => operation, "outcome" => outcome).increment(1);
     metrics::histogram!("cinnabar_control_call_seconds", "operation" => operation).record((core.clock.monotonic() - started).as_secs_f64());
-    match result {
-        Ok(reply) => {
-            let mut response = Response::new(reply);
-            if let Ok(label) = label.parse() {
-                response.metadata_mut().insert(LABEL_HEADER, label);
-            }
-            // Whoever holds an older list of authorities asks for the new one while the old one still counts.
-            if let Ok(Some(trust)) = core.consensus.local().trust() {
-                response.metadata_mut().insert(wire::TRUST_METADATA, trust.version.into());
-            }
-            Ok(response)
+    result.map_err(|error| {
+        // What a known principal was refused is worth a line; noise of strangers is only counted.
+        if error.kind == ErrorKind::Denied {
+            tracing::info!(operation, request = label, "refused: not granted");
         }
-        Err(error) => {
-            // What a known principal was refused is worth a line; noise of strangers is only counted.
-            if error.kind == ErrorKind::Denied {
-                tracing::info!(operation, request = label, "refused: not granted");
-            }
-            Err(error.with_request_id(label).into())
-        }
+        error.with_request_id(label)
+    })
+}
+
+/// The answer of gRPC, labelled.
+fn respond<R>(core: &Core, label: String, result: Result<R, PublicError>) -> Result<Response<R>, Status> {
+    let mut response = Response::new(result?);
+    if let Ok(label) = label.parse() {
+        response.metadata_mut().insert(LABEL_HEADER, label);
     }
+    // Whoever holds an older list of authorities asks for the new one while the old one still counts.
+    if let Ok(Some(trust)) = core.consensus.local().trust() {
+        response.metadata_mut().insert(wire::TRUST_METADATA, trust.version.into());
+    }
+    Ok(response)
 }
 
 #[cfg(test)]

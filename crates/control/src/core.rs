@@ -7,17 +7,19 @@ use feed::{Liveness, Publisher};
 use runtime::TokioSpawn;
 use seal::KeyRing;
 use seams::{Clock, Entropy};
-use state::{Command, CommandBody, Principal, Reply, RequestKey, State, record::NodeRole};
+use state::{Command, CommandBody, Principal, Reply, ReplyBody, RequestKey, State, record::NodeRole};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use types::{ClusterId, FeatureLevel, KeyDomain, NodeId, NodeName, Position, UnixMillis};
 use wire::{ErrorKind, PublicError};
 
 use crate::{
+    audit::Audit,
     call::{Call, Credential, Sent},
     caller::Caller,
     enrol::Enrolment,
     error, keys,
+    limits::Limits,
     lookups::Lookups,
     majority::Majority,
     peers::Transport,
@@ -40,6 +42,8 @@ pub(crate) struct Core {
     /// Where others reach this node, as HOST:PORT.
     pub(crate) advertised: String,
     pub(crate) consensus: Consensus,
+    /// This node's copy of the audit log.
+    pub(crate) audit: Audit,
     /// Connections to other control nodes.
     pub(crate) transport: Transport,
     /// Cancelled when the node is up and serves the public.
@@ -60,6 +64,8 @@ pub(crate) struct Core {
     pub(crate) tasks: Arc<TokioSpawn>,
     /// Changes under way. Full: one more is answered `busy`.
     pub(crate) changes: Arc<Semaphore>,
+    /// How often one caller may do what costs others something.
+    pub(crate) limits: Limits,
     /// Archives in the making.
     pub(crate) saves: Saves,
     /// The feature level up to which this node goes along.
@@ -155,7 +161,7 @@ impl Core {
 
     /// The first answer to a request that was sent before under the same id, with the same content.
     pub(crate) async fn first_answer(&self, call: &Call) -> Result<Option<Reply>, PublicError> {
-        let Some(sent) = &call.sent else { return Ok(None) };
+        let Some(sent) = call.sent.as_ref().filter(|_| !call.first_try) else { return Ok(None) };
         let recorded = self.find(call, |state, caller| state.request(caller.owner(), sent.id).map_err(error::damaged)).await?;
         let Some(recorded) = recorded else { return Ok(None) };
         // This is an answer, and no command after it is judged by `apply`: the caller has to be one still.
@@ -206,7 +212,15 @@ impl Core {
             origin: call.origin.clone(),
             body,
         };
-        self.consensus.propose_within(command, call.left(self)).await.map_err(error::not_proposed)
+        let made = made_by(&command.body);
+        // From here on it has an entry of its own.
+        call.trace.commanded();
+        let reply = self.consensus.propose_within(command, call.left(self)).await.map_err(error::not_proposed)?;
+        if call.first_try && made != made_of(&reply.body) {
+            let message = "an equal request came at the same moment, and has made what this one asks for";
+            return Err(PublicError::new(ErrorKind::AlreadyExists, message));
+        }
+        Ok(reply)
     }
 
     /// Waits until `position` is live on every edge that counts, and no control node lives whose edges are not known. Safe to cancel.
@@ -265,6 +279,25 @@ impl Core {
     /// The names of nodes.
     pub(crate) fn names(&self, nodes: impl IntoIterator<Item = NodeId>) -> Vec<String> {
         names(&self.consensus.local(), nodes)
+    }
+}
+
+/// The id of the first thing that a command makes.
+fn made_by(body: &CommandBody) -> Option<[u8; 16]> {
+    match body {
+        CommandBody::CreateStore { store, .. } => Some(*store.as_bytes()),
+        CommandBody::CreateSecrets { items, .. } => items.first().map(|item| *item.id.as_bytes()),
+        CommandBody::DuplicateSecret { item, .. } => Some(*item.id.as_bytes()),
+        _ => None,
+    }
+}
+
+/// The id of the first thing that was made.
+fn made_of(reply: &ReplyBody) -> Option<[u8; 16]> {
+    match reply {
+        ReplyBody::StoreCreated { store } => Some(*store.as_bytes()),
+        ReplyBody::SecretsCreated { secrets } => secrets.first().map(|(id, _)| *id.as_bytes()),
+        _ => None,
     }
 }
 

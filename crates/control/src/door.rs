@@ -2,12 +2,13 @@
 //! open. Reflection stands behind the same door: the schema is no secret, but nothing answers strangers.
 
 use std::{
+    net::IpAddr,
     sync::Arc,
     task::{Context, Poll},
 };
 
 use futures::future::BoxFuture;
-use tokio::sync::Semaphore;
+use runtime::listen::Peer;
 use tonic::{
     Request, Status,
     codegen::http,
@@ -18,8 +19,9 @@ use tower::{Layer, Service};
 use wire::{ErrorKind, PublicError};
 
 use crate::{
-    call::{Call, bearer_hash},
-    caller::Caller,
+    audit::Notes,
+    call::{Call, shown_token},
+    caller::{Caller, token_in_force},
     core::Core,
 };
 
@@ -31,35 +33,55 @@ pub(crate) fn reflection(
     Ok(InterceptedService::new(reflection, door))
 }
 
-/// Before the door: lets this node catch up with the cluster when a caller comes whose token it does not know. One that was made at
-/// another node a moment ago is as good here. How many strangers may ask for that at once is bounded; the others find the door as it is.
-#[derive(Clone)]
-pub(crate) struct CatchUp {
-    core: Arc<Core>,
-    places: Arc<Semaphore>,
-}
-
-/// Strangers for whom a node catches up at once: all of them share one question to the leader.
-const STRANGERS_MAX: usize = 64;
-
-impl CatchUp {
-    pub(crate) fn new(core: Arc<Core>) -> Self {
-        Self { core, places: Arc::new(Semaphore::new(STRANGERS_MAX)) }
+/// Before anybody is judged: what it costs to show a token that this node does not know. It may have been made at another node a moment
+/// ago, and then it is as good here, so this node catches up with the cluster; how often it does so for whom is limited
+/// ([`Limits`](crate::limits::Limits)), and beyond that the stranger is told to wait.
+///
+/// A token that has expired takes the same way as one that never was, so that the time until the refusal does not tell them apart.
+pub(crate) async fn meet(core: &Core, headers: &http::HeaderMap, from: Option<IpAddr>) -> Result<(), PublicError> {
+    let Some(token) = stranger(core, headers) else { return Ok(()) };
+    core.limits.stranger(from)?;
+    let leads = core.consensus.status().leader == Some(core.node);
+    if !leads
+        && token.is_some()
+        && let Some(_place) = core.limits.place_to_ask()
+    {
+        // Whatever came of it, the door judges.
+        let _ = core.newest().await;
     }
+    if stranger(core, headers).is_some() {
+        metrics::counter!("cinnabar_control_failed_logins_total").increment(1);
+    }
+    Ok(())
 }
+
+/// What is shown as a token and is none, as far as this node knows: its hash, where it has the form of one.
+fn stranger(core: &Core, headers: &http::HeaderMap) -> Option<Option<[u8; 32]>> {
+    let shown = shown_token(headers).filter(|_| core.is_open())?;
+    let known = |hash| !matches!(token_in_force(&core.consensus.local(), &hash, core.now()), Ok(None));
+    (!shown.is_some_and(known)).then_some(shown)
+}
+
+/// [`meet`], before all services. Those that ask for no token pay no heed to what it says.
+#[derive(Clone)]
+pub(crate) struct CatchUp(pub(crate) Arc<Core>);
+
+/// What a stranger is told who has to wait.
+#[derive(Clone)]
+struct Refused(PublicError);
 
 impl<S> Layer<S> for CatchUp {
     type Service = CatchingUp<S>;
 
     fn layer(&self, inner: S) -> CatchingUp<S> {
-        CatchingUp { before: self.clone(), inner }
+        CatchingUp { core: self.0.clone(), inner }
     }
 }
 
 /// What [`CatchUp`] makes of a service.
 #[derive(Clone)]
 pub(crate) struct CatchingUp<S> {
-    before: CatchUp,
+    core: Arc<Core>,
     inner: S,
 }
 
@@ -77,31 +99,23 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
         // The one that was polled ready takes the call; its copy waits to be.
         let waiting = self.inner.clone();
         let mut ready = std::mem::replace(&mut self.inner, waiting);
-        let core = self.before.core.clone();
-        if !is_strange(&core, request.headers()) {
+        let core = self.core.clone();
+        if stranger(&core, request.headers()).is_none() {
             return Box::pin(ready.call(request));
         }
-        let place = self.before.places.clone().try_acquire_owned();
+        let headers = request.headers().clone();
+        let from = request.extensions().get::<Peer>().and_then(Peer::address).map(|address| address.ip());
         Box::pin(async move {
-            if place.is_ok() {
-                // Whatever came of it, the door judges.
-                let _ = core.newest().await;
+            if let Err(error) = meet(&core, &headers, from).await {
+                request.extensions_mut().insert(Refused(error));
             }
-            drop(place);
             ready.call(request).await
         })
     }
-}
-
-/// Whether a token is shown that this node does not know, and another might.
-fn is_strange(core: &Core, headers: &http::HeaderMap) -> bool {
-    let leads = || core.consensus.status().leader == Some(core.node);
-    let Some(hash) = headers.get("authorization").and_then(bearer_hash) else { return false };
-    core.is_open() && matches!(core.consensus.local().operator_by_token(hash), Ok(None)) && !leads()
 }
 
 /// Lets pass who can be identified by this node's state. Each operation identifies its caller again, on the state it works with.
@@ -112,13 +126,23 @@ impl Interceptor for Door {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         let core = &self.0;
         let call = Call::of(core, &request);
-        if !core.is_open() {
-            return Err(waiting().with_request_id(call.origin.request).into());
-        }
-        Caller::identify(&core.consensus.local(), &call, core.now()).map_err(|error| error.with_request_id(call.origin.request.clone()))?;
+        admit(core, &call, request.extensions()).map_err(|error| error.with_request_id(call.origin.request.clone()))?;
         request.extensions_mut().insert(call);
         Ok(request)
     }
+}
+
+/// Lets pass a call whose sender this node's state knows, once the node is up.
+pub(crate) fn admit(core: &Core, call: &Call, met: &http::Extensions) -> Result<(), PublicError> {
+    if !core.is_open() {
+        return Err(waiting());
+    }
+    if let Some(Refused(error)) = met.get::<Refused>() {
+        return Err(error.clone());
+    }
+    let known = Caller::identify(&core.consensus.local(), call, core.now()).map(drop);
+    // Of a token that has ended one knows whose it was; of strangers nothing is noted.
+    known.inspect_err(|error| Notes::refused(core, call, "door", error))
 }
 
 /// Lets pass once the node is up; who may come in is asked behind it.

@@ -13,9 +13,8 @@
 //!
 //! **Failure**: what makes serving impossible stops [`Control::start`] ([`ControlError`]). A voter that stops later shows in
 //! [`Control::stopped`], readiness and the log.
-//!
-//! **Left out**: REST (a later issue).
 
+mod audit;
 mod bootstrap;
 mod bring_up;
 mod call;
@@ -33,13 +32,17 @@ mod glue;
 mod hand_over;
 mod housekeeping;
 mod keys;
+mod limits;
 mod lookups;
 mod majority;
 mod marks;
+mod operations;
 mod options;
 mod peers;
+mod permissions;
 mod recent;
 mod resolve;
+mod rest;
 mod serve;
 mod server;
 mod services;
@@ -48,7 +51,9 @@ pub mod snapshots;
 mod watermarks;
 mod write;
 
+pub use audit::exported as exported_audit_entry;
 pub use bootstrap::BootstrapError;
 pub use keys::UnlockError;
 pub use options::{ControlOptions, Observer};
+pub use permissions::{Need, RPCS};
 pub use server::{Control, ControlError};

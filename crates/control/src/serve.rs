@@ -1,4 +1,4 @@
-//! The gRPC server: every service, behind its door.
+//! The server: every gRPC service and REST, each behind its door.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -8,7 +8,7 @@ use runtime::{
 };
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
-use tonic::service::interceptor::InterceptedService;
+use tonic::service::{Routes, interceptor::InterceptedService};
 use wire::{
     FEED_MESSAGE_BYTES_MAX, REQUEST_BYTES_MAX,
     internal::{enrol_server::EnrolServer, feed_server::FeedServer},
@@ -20,6 +20,7 @@ use crate::{
     door::{self, CatchUp, Door, Opened},
     enrol::EnrolService,
     peers::RaftService,
+    rest,
     services::{FeedService, Services},
     watermarks::{Exchange, PeersService},
 };
@@ -61,26 +62,20 @@ pub(crate) async fn serve(
     let cut = CancellationToken::new();
     let cutting = cut.clone();
     let connections = connections.map(move |connection| connection.map(|connection| connection.cut_by(cutting.clone())));
-    let server = tonic::transport::Server::builder()
-        .http2_keepalive_interval(Some(KEEPALIVE))
-        .http2_keepalive_timeout(Some(KEEPALIVE))
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_concurrent_streams(limits.streams_max)
-        .max_connection_age(limits.connection_age_max)
-        .layer(KeepCallers)
-        .layer(CatchUp::new(core.clone()))
+    let services_and_rest = Routes::from(rest::router(core.clone()))
         .add_service(InterceptedService::new(v1::accounts_server::AccountsServer::new(services.clone()), door.clone()))
         .add_service(InterceptedService::new(v1::stores_server::StoresServer::new(services.clone()), door.clone()))
         .add_service(InterceptedService::new(secrets, door.clone()))
         .add_service(InterceptedService::new(v1::consumers_server::ConsumersServer::new(services.clone()), door.clone()))
         .add_service(InterceptedService::new(v1::bindings_server::BindingsServer::new(services.clone()), door.clone()))
+        .add_service(InterceptedService::new(v1::audit_server::AuditServer::new(services.clone()), door.clone()))
         .add_service(InterceptedService::new(v1::levels_server::LevelsServer::new(services.clone()), door.clone()))
         .add_service(InterceptedService::new(v1::receipts_server::ReceiptsServer::new(services.clone()), door.clone()))
         .add_service(InterceptedService::new(v1::snapshots_server::SnapshotsServer::new(services.clone()), door.clone()))
         .add_service(InterceptedService::new(v1::fleet_server::FleetServer::new(services.clone()), door.clone()))
         .add_service(InterceptedService::new(v1::cluster_server::ClusterServer::new(services.clone()), door.clone()))
         .add_service(InterceptedService::new(v1::nodes_server::NodesServer::new(services.clone()), door.clone()))
+        .add_service(InterceptedService::new(v1::members_server::MembersServer::new(services.clone()), door.clone()))
         .add_service(InterceptedService::new(v1::tokens_server::TokensServer::new(services.clone()), door.clone()))
         .add_service(InterceptedService::new(v1::status_server::StatusServer::new(services), door.clone()))
         // The feed has a door of its own: edges, by the key in the registry. So have control nodes.
@@ -91,7 +86,18 @@ pub(crate) async fn serve(
         // Answers from the start: without it no majority comes about.
         .add_service(internal.raft.server())
         .add_service(health_service)
-        .add_service(door::reflection(door)?)
+        .add_service(door::reflection(door)?);
+    let server = tonic::transport::Server::builder()
+        .accept_http1(true)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_concurrent_streams(limits.streams_max)
+        .max_connection_age(limits.connection_age_max)
+        .layer(KeepCallers)
+        .layer(CatchUp(core.clone()))
+        .add_routes(services_and_rest)
         .serve_with_incoming_shutdown(connections, cancelled.clone().cancelled_owned());
     let mut server = std::pin::pin!(server);
     tokio::select! {

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use types::{ClusterId, KeyDomain, NodeId};
 
 use crate::{
+    audit::{self, Audit, Spool},
     bootstrap::{self, BootstrapError},
     bring_up::{Checks, Parts, bring_up},
     core::Core,
@@ -31,6 +32,7 @@ use crate::{
     enrol::{Enrolment, Renewals, Visitors},
     glue::{Glue, publisher},
     keys::UnlockError,
+    limits,
     lookups::{self, Lookups},
     majority::Majority,
     options::ControlOptions,
@@ -183,8 +185,9 @@ impl Control {
             bytes_max: config.audit.bytes_max.bytes(),
             age_max: config.audit.age_max.duration(),
         };
-        let cuts = Cuts { cluster, node, key: read_key(&config.keys.signing, SigningKey::from_file_bytes)? };
-        let audit = AuditLog::open_signing(disk.clone(), kept, Some(Arc::new(cuts))).map_err(ControlError::Audit)?;
+        let cuts = Arc::new(Cuts { cluster, node, key: read_key(&config.keys.signing, SigningKey::from_file_bytes)? });
+        let audit = Arc::new(AuditLog::open_signing(disk.clone(), kept, Some(cuts.clone())).map_err(ControlError::Audit)?);
+        let spool = Spool::open(disk.clone(), data).map_err(ControlError::Audit)?;
         let unbound = |::doors::BindError { key, address, source }| ControlError::Io {
             operation: "listen at",
             what: format!("{address} ({key})"),
@@ -210,7 +213,7 @@ impl Control {
             clock: clock.clone(),
             transport: Arc::new(transport.clone()),
             applied: Arc::new(Glue { publisher: publisher.clone(), recent: recent.clone(), lookups: lookups.clone(), observer }),
-            audit: Arc::new(audit),
+            audit: audit.clone(),
             bootstrap: founds.then(|| Bootstrap::alone(node, advertised.clone())),
             timing: Timing { heartbeat: HEARTBEAT, election_min: ELECTION_MIN, election_max: ELECTION_MAX, ..Timing::default() },
             limits: Limits {
@@ -231,6 +234,7 @@ impl Control {
             domain: KeyDomain::global(),
             advertised,
             consensus,
+            audit: Audit::new(audit, cuts),
             transport,
             opened: CancellationToken::new(),
             ring,
@@ -240,6 +244,7 @@ impl Control {
             majority: Majority::new(clock.monotonic()),
             standings: Arc::new(Standings::default()),
             lookups,
+            limits: limits::Limits::new(&config.rates, &clock),
             clock,
             entropy,
             tasks: tasks.clone(),
@@ -261,7 +266,8 @@ impl Control {
         core.tasks.spawn("listen to control nodes", Box::pin(listening));
         let renewal = crate::enrol::renewal(&core, &config, tls.clone(), told);
         core.tasks.spawn("renew", Box::pin(renewal.run(core.tasks.token().child_token())));
-        let connections = accept_tls(listener, tls, AcceptLimits::from(&config.connections), &core.tasks);
+        core.tasks.spawn("note calls", Box::pin(audit::keep(core.clone(), spool)));
+        let connections = accept_tls(listener, tls.with_http1(), AcceptLimits::from(&config.connections), &core.tasks);
         let server = serve(core.clone(), Internal { raft, exchange }, connections, config.connections.clone());
         core.tasks.spawn("grpc", Box::pin(async move { log_end("gRPC", server.await) }));
         let serving = readiness.check("serving");

@@ -2,9 +2,9 @@
 
 use state::{
     State,
-    record::{AccountRecord, BindingRecord, BindingTarget, ConsumerRecord, SecretRecord, StoreRecord},
+    record::{AccountRecord, BindingRecord, BindingTarget, ConsumerRecord, DeletedRecord, ReminderRecord, SecretRecord, StoreRecord},
 };
-use types::{AccountId, BindingName, ConsumerRef, Position, SecretId, StoreId, Version};
+use types::{AccountId, BindingName, ConsumerRef, Position, SecretId, StoreId, UnixMillis, Version};
 use wire::{PublicError, v1};
 
 use crate::{core::Core, error::damaged};
@@ -36,11 +36,10 @@ pub(crate) fn secret(
     written: Position,
 ) -> Result<v1::Secret, PublicError> {
     let store = state.store_even_deleting(record.store).map_err(damaged)?;
-    let changed = core.recent.changed_at(id).max(written);
-    let status = match live {
+    let status = match is_live(core, id, live, written) {
         _ if record.deleting => v1::SecretStatus::Deleted,
-        Some(live) if live >= changed => v1::SecretStatus::Active,
-        _ => v1::SecretStatus::Pending,
+        true => v1::SecretStatus::Active,
+        false => v1::SecretStatus::Pending,
     };
     Ok(v1::Secret {
         id: id.to_string(),
@@ -55,7 +54,51 @@ pub(crate) fn secret(
         previous_version: record.previous.map_or(0, Version::get),
         candidate_version: record.candidate.map_or(0, Version::get),
         store_name: store.map(|store| store.name.to_string()).unwrap_or_default(),
+        ..reminded(state, state.reminder(record.store, id).map_err(damaged)?)
     })
+}
+
+/// What there is to show of a reminder.
+fn reminded(state: &State, record: Option<ReminderRecord>) -> v1::Secret {
+    let Some(record) = record else { return v1::Secret::default() };
+    let due = record.due();
+    v1::Secret {
+        expires_ms: record.reminder.expires.map_or(0, UnixMillis::get),
+        rotate_every_ms: record.reminder.rotate_every_ms.unwrap_or_default(),
+        due_ms: due.map_or(0, UnixMillis::get),
+        overdue: due.is_some_and(|due| due <= state.last_time()),
+        ..v1::Secret::default()
+    }
+}
+
+/// A deleted secret that can be brought back.
+pub(crate) fn deleted(state: &State, id: SecretId, record: &DeletedRecord) -> Result<v1::Secret, PublicError> {
+    let secret = &record.secret;
+    let store = state.store(secret.store).map_err(damaged)?;
+    Ok(v1::Secret {
+        id: id.to_string(),
+        store_id: secret.store.to_string(),
+        name: secret.name.to_string(),
+        scopes: secret.scopes.iter().map(|scope| scope.name().to_owned()).collect(),
+        comment: secret.comment.as_str().to_owned(),
+        created_ms: secret.created.get(),
+        modified_ms: secret.modified.get(),
+        status: v1::SecretStatus::Deleted.into(),
+        current_version: secret.current.get(),
+        previous_version: secret.previous.map_or(0, Version::get),
+        candidate_version: secret.candidate.map_or(0, Version::get),
+        store_name: store.map(|store| store.name.to_string()).unwrap_or_default(),
+        deleted_ms: record.deleted.get(),
+        undelete_until_ms: record.until.get(),
+        expires_ms: record.reminder.expires.map_or(0, UnixMillis::get),
+        rotate_every_ms: record.reminder.rotate_every_ms.unwrap_or_default(),
+        ..v1::Secret::default()
+    })
+}
+
+/// Whether every edge that counts holds a secret's newest change; see [`secret`].
+pub(crate) fn is_live(core: &Core, id: SecretId, live: Option<Position>, written: Position) -> bool {
+    live.is_some_and(|live| live >= core.recent.changed_at(id).max(written))
 }
 
 /// A secret as it stands now.

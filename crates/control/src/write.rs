@@ -8,7 +8,7 @@
 //! 5. Nobody is told that something is missing because this node is behind: what `apply` does not find is looked up once more on the
 //!    newest state, as its name may stand for something else by now.
 
-use state::{CommandBody, NewSecret, Operation, PointerMove, Principal, Reply, Stage, State, record::BoundTo};
+use state::{CommandBody, NewSecret, Operation, PointerMove, Principal, Reminder, ReminderEdit, Reply, Stage, State, record::BoundTo};
 use types::{BindingName, Comment, ConsumerRef, ScopeSet, SecretId, SecretName, Version};
 use wire::{
     ErrorKind, PublicError,
@@ -63,6 +63,7 @@ pub(crate) async fn create_secrets(
     call: &Call,
     target: &StoreTarget,
     items: Vec<NewItem>,
+    reminder: Reminder,
 ) -> Result<Written<FoundStore>, PublicError> {
     if let Some(reply) = core.first_answer(call).await? {
         return Ok((core.find(call, |state, caller| resolve::store(state, caller, target)).await.ok(), reply));
@@ -76,10 +77,16 @@ pub(crate) async fn create_secrets(
             let value = key.seal(core, store.id, id, &item.name, &item.value)?;
             Ok(NewSecret { id, name: item.name.clone(), scopes: item.scopes, comment: item.comment.clone(), value })
         });
-        let items = sealed.collect::<Result<_, PublicError>>()?;
+        let items = sealed.collect::<Result<Vec<_>, PublicError>>()?;
         // Of a state that is held, every change has to copy more.
         drop(state);
-        let body = CommandBody::CreateSecrets { account: store.account, store: store.id, items, new_dek: key.new_dek() };
+        let (account, id, new_dek) = (store.account, store.id, key.new_dek());
+        let body = if reminder == Reminder::default() {
+            CommandBody::CreateSecrets { account, store: id, items, new_dek }
+        } else {
+            let reminders = vec![reminder; items.len()];
+            CommandBody::CreateWithReminders { account, store: id, items, new_dek, reminders }
+        };
         match core.propose(call, caller, body).await {
             Err(error) if error.kind == ErrorKind::Reseal => continue,
             Err(error) if seen.may_be_behind(&error) => seen = Seen::Newest,
@@ -89,14 +96,14 @@ pub(crate) async fn create_secrets(
     Err(resealed_too_often())
 }
 
-/// Gives a secret a new value.
+/// Gives a secret a new value, and other scopes and another comment if these are there.
 pub(crate) async fn set_value(
     core: &Core,
     call: &Call,
     target: &SecretTarget,
     value: Value,
-    expect: Option<Version>,
-    stage: Stage,
+    (expect, stage): (Option<Version>, Stage),
+    (scopes, comment): (Option<ScopeSet>, Option<Comment>),
 ) -> Result<Written<FoundSecret>, PublicError> {
     if let Some(reply) = core.first_answer(call).await? {
         return Ok((again(core, call, target).await, reply));
@@ -114,8 +121,8 @@ pub(crate) async fn set_value(
             value: sealed,
             expect,
             stage,
-            scopes: None,
-            comment: None,
+            scopes,
+            comment: comment.clone(),
             new_dek: key.new_dek(),
         };
         match core.propose(call, caller, body).await {
@@ -166,20 +173,22 @@ pub(crate) async fn duplicate(
     Err(resealed_too_often())
 }
 
-/// Changes scopes or comment; the value is not touched.
+/// Changes scopes, comment or reminder; the value is not touched.
 pub(crate) async fn edit_secret(
     core: &Core,
     call: &Call,
     target: &SecretTarget,
     scopes: Option<ScopeSet>,
     comment: Option<Comment>,
+    reminder: ReminderEdit,
 ) -> Result<Written<FoundSecret>, PublicError> {
-    on_secret(core, call, target, |secret| CommandBody::EditSecret {
-        account: secret.store.account,
-        store: secret.store.id,
-        secret: secret.id,
-        scopes,
-        comment: comment.clone(),
+    on_secret(core, call, target, |secret| {
+        let (account, store, secret, comment) = (secret.store.account, secret.store.id, secret.id, comment.clone());
+        if reminder == ReminderEdit::default() {
+            CommandBody::EditSecret { account, store, secret, scopes, comment }
+        } else {
+            CommandBody::EditWithReminder { account, store, secret, scopes, comment, reminder }
+        }
     })
     .await
 }

@@ -33,6 +33,7 @@ mod map;
 mod notes;
 mod packed;
 mod propagated;
+mod reads;
 pub mod record;
 mod reply;
 mod state;
@@ -55,6 +56,8 @@ pub use notes::{CallNotes, CallRow, NOTE_ROWS_MAX, NOTE_TEXT_BYTES_MAX, NotedPri
 pub use propagated::{
     BUCKETS, ChainError, ChainHead, Loading, Propagated, ReadError, Root, bucket_hash, bucket_of, leaf as record_hash, root_of_buckets,
 };
+#[cfg(feature = "reads")]
+pub use reads::reads_of;
 pub use reply::{Refusal, RefusalKind, Reply, ReplyBody};
 pub use state::{Applied, LoadError, Operator, Page, SealingDek, State, Write};
 pub use statement::{AckStatement, CheckpointStatement, SealStatement, Signed, Statement, StatementError};

@@ -142,9 +142,14 @@ impl Propagated {
         self.head
     }
 
-    /// The root of the Merkle tree over all records.
-    pub const fn state_root(&self) -> Hash {
+    /// The root of the Merkle tree over all records. After changes it is hashed here, unless [`Propagated::settle`] has done so.
+    pub fn state_root(&self) -> Hash {
         self.buckets.root()
+    }
+
+    /// Hashes what has changed, in place: before a state is asked for its root, or cloned for others who are.
+    pub fn settle(&mut self) {
+        self.buckets.settle();
     }
 
     /// Bytes of memory for all keys and values, without the map around them: a value that lies elsewhere counts as
@@ -178,6 +183,11 @@ impl Propagated {
         self.records.scan(prefix.as_bytes(), after.map(Key::as_bytes))
     }
 
+    /// As [`Propagated::scan`], from behind the first `skip`; and how many there were of these.
+    pub(crate) fn scan_behind<'a>(&'a self, prefix: &'a Prefix, skip: usize) -> (usize, impl Iterator<Item = (&'a Key, &'a Content)>) {
+        self.records.scan_behind(prefix.as_bytes(), skip)
+    }
+
     /// All records, by rising key.
     pub fn records(&self) -> impl Iterator<Item = (&Key, &Content)> {
         self.records.iter()
@@ -195,7 +205,7 @@ impl Propagated {
     }
 
     /// What a seal of this state says.
-    pub const fn seal_statement(&self, cluster: types::ClusterId) -> SealStatement {
+    pub fn seal_statement(&self, cluster: types::ClusterId) -> SealStatement {
         SealStatement {
             cluster,
             chain: self.head.chain,
@@ -241,7 +251,7 @@ impl Propagated {
 }
 
 impl Loading {
-    /// Records that are taken at once: each bucket and node is hashed about once, and no second copy of all records is held.
+    /// Records that are taken at once: no second copy of all records is held.
     const PORTION: usize = 65_536;
 
     /// Takes a record.
@@ -259,6 +269,7 @@ impl Loading {
     /// The state at `head`.
     pub fn finish(mut self, head: ChainHead) -> Propagated {
         self.state.change(self.portion);
+        self.state.settle();
         self.state.head = head;
         self.state
     }

@@ -1,89 +1,25 @@
 //! `Bindings`.
 
-use state::{CommandBody, GrantScope, Operation, ReplyBody, State, record::BindingRecord};
 use tonic::{Request, Response, Status, async_trait};
-use types::BindingName;
-use wire::{
-    parse::{self, AccountTarget, ConsumerTarget, FieldError, PageTarget},
-    v1,
-};
+use wire::v1;
 
-use super::{Services, after, next, parsed};
+use super::Services;
 use crate::{
     call::{change, read},
-    caller::Caller,
-    error::{damaged, unexpected},
-    resolve, show,
-    write::{self, BindTarget},
+    operations::bindings,
 };
 
 #[async_trait]
 impl v1::bindings_server::Bindings for Services {
     async fn bind(&self, request: Request<v1::BindRequest>) -> Result<Response<v1::BindReply>, Status> {
-        change(&self.0, "bindings.bind", request, async |core, call, message| {
-            let consumer: ConsumerTarget = parsed("consumer", message.consumer)?;
-            let name: BindingName = parse::name("name", message.name)?;
-            let target = match message.target {
-                Some(v1::bind_request::Target::Secret(secret)) => BindTarget::Secret(parsed("secret", Some(secret))?),
-                Some(v1::bind_request::Target::Store(store)) => BindTarget::Store(parsed("store", Some(store))?),
-                None => return Err(FieldError::missing("target").into()),
-            };
-            let (consumer, reply) = write::bind(&core, &call, &consumer, &name, &target).await?;
-            let ReplyBody::Bound { target } = reply.body else { return Err(unexpected()) };
-            let record = BindingRecord { target, created: reply.time };
-            let state = core.consensus.local();
-            let shown = consumer.map(|consumer| show::binding(&state, &consumer, &name, &record)).transpose()?;
-            Ok(v1::BindReply { binding: shown, receipt: Some(reply.position.into()) })
-        })
-        .await
+        change(&self.0, "bindings.bind", request, bindings::bind).await
     }
 
     async fn unbind(&self, request: Request<v1::UnbindRequest>) -> Result<Response<v1::UnbindReply>, Status> {
-        change(&self.0, "bindings.unbind", request, async |core, call, message| {
-            let target: ConsumerTarget = parsed("consumer", message.consumer)?;
-            let name: BindingName = parse::name("name", message.name)?;
-            let plan = |state: &State, caller: &Caller| {
-                let consumer = resolve::consumer(state, caller, &target)?;
-                // Whose store it is bound to is for `apply`; here it is enough that some grant could allow it.
-                let found = state.binding(&consumer, &name).map_err(damaged)?;
-                let reach =
-                    found.map_or(GrantScope::Account(consumer.account), |found| GrantScope::Store(consumer.account, found.target.store()));
-                caller.require(Operation::Bind, reach)?;
-                Ok(CommandBody::Unbind { consumer, name: name.clone() })
-            };
-            let (_, reply) = write::plain(&core, &call, plan).await?;
-            Ok(v1::UnbindReply { receipt: Some(reply.position.into()) })
-        })
-        .await
+        change(&self.0, "bindings.unbind", request, bindings::unbind).await
     }
 
     async fn list(&self, request: Request<v1::ListBindingsRequest>) -> Result<Response<v1::ListBindingsReply>, Status> {
-        read(&self.0, "bindings.list", request, async |core, call, message| {
-            let account = AccountTarget::parse_optional("account", message.account)?;
-            let consumer = message.consumer.map(|consumer| parsed::<ConsumerTarget, _>("consumer", Some(consumer))).transpose()?;
-            let page = PageTarget::from(message.page);
-            let after = after(&page)?;
-            core.read(&call, |state, caller| {
-                let may = |account| {
-                    move |record: &BindingRecord| caller.may(Operation::ReadMetadata, GrantScope::Store(account, record.target.store()))
-                };
-                let (rows, following): (Vec<_>, _) = match &consumer {
-                    Some(target) => {
-                        let consumer = resolve::consumer(state, caller, target)?;
-                        let found = state.bindings(&consumer, after.as_ref(), page.size, may(consumer.account)).map_err(damaged)?;
-                        (found.items.into_iter().map(|(name, record)| (consumer.clone(), name, record)).collect(), found.next)
-                    }
-                    None => {
-                        let account = resolve::account(state, caller, account.as_ref())?;
-                        let found = state.bindings_of_account(account, after.as_ref(), page.size, may(account)).map_err(damaged)?;
-                        (found.items, found.next)
-                    }
-                };
-                let bindings = rows.iter().map(|(consumer, name, record)| show::binding(state, consumer, name, record));
-                Ok(v1::ListBindingsReply { bindings: bindings.collect::<Result<_, _>>()?, next_page: next(following) })
-            })
-            .await
-        })
-        .await
+        read(&self.0, "bindings.list", request, bindings::list).await
     }
 }

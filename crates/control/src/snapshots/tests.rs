@@ -17,7 +17,7 @@ use types::{NodeId, UnixMillis};
 
 use super::*;
 
-mod world;
+pub(crate) mod world;
 
 use world::World;
 

@@ -78,6 +78,13 @@ impl ServerTls {
         Ok(Self { current, config: Arc::new(config) })
     }
 
+    /// Lets clients choose HTTP/1.1 beside HTTP/2, for a listener that serves both.
+    #[must_use]
+    pub fn with_http1(mut self) -> Self {
+        Arc::make_mut(&mut self.config).alpn_protocols.push(b"http/1.1".to_vec());
+        self
+    }
+
     /// Asks from now on about nodes' certificates that the CA does not vouch for.
     pub fn ask(&self, registered: Arc<dyn Registered>) {
         // Set once, when there is a registry.

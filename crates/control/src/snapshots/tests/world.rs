@@ -14,13 +14,13 @@ use types::{
 use super::super::{Draft, Identity};
 
 pub(super) const CLUSTER: ClusterId = ClusterId::from_bytes([0xc1; 16]);
-pub(super) const TOKEN_HASH: [u8; 32] = [0x77; 32];
+pub(crate) const TOKEN_HASH: [u8; 32] = [0x77; 32];
 const NODE: NodeId = NodeId::new(1);
 const ACCOUNT: AccountId = AccountId::from_bytes([2; 16]);
 const STORE: StoreId = StoreId::from_bytes([3; 16]);
 
-pub(super) struct World {
-    pub(super) state: State,
+pub(crate) struct World {
+    pub(crate) state: State,
     pub(super) node_key: NodeKeyPair,
     pub(super) recovery: RecoveryKey,
     pub(super) signing: SigningKey,
@@ -28,7 +28,7 @@ pub(super) struct World {
 
 impl World {
     /// A cluster of one control node with so many secrets of 2 KiB.
-    pub(super) fn new(secrets: u16) -> Self {
+    pub(crate) fn new(secrets: u16) -> Self {
         let entropy = SimEntropy::new(11);
         let (node_key, recovery) = (NodeKeyPair::generate(&entropy).unwrap(), RecoveryKey::generate(&entropy).unwrap());
         let mut world = Self { state: State::empty(), node_key, recovery, signing: SigningKey::generate(&entropy) };
@@ -137,7 +137,7 @@ impl World {
         self.apply(operator, CommandBody::CreateSecrets { account: ACCOUNT, store: STORE, items: vec![item], new_dek });
     }
 
-    fn apply(&mut self, principal: Principal, body: CommandBody) {
+    pub(crate) fn apply(&mut self, principal: Principal, body: CommandBody) {
         let origin = Origin { peer: "test".into(), request: "test".into() };
         let command = Command {
             level: types::FeatureLevel::new(1),

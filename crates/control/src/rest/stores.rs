@@ -1,0 +1,103 @@
+//! Stores.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use wire::v1;
+
+use super::{
+    answer::{Answer, Envelope, Failure, Nothing, ResultInfo},
+    ask::Ask,
+    body,
+    objects::Store,
+};
+use crate::operations::{self, lists};
+
+/// A store to be made.
+#[derive(Deserialize, ToSchema)]
+pub(super) struct NewStore {
+    /// Letters, digits, `-` and `_`, at most 255, unique in the account.
+    #[serde(default)]
+    name: String,
+}
+
+/// One thing, or a list of them: what was sent is answered in kind.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub(super) enum InKind<T> {
+    /// One.
+    One(T),
+    /// A list.
+    Many(Vec<T>),
+}
+
+/// Lists the stores of an account that the caller may see.
+#[utoipa::path(
+    get, path = "/accounts/{account_id}/secrets_store/stores", tag = "stores",
+    params(
+        ("account_id" = String, Path, description = "The account: its id, or its name"),
+        ("page" = Option<u64>, Query, description = "From 1"),
+        ("per_page" = Option<u64>, Query, description = "20 if not said, at most 100"),
+        ("order" = Option<String>, Query, description = "name, created or modified"),
+        ("direction" = Option<String>, Query, description = "asc or desc"),
+    ),
+    responses((status = 200, body = Envelope<Vec<Store>>)),
+)]
+pub(super) async fn list(ask: Ask) -> Result<Answer<Vec<Store>>, Failure> {
+    let wanted = lists::Stores { account: ask.param("account_id"), window: ask.window("stores.list")? };
+    let found = ask.read("stores.list", wanted, lists::stores).await?;
+    let info = ResultInfo::of(&ask.query, &found);
+    Ok(Answer::of(found.items.into_iter().map(Store::from).collect()).page(info))
+}
+
+/// Makes a store.
+#[utoipa::path(
+    post, path = "/accounts/{account_id}/secrets_store/stores", tag = "stores",
+    params(("account_id" = String, Path, description = "The account: its id, or its name")),
+    request_body = NewStore,
+    responses((status = 200, body = Envelope<Store>)),
+)]
+pub(super) async fn create(mut ask: Ask) -> Result<Answer<InKind<Store>>, Failure> {
+    let one = |name: String, ask: &Ask| v1::CreateStoreRequest { account: ask.param("account_id"), name, ..Default::default() };
+    let account = ask.param("account_id");
+    if body::is_list(&ask.body) {
+        let [wanted] = <[NewStore; 1]>::try_from(body::json::<Vec<NewStore>>(&ask.body)?)
+            .map_err(|_| body::malformed("a list of stores to be made holds one"))?;
+        ask.count("stores.create", &[&account], std::slice::from_ref(&wanted.name)).await?;
+        let reply = ask.change("stores.create", one(wanted.name, &ask), operations::stores::create).await?;
+        return Ok(Answer::of(InKind::Many(reply.store.map(Store::from).into_iter().collect())).at(reply.receipt));
+    }
+    let wanted: NewStore = body::json(&ask.body)?;
+    ask.count("stores.create", &[&account], std::slice::from_ref(&wanted.name)).await?;
+    let reply = ask.change("stores.create", one(wanted.name, &ask), operations::stores::create).await?;
+    Ok(Answer::of(InKind::One(reply.store.unwrap_or_default().into())).at(reply.receipt))
+}
+
+/// Shows a store.
+#[utoipa::path(
+    get, path = "/accounts/{account_id}/secrets_store/stores/{store_id}", tag = "stores",
+    params(
+        ("account_id" = String, Path, description = "The account: its id, or its name"),
+        ("store_id" = String, Path, description = "The store: its id, or its name"),
+    ),
+    responses((status = 200, body = Envelope<Store>)),
+)]
+pub(super) async fn show(ask: Ask) -> Result<Answer<Store>, Failure> {
+    let wanted = v1::ShowStoreRequest { store: Some(ask.store()) };
+    Ok(Answer::of(ask.read("stores.show", wanted, operations::stores::show).await?.into()))
+}
+
+/// Deletes a store: an empty one, or with all that is in it when forced.
+#[utoipa::path(
+    delete, path = "/accounts/{account_id}/secrets_store/stores/{store_id}", tag = "stores",
+    params(
+        ("account_id" = String, Path, description = "The account: its id, or its name"),
+        ("store_id" = String, Path, description = "The store: its id, or its name"),
+        ("force" = Option<bool>, Query, description = "Also with secrets in it, and with bindings to them"),
+    ),
+    responses((status = 200, body = Envelope<Nothing>), (status = 409, description = "It holds secrets", body = Envelope<Nothing>)),
+)]
+pub(super) async fn delete(mut ask: Ask) -> Result<Answer<Nothing>, Failure> {
+    let message = v1::DeleteStoreRequest { store: Some(ask.store()), force: ask.query.flag("force")?, ..Default::default() };
+    let reply = ask.change("stores.delete", message, operations::stores::delete).await?;
+    Ok(Answer::of(Nothing).at(reply.receipt))
+}
