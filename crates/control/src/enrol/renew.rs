@@ -13,7 +13,9 @@ use crate::{call::Call, core::Core, error::damaged};
 
 pub(super) async fn renew(core: &Core, call: &Call, peer: Option<&Peer>, message: RenewRequest) -> Result<RenewReply, PublicError> {
     let (node, public_key) = holder(core, peer)?;
-    core.enrolment.renewals.enter(node, core.clock.monotonic())?;
+    // Counted against the node only by its own key: a certificate for another one, by a stolen authority, must not keep it from renewing.
+    let registered = core.consensus.local().node(node).map_err(damaged)?.is_some_and(|record| record.public_key == public_key);
+    core.enrolment.renewals.enter(registered.then_some(node), core.clock.monotonic())?;
     let request = certificate_request(&message.certificate_request)?;
     if request.public_key != public_key {
         let message =

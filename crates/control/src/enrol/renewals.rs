@@ -19,14 +19,15 @@ const NODES_MAX: usize = 16_384;
 
 /// Counts who asks for a renewal, with the beginning of their window.
 #[derive(Default)]
-pub(crate) struct Renewals(Mutex<BTreeMap<NodeId, (Duration, u32)>>);
+pub(crate) struct Renewals(Mutex<BTreeMap<Option<NodeId>, (Duration, u32)>>);
 
 impl Renewals {
-    /// Counts an attempt of `node`, which has proved that it holds a certificate by that name.
+    /// Counts an attempt of `node`, which has proved that it holds its registered key; none: of somebody whose key this node does not know,
+    /// all of whom count as one.
     ///
     /// # Errors
     /// [`ErrorKind::Busy`] with the time to wait.
-    pub(crate) fn enter(&self, node: NodeId, now: Duration) -> Result<(), PublicError> {
+    pub(crate) fn enter(&self, node: Option<NodeId>, now: Duration) -> Result<(), PublicError> {
         let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if recent.len() >= NODES_MAX && !recent.contains_key(&node) {
             recent.retain(|_, (since, _)| now.saturating_sub(*since) < WINDOW);
@@ -56,19 +57,19 @@ mod tests {
     fn node_that_renews_too_often_waits_and_holds_up_nobody_else() {
         let renewals = Renewals::default();
         let (node, now) = (NodeId::new(1), Duration::from_secs(5));
-        (0..OF_ONE_MAX).for_each(|_| renewals.enter(node, now).unwrap());
-        let refused = renewals.enter(node, now + Duration::from_secs(20)).unwrap_err();
+        (0..OF_ONE_MAX).for_each(|_| renewals.enter(Some(node), now).unwrap());
+        let refused = renewals.enter(Some(node), now + Duration::from_secs(20)).unwrap_err();
         assert_eq!((refused.kind, refused.retry_after), (ErrorKind::Busy, Some(Duration::from_secs(40))));
-        renewals.enter(NodeId::new(2), now).unwrap();
-        renewals.enter(node, now + WINDOW).unwrap();
+        renewals.enter(Some(NodeId::new(2)), now).unwrap();
+        renewals.enter(Some(node), now + WINDOW).unwrap();
     }
 
     #[test]
     fn nodes_that_are_remembered_are_bounded() {
         let renewals = Renewals::default();
-        (0..NODES_MAX as u64).for_each(|node| renewals.enter(NodeId::new(node), Duration::ZERO).unwrap());
-        assert!(renewals.enter(NodeId::new(u64::MAX), Duration::from_secs(1)).is_err());
-        assert!(renewals.enter(NodeId::new(5), Duration::from_secs(1)).is_ok());
-        assert!(renewals.enter(NodeId::new(u64::MAX), WINDOW).is_ok());
+        (0..NODES_MAX as u64).for_each(|node| renewals.enter(Some(NodeId::new(node)), Duration::ZERO).unwrap());
+        assert!(renewals.enter(Some(NodeId::new(u64::MAX)), Duration::from_secs(1)).is_err());
+        assert!(renewals.enter(Some(NodeId::new(5)), Duration::from_secs(1)).is_ok());
+        assert!(renewals.enter(Some(NodeId::new(u64::MAX)), WINDOW).is_ok());
     }
 }

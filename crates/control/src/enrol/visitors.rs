@@ -2,11 +2,12 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
+use runtime::listen::network;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wire::{ErrorKind, PublicError};
 
@@ -59,17 +60,9 @@ impl Visitors {
     }
 }
 
-/// What counts as one visitor: an IPv4 address, and of IPv6 the network of 64 bits that whoever has one address in it has all of.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
-        address @ IpAddr::V4(_) => address,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::net::{Ipv4Addr, Ipv6Addr};
 
     use super::*;
 

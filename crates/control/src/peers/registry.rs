@@ -19,7 +19,7 @@ const STRANDED_AFTER: Duration = Duration::from_secs(5);
 /// Why a caller is believed to be a control node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
-    /// The registry has it, or this node was told of it when it joined.
+    /// The registry has it, or this node was told of it when it joined and knows no registry of that time yet.
     Known,
     /// By its certificate alone: it was registered after what this node knows.
     Vouched,
@@ -37,7 +37,7 @@ pub(crate) trait PeerBook: Send + Sync + 'static {
     fn address(&self, node: NodeId) -> Option<String>;
 }
 
-/// By the newest applied state; where that does not know the node, by what this node was told when it joined.
+/// By the newest applied state; until that knows this node itself, also by what it was told when it joined.
 pub(crate) struct Registry {
     cluster: ClusterId,
     told: Peers,
@@ -56,6 +56,13 @@ impl Registry {
         // Set once, by whoever started consensus.
         let _ = self.consensus.set(core.consensus.clone());
         let _ = self.core.set(Arc::downgrade(core));
+    }
+
+    /// Whether the registry has this node itself. What it was told when it joined is of that moment: whoever stood there then is in the
+    /// registry now, or was taken out of it.
+    fn has_caught_up(&self) -> bool {
+        let core = self.core.get().and_then(Weak::upgrade);
+        core.is_some_and(|core| matches!(core.consensus.local().node(core.node), Ok(Some(_))))
     }
 
     /// Whether a node that the registry does not have is to be heard on the CA's word. It must be newer than all that the registry
@@ -110,7 +117,7 @@ impl PeerBook for Registry {
         if !certificate.may_control() {
             return Err(format!("the CA certified node {node} for something else than a control node"));
         }
-        match (record, self.told.of(node)) {
+        match (record, self.told.of(node).filter(|_| !self.has_caught_up())) {
             (Some(record), _) if record.revoked.is_some() => Err(format!("node {node} was revoked")),
             (Some(record), _) if record.role != NodeRole::Control => Err(format!("node {node} is no control node")),
             (Some(record), _) if record.public_key == certificate.public_key => Ok((node, Standing::Known)),
