@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 
 use state::{
-    Grant, GrantScope, Operation, Principal, State,
+    Grant, GrantScope, Operation, Operator, Permission, Principal, Rights, State,
     record::{NodeRole, RequestOwner},
 };
 use types::{AccountId, NodeId, PrincipalName, TokenId, UnixMillis};
 use wire::{ErrorKind, PublicError};
 
 use crate::{
+    audit::Trace,
     call::{Call, Credential},
     error,
 };
@@ -17,8 +18,15 @@ use crate::{
 /// An operator or pipeline with a token, or a control node with its certificate.
 pub(crate) struct Caller {
     principal: Principal,
-    grants: Vec<Grant>,
+    rights: Rights,
     who: Who,
+    trace: Trace,
+}
+
+/// A token that is there and has not expired: whoever asks learns of the others no more than that they are none.
+pub(crate) fn token_in_force(state: &State, hash: &[u8; 32], now: UnixMillis) -> Result<Option<Operator>, state::ReadError> {
+    let valid = |operator: &Operator| operator.token.expires.is_none_or(|expires| expires > now.max(state.last_time()));
+    Ok(state.operator(*hash)?.filter(valid))
 }
 
 /// Who a caller is, for showing it to itself.
@@ -36,16 +44,15 @@ impl Caller {
             Credential::None | Credential::Malformed => Err(Self::unknown()),
             Credential::Expired => Err(Self::expired()),
             Credential::Token(hash) => {
-                let valid =
-                    |record: &state::record::OperatorTokenRecord| record.expires.is_none_or(|expires| expires > now.max(state.last_time()));
-                let record = state.operator_by_token(*hash).map_err(error::damaged)?.filter(valid).ok_or_else(Self::unknown)?;
-                let who = Who::Operator { name: record.name, token: record.token_id, expires: record.expires };
-                Ok(Self { principal: Principal::Operator { token: *hash }, grants: record.grants, who })
+                let Operator { token, rights, .. } = token_in_force(state, hash, now).map_err(error::damaged)?.ok_or_else(Self::unknown)?;
+                let who = Who::Operator { name: token.name, token: token.token_id, expires: token.expires };
+                Ok(Self { principal: Principal::Operator { token: *hash }, rights, who, trace: call.trace.clone() })
             }
             // Identity is the key in the registry; and of nodes, only control nodes have business with metadata.
             Credential::Node { node, public_key } => match state.node(*node).map_err(error::damaged)? {
                 Some(record) if record.revoked.is_none() && record.public_key == *public_key && record.role == NodeRole::Control => {
-                    Ok(Self { principal: Principal::Node { node: *node }, grants: Vec::new(), who: Who::Node(*node) })
+                    let none = Rights::new(Permission::Read, Vec::new(), &[]);
+                    Ok(Self { principal: Principal::Node { node: *node }, rights: none, who: Who::Node(*node), trace: call.trace.clone() })
                 }
                 _ => Err(Self::unknown()),
             },
@@ -84,26 +91,50 @@ impl Caller {
         &self.who
     }
 
-    /// What its token grants.
+    /// What its roles and the reach of its token have in common.
     pub(crate) fn grants(&self) -> &[Grant] {
-        &self.grants
+        self.rights.grants()
     }
 
-    /// Whether any grant allows `operation` on `target`.
+    /// What its token may be used for.
+    pub(crate) fn permission(&self) -> Permission {
+        self.rights.permission()
+    }
+
+    /// Whether role, reach and permission allow `operation` on `target`.
     pub(crate) fn may(&self, operation: Operation, target: GrantScope) -> bool {
         match self.who {
-            Who::Operator { .. } => self.grants.iter().any(|grant| grant.allows(operation, target)),
+            Who::Operator { .. } => self.rights.allows(operation, target),
             Who::Node(_) => operation.open_to_nodes(),
         }
     }
 
-    /// Refuses what no grant allows. To save the work only: `apply` judges again.
+    /// Refuses who may do `operation` nowhere: what is listed then is what lies within the caller's reach.
+    pub(crate) fn require_somewhere(&self, operation: Operation) -> Result<(), PublicError> {
+        match self.grants().iter().find(|grant| self.may(operation, grant.scope)) {
+            Some(_) => Ok(()),
+            None => self.require(operation, GrantScope::Cluster),
+        }
+    }
+
+    /// Refuses what role, reach or permission does not allow. To save the work only: `apply` judges again.
     pub(crate) fn require(&self, operation: Operation, target: GrantScope) -> Result<(), PublicError> {
+        self.about(target);
         if self.may(operation, target) {
             return Ok(());
         }
+        if matches!(self.who, Who::Operator { .. }) && self.rights.has_role(operation, target) {
+            let (what, needed) = (operation.name(), operation.permission().name());
+            let message = format!("this token is for reading, so it may not {what}: use one with the permission {needed}");
+            return Err(PublicError::new(ErrorKind::Denied, message));
+        }
         let message = format!("this token may not {}: it needs a role that allows it here", operation.name());
         Err(PublicError::new(ErrorKind::Denied, message))
+    }
+
+    /// Tells the audit log what the caller asks about.
+    pub(crate) fn about(&self, reach: GrantScope) {
+        self.trace.about(reach);
     }
 
     /// Whether the caller may know that something in `account` exists.
@@ -114,7 +145,7 @@ impl Caller {
     /// The accounts that the caller may know of; none for all of them.
     pub(crate) fn seen_accounts(&self) -> Option<BTreeSet<AccountId>> {
         match self.who {
-            Who::Operator { .. } => self.grants.iter().map(|grant| grant.scope.account()).collect(),
+            Who::Operator { .. } => self.grants().iter().map(|grant| grant.scope.account()).collect(),
             Who::Node(_) => None,
         }
     }

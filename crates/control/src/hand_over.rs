@@ -25,7 +25,7 @@ use wire::{
 use zeroize::Zeroizing;
 
 use crate::{
-    call::{Call, Credential},
+    call::{Call, Credential, LABEL_BYTES_MAX},
     core::Core,
     keys,
     peers::failure,
@@ -36,6 +36,8 @@ use crate::{
 const ENVELOPE_BYTES_MAX: usize = 4096;
 /// The longest message.
 pub(crate) const MESSAGE_BYTES_MAX: usize = REQUEST_BYTES_MAX + ENVELOPE_BYTES_MAX;
+/// The longest text of where a caller was: an address and a port, or a user and a process.
+const PEER_BYTES_MAX: usize = 64;
 /// How long the answer waits for this node to have what was written, so that who wrote here reads it here.
 const APPLIED_WITHIN: Duration = Duration::from_secs(1);
 
@@ -69,6 +71,8 @@ pub(crate) async fn hand_over<M: Message, R: Message + Default>(
     };
     // The first of the two judgements of the caller; the second is where it is sealed.
     core.find(&call, |_, _| Ok(())).await?;
+    // What becomes of it there is noted there.
+    call.trace.commanded();
     let content = Bytes::from_owner(Zeroizing::new(message.encode_to_vec()));
     drop(message);
     let mut lost = None;
@@ -171,10 +175,17 @@ async fn ask(core: &Core, node: NodeId, address: &str, request: HandOverRequest,
 pub(crate) async fn take_over(core: &Arc<Core>, request: HandOverRequest) -> Result<HandOverReply, PublicError> {
     let malformed = || PublicError::new(ErrorKind::InvalidArgument, "this is no request that a control node hands over: update both alike");
     let token: [u8; 32] = request.token[..].try_into().map_err(|_| malformed())?;
-    let origin = state::Origin { peer: request.peer, request: request.request };
+    let named =
+        |text: &str, most| !text.is_empty() && text.len() <= most && text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
+    if !named(&request.peer, PEER_BYTES_MAX) || !named(&request.request, LABEL_BYTES_MAX) {
+        return Err(malformed());
+    }
+    // The audit log names the node that stood between, too.
+    let origin = state::Origin { peer: format!("{} via node:{}", request.peer, request.from), request: request.request };
     let call = Call::handed_over(core, token, origin, Duration::from_millis(u64::from(request.within_ms)));
     let services = Services(core.clone());
-    let (operation, message) = (request.operation.as_str(), Bytes::from(request.message));
+    // Wiped when it has been decoded; the value that comes out of it is wiped by whoever seals it.
+    let (operation, message) = (request.operation.as_str(), Bytes::from_owner(Zeroizing::new(request.message)));
     let answer = match operation {
         "secrets.create" => {
             services.create(with(call, message).ok_or_else(malformed)?).await.map(|reply| reply.into_inner().encode_to_vec())
