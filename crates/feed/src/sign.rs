@@ -135,7 +135,8 @@ pub fn verify_successor(cluster: ClusterId, set: &SignerSetRecord, next: &Signer
     Ok(())
 }
 
-fn verifies(key: &[u8; 32], bytes: &[u8], signature: &[u8]) -> bool {
+/// Whether it is an Ed25519 signature of these bytes by this key.
+pub fn verifies(key: &[u8; 32], bytes: &[u8], signature: &[u8]) -> bool {
     let Ok(signature) = Signature::from_slice(signature) else { return false };
     VerifyingKey::from_bytes(key).is_ok_and(|key| key.verify_strict(bytes, &signature).is_ok())
 }

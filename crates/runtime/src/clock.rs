@@ -20,6 +20,11 @@ impl RealClock {
     pub fn new() -> Self {
         Self { start: since_boot() }
     }
+
+    /// The wall clock, for a command of a person, which is not simulated.
+    pub fn wall_millis() -> u64 {
+        Self::new().wall().get()
+    }
 }
 
 /// Time since the machine was started, suspended or not.
