@@ -30,11 +30,21 @@ struct Fresh {
     kek: Kek,
 }
 
+/// What becomes of the certificate authority, whose key a control node can open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Authority {
+    /// It is replaced: somebody may have the key.
+    Exposed,
+    /// It stays, because the caller answers for it that nobody has the node's disk.
+    Kept,
+}
+
 /// Revokes a node in the caller's name.
 pub(crate) async fn revoke(
     core: &Core,
     call: &Call,
     target: &IdOrName<NodeId, types::NodeName>,
+    authority: Authority,
 ) -> Result<(NodeId, state::Reply), PublicError> {
     if let Some(reply) = core.first_answer(call).await? {
         let (node, _) = core.read(call, |state, _| find(state, target)).await?;
@@ -47,16 +57,27 @@ pub(crate) async fn revoke(
         };
         let (principal, state, (node, record)) = core.read(call, plan).await?;
         revocable(core, node, &record)?;
+        if authority == Authority::Kept && record.role != NodeRole::Control {
+            let message = format!(
+                "{} is no control node: it never had the certificate authority's key, and its revocation replaces none",
+                record.name
+            );
+            return Err(PublicError::new(ErrorKind::InvalidArgument, message));
+        }
         let (epochs, fresh) = epochs(core, &state, node, &record).await?;
         let signer_set = without(core, &state, node)?;
-        match core.propose(call, principal, CommandBody::RevokeNode { node, epochs, signer_set }).await {
+        let body = match authority {
+            Authority::Exposed => CommandBody::RevokeNode { node, epochs, signer_set },
+            Authority::Kept => CommandBody::RevokeLostNode { node, epochs, signer_set },
+        };
+        match core.propose(call, principal, body).await {
             Err(error) if error.kind == ErrorKind::Precondition && moved_on(&core.newest().await?, &state, node)? => continue,
             Err(error) => return Err(error),
             Ok(reply) => {
                 for Fresh { domain, epoch, commitment, kek } in fresh {
                     core.ring.install_kek(&domain, epoch, &Hash::from_bytes(commitment), kek).map_err(|error| not_sealed(&error))?;
                 }
-                // Whoever had the authority's key has it still. What fails here, housekeeping does.
+                // Whoever had the authority's key has it still. What fails here, housekeeping does; where it is kept, there is nothing to do.
                 if let Err(error) = replace::exposed(core).await {
                     tracing::warn!(reason = error.message, "the certificate authority was not replaced yet; it is tried again");
                 }

@@ -199,7 +199,8 @@ impl v1::nodes_server::Nodes for Services {
 
     async fn revoke(&self, request: Request<v1::RevokeNodeRequest>) -> Result<Response<v1::RevokeNodeReply>, Status> {
         change(&self.0, "nodes.revoke", request, async |core, call, message| {
-            let (node, reply) = revoke::revoke(&core, &call, &target(message.node)?).await?;
+            let authority = if message.keep_authority { revoke::Authority::Kept } else { revoke::Authority::Exposed };
+            let (node, reply) = revoke::revoke(&core, &call, &target(message.node)?, authority).await?;
             let record = core.consensus.local().node(node).map_err(damaged)?.ok_or_else(unexpected)?;
             Ok(v1::RevokeNodeReply { node: Some(shown(node, record)), receipt: Some(reply.position.into()) })
         })
