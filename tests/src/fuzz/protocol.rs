@@ -74,6 +74,8 @@ messages! {
     CreateJoinTokenRequest, ListJoinTokensRequest, RevokeJoinTokenRequest, ExposureRequest, WaitLiveRequest, CreateSecretsRequest,
     ShowSecretRequest, ListVersionsRequest, DeleteSecretsRequest, DuplicateSecretRequest, MovePointerRequest, SaveSnapshotRequest,
     ShowStatusRequest, WhoAmIRequest, ListStoresRequest, ShowStoreRequest, DeleteStoreRequest, CreateTokenRequest, ListTokensRequest,
+    RollTokenRequest, CreateMemberRequest, ListMembersRequest, ShowMemberRequest, GrantRoleRequest, RevokeRoleRequest, DeleteMemberRequest,
+    ListAuditRequest, ExportAuditRequest, ListDeletedSecretsRequest, UndeleteSecretRequest, DestroySecretRequest,
     RevokeTokenRequest, RotateAuthorityRequest, FinishAuthorityRequest, ShowAuthorityRequest,
 }
 
@@ -86,6 +88,7 @@ messages! {
     RaiseLevelReply, ListNodesReply, JoinTokenReply, ListJoinTokensReply, RevokeJoinTokenReply, RevokeNodeReply, ExposureReply,
     WaitLiveReply, CreateSecretsReply, SetValueReply, EditSecretReply, ListSecretsReply, Secret, ListVersionsReply, DeleteSecretsReply,
     DuplicateSecretReply, MovePointerReply, SaveSnapshotReply, NodeStatus, WhoAmIReply, CreateStoreReply, ListStoresReply, Store,
+    ListAuditReply, ExportAuditReply, UndeleteSecretReply, DestroySecretReply, MemberReply, ListMembersReply, RoleMember, DeleteMemberReply,
     DeleteStoreReply, TokenReply, ListTokensReply, RevokeTokenReply, ShowAuthorityReply,
 }
 

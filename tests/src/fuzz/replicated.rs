@@ -16,7 +16,12 @@ pub(super) const TARGETS: &[Target] = &[
     Target::new("change_set", &["state/src/change_set.rs"], || history().change_sets.clone(), change_set),
     Target::new("record", &["state/src/format.rs", "state/src/propagated/readers.rs"], records, record),
     Target::new("key", &["state/src/key.rs", "state/src/key/codec.rs"], keys, key),
-    Target::new("audit_entry", &["state/src/format.rs", "consensus/src/audit/parts.rs"], || history().audit.clone(), audit_entry),
+    Target::new(
+        "audit_entry",
+        &["state/src/format.rs", "state/src/audit.rs", "consensus/src/audit/parts.rs"],
+        || history().audit.clone(),
+        audit_entry,
+    ),
     Target::new("statement", &["state/src/statement.rs", "state/src/generation.rs"], statements, statement),
     Target::new("state", &["state/src/state/load.rs"], states, state).up_to(24 << 10, 4 << 20),
     Target::new("sealed_value", &["types/src/sealed.rs"], || vec![sealed()], sealed_value),

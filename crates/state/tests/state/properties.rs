@@ -165,7 +165,7 @@ fn run(steps: &[Step]) -> World {
         world.root(CommandBody::MintDek { account: owner, dek: new_dek(dek(key), KekEpoch::new(1), None), grace: true });
     }
     // Half of the logs rise to the newest level first.
-    for level in (2..=FEATURE_LEVEL_MAX.get()).map(FeatureLevel::new).filter(|_| steps.len() % 2 == 0) {
+    for level in (2..=FEATURE_LEVEL_MAX.get()).map(FeatureLevel::new).filter(|_| steps.len().is_multiple_of(2)) {
         let (node, feature_level) = (NodeId::new(1), level);
         world.apply(Principal::Node { node }, None, CommandBody::UpdateNode { node, address: None, feature_level });
         world.root(CommandBody::RaiseFeatureLevel { to: level }).result.unwrap();
