@@ -97,6 +97,14 @@ async fn cluster_restored_from_yesterdays_snapshot_is_followed_by_its_running_ed
         assert_eq!(reader.get("KEPT").await.unwrap().value, b"as it was saved");
     }
 
+    // The control node of before could open the authority's key, wherever its disk is now: another one issues, and every node trades.
+    until("another authority to issue, to all nodes", async || {
+        let shown = fleet.cli.ok(&["--format", "json", "cluster", "ca", "show"]).await.json();
+        let done = shown["exposed"] == false && shown["authorities"][0]["number"] == 2 && shown["behind"] == serde_json::json!([]);
+        if done { Ok(()) } else { Err(shown.to_string()) }
+    })
+    .await;
+
     // It is a cluster again: writes, receipts, and nodes that join.
     let operator = fleet.operator();
     let position = operator.create_bound("NEW", b"written after").await;

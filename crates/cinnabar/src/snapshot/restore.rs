@@ -32,7 +32,7 @@ use seams::{Clock, Disk};
 use serde::Serialize;
 use state::{
     Beginning, Begun, FEATURE_LEVEL_MAX, Key, Keyspace, NewNode, REVISIONS_SPARED, Recipient, State, TypedKey, Write,
-    record::{AuthorityRecord, EnvelopeRecord, KekState, MemberKey, NodeRecord, NodeRole},
+    record::{AuthorityRecord, EnvelopeRecord, KekState, MemberKey, NodeRecord, NodeRole, TrustRecord},
 };
 use types::{ClusterId, NodeId, Revision, UnixMillis};
 
@@ -217,6 +217,8 @@ fn make(tools: &Tools, plan: &Plan<'_>, opened: &Opened) -> Result<Made, Failure
         // Which authorities were believed before says nothing of this one: by it the former ones would be, and this one not.
         let of_authorities = |key: &Key| matches!(key.keyspace(), Some(Keyspace::Trust | Keyspace::Certified));
         writes.extend(state.records().filter(|(key, _)| of_authorities(key)).map(|(key, _)| Write { key, value: None }));
+    } else {
+        writes.extend(exposed(tools, &registry, &authority, state)?);
     }
     let gone = |record: &NodeRecord| record.revoked.is_none() && (plan.new_cluster || record.role == NodeRole::Control);
     let beginning = Beginning {
@@ -287,6 +289,23 @@ fn authority(tools: &Tools, plan: &Plan<'_>, cluster: ClusterId, state: &State) 
     let issuer = Issuer::open(&record.certificate, key.expose()).map_err(|error| wrong(&error))?;
     Ok(Authority { issuer, key })
 }
+
+/// The control nodes of before are revoked by the restore, and each could open the authority's key. Their disks are gone, and nobody knows
+/// where to; so the authority is marked as one that has to be replaced, as by any other revocation, and the first thing that the restored
+/// node does is to replace it. Not that of `cinnabar dev`, which lies in files that the log knows nothing of.
+fn exposed(tools: &Tools, registry: &[(NodeId, NodeRecord)], authority: &Authority, state: &State) -> Result<Option<Write>, Failure> {
+    let had_it = |(_, record): &(NodeId, NodeRecord)| record.role == NodeRole::Control && record.revoked.is_none();
+    if !registry.iter().any(had_it) || authority.issuer.name().starts_with(DEVELOPMENT) {
+        return Ok(None);
+    }
+    let trust = state.trust().map_err(|error| failed("read which authorities are believed")(&error))?;
+    let trust = trust.unwrap_or_else(|| TrustRecord::first(authority.issuer.certificate().to_vec()));
+    let trust = TrustRecord { version: trust.version.saturating_add(1), exposed: Some(tools.now), ..trust };
+    Ok(Some(Write { key: TypedKey::Trust.encode(), value: Some(trust.encode()) }))
+}
+
+/// What the authorities of `cinnabar dev` are called.
+const DEVELOPMENT: &str = "cinnabar development CA ";
 
 fn authority_record(
     tools: &Tools,
