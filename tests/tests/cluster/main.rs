@@ -6,6 +6,7 @@ mod cables;
 mod clocks;
 mod damage;
 mod faults;
+mod following;
 mod full_disk;
 mod ground;
 mod growth;
