@@ -153,6 +153,26 @@ fn page_of_the_command_line_names_every_command_option_and_variable() {
     assert_eq!(missing, BTreeSet::new(), "not in docs/cli.md");
 }
 
+#[test]
+fn page_of_the_command_line_has_rows_of_commands_that_exist_and_no_others() {
+    let grammar = cli::Cli::command();
+    let mut commands = Vec::new();
+    leaves(&grammar, "cinnabar", &mut commands);
+    let known: BTreeSet<&str> = commands.iter().map(|(name, _)| name.as_str()).collect();
+    let page = page("cli.md");
+    let named = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    // A row may name options after the command.
+    let rows: Vec<String> = named
+        .filter(|name| name.starts_with("cinnabar "))
+        .map(|name| name.split_whitespace().take_while(|word| !word.starts_with('-')).collect::<Vec<_>>().join(" "))
+        .collect();
+    let unknown: Vec<_> = rows.iter().filter(|row| !known.contains(row.as_str()) && row.as_str() != "cinnabar cluster level").collect();
+    assert!(unknown.is_empty(), "docs/cli.md has rows of commands that do not exist: {unknown:?}");
+    let rows: BTreeSet<&str> = rows.iter().map(String::as_str).collect();
+    let without: Vec<_> = known.difference(&rows).collect();
+    assert!(without.is_empty(), "commands without a row in docs/cli.md: {without:?}");
+}
+
 /// What is pasted as typed: lines of examples that begin with a prompt, up to a pipe or a file.
 fn typed(page: &str) -> impl Iterator<Item = &str> {
     let prompts = page.lines().filter_map(|line| line.trim_start().strip_prefix("$ "));

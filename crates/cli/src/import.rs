@@ -99,6 +99,8 @@ fn check(entries: &[Entry]) -> Result<(), Doubt> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -136,5 +138,23 @@ mod tests {
         assert_eq!(doubt, Some(2));
         let long = format!("A={}", "x".repeat(types::VALUE_BYTES_MAX + 1));
         assert!(parse(long.as_bytes(), None).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn file_of_any_text_is_understood_or_refused(text in "[A-Z=\"'`\\\\#$ \t\r\n{}\\[\\]:,a-zé]{0,80}", form in 0_u8..3) {
+            let form = [None, Some(FileForm::Env), Some(FileForm::Json)][usize::from(form)];
+            if let Ok(entries) = parse(text.as_bytes(), form) {
+                prop_assert!(entries.iter().all(|entry| !entry.value.is_empty()));
+            }
+        }
+
+        #[test]
+        fn value_in_quotes_arrives_as_it_is(value in "[^'\\\\\u{0}]{1,60}") {
+            let entries = parse(format!("BEFORE=1\nA='{value}' # why\nAFTER=2").as_bytes(), None).map_err(|doubt| doubt.what);
+            let entries = entries.map_err(TestCaseError::fail)?;
+            prop_assert_eq!(entries.len(), 3);
+            prop_assert_eq!(&entries[1].value[..], value.as_bytes());
+        }
     }
 }

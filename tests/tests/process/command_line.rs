@@ -229,3 +229,89 @@ async fn member_gets_and_loses_roles_and_tokens() {
     hers.expect(4, &["secret", "list", "default"]).await;
     cli.expect(3, &["role", "list", "alice@example.com"]).await;
 }
+
+/// A deleted secret comes back as it was, or is destroyed; a reminder is shown and nothing more.
+#[tokio::test]
+async fn deleted_secret_comes_back_with_its_bindings_until_it_is_destroyed() {
+    let dev = Dev::new();
+    let _server = dev.serve().await;
+    let cli = dev.cli();
+    let create = ["secret", "create", "default/A", "--expires", "2020-01-01", "--rotate-every", "90d", "--wait"];
+    let made = cli.pipe(VALUE.as_bytes(), &create).await;
+    assert!(made.code == 0 && made.stdout.contains("2020-01-01T00:00:00Z (overdue)"), "{made:?}");
+    cli.ok(&["bind", "worker/web", "A", "--wait"]).await;
+    assert_eq!(cli.ok(&["get", "worker/web", "A", "--raw"]).await.stdout, VALUE, "a value that has ended is served");
+    let edited = cli.ok(&["--format", "json", "secret", "edit", "default/A", "--expires", "never", "--rotate-every", "1h"]).await.json();
+    assert_eq!(
+        (edited["expires"].is_null(), edited["rotate_every_ms"].as_u64(), edited["overdue"].as_bool()),
+        (true, Some(3_600_000), Some(false))
+    );
+    assert_eq!(edited["version"], 1);
+    cli.expect(2, &["secret", "edit", "default/A", "--expires", "tomorrow"]).await;
+
+    cli.ok(&["secret", "delete", "default/A", "--force", "--yes", "--wait"]).await;
+    cli.expect(3, &["get", "worker/web", "A"]).await;
+    let deleted = cli.ok(&["--format", "json", "secret", "list", "default", "--deleted"]).await.json();
+    assert_eq!((deleted[0]["name"].as_str(), deleted[0]["id"].as_str()), (Some("A"), edited["id"].as_str()), "{deleted}");
+    assert!(deleted[0]["undelete_until"].is_string(), "{deleted}");
+    let back = cli.ok(&["--format", "json", "secret", "undelete", "default/A", "--wait"]).await.json();
+    assert_eq!(back["id"], edited["id"]);
+    assert_eq!(cli.ok(&["get", "worker/web", "A", "--raw"]).await.stdout, VALUE);
+
+    cli.pipe(b"two", &["secret", "set", "default/A", "--wait"]).await;
+    cli.expect(2, &["secret", "destroy", "default/A", "--exact", "1"]).await;
+    cli.ok(&["secret", "destroy", "default/A", "--exact", "1", "--yes", "--wait"]).await;
+    cli.expect(3, &["secret", "rollback", "default/A", "1"]).await;
+    cli.ok(&["secret", "delete", "default/A", "--force", "--yes"]).await;
+    cli.ok(&["secret", "destroy", "default/A", "--yes"]).await;
+    cli.expect(3, &["secret", "undelete", "default/A"]).await;
+    let quota = cli.ok(&["--format", "json", "quota", "set", "--undelete-window", "1h", "--tokens", "7"]).await.json();
+    assert_eq!((quota["undelete_window_ms"].as_u64(), quota["tokens_max"].as_u64()), (Some(3_600_000), Some(7)), "{quota}");
+}
+
+/// No API gives values back: the names come from one store, the values from a file, and the token from the environment.
+#[tokio::test]
+async fn import_over_an_api_takes_names_there_and_values_from_a_file() {
+    let dev = Dev::new();
+    let _server = dev.serve().await;
+    let mut cli = dev.cli();
+    let create = ["secret", "create", "default/A", "--scope", "workers,dex", "--comment", "of the first", "--wait"];
+    assert_eq!(cli.pipe(b"one", &create).await.code, 0);
+    cli.ok(&["store", "create", "second"]).await;
+    let known = cli.ok(&["--format", "json", "context", "env"]).await.json();
+    let known = |name: &str| known[name].as_str().unwrap().to_owned();
+    let (token, file) = (known("CLOUDFLARE_API_TOKEN"), dev.path("values.json"));
+    let (url, account, ca) = (known("CLOUDFLARE_API_BASE_URL"), known("CLOUDFLARE_ACCOUNT_ID"), known("NODE_EXTRA_CA_CERTS"));
+    let import =
+        ["--format", "json", "secret", "import", "second", "--from-api", &url, "--from-account", &account, "--from-store", "default"];
+    let import = [&import[..], &["--ca", &ca]].concat();
+    let listed = cli.pipe(token.as_bytes(), &import).await;
+    assert!(listed.stderr.contains("nothing was written") && !format!("{listed:?}").contains(&token), "{listed:?}");
+    let mut values = listed.json();
+    assert_eq!(values[0], serde_json::json!({"name": "A", "value": "", "scopes": ["dex", "workers"], "comment": "of the first"}));
+    fs::write(&file, values.to_string()).unwrap();
+    let empty = cli.expect(2, &["secret", "import", "second", &file]).await;
+    assert!(empty.stderr.contains("A has no value"), "{empty:?}");
+
+    cli.set_environment(&[("CLOUDFLARE_API_TOKEN", &token)]);
+    let with_file = [&import[..], &[&file]].concat();
+    fs::write(&file, format!(r#"{{"A": "{VALUE}", "ELSE": "x"}}"#)).unwrap();
+    let missing = cli.expect(2, &with_file).await;
+    assert!(missing.stderr.contains("no value for GREETING"), "{missing:?}");
+    values[0]["value"] = VALUE.into();
+    values[1]["value"] = "hello".into();
+    fs::write(&file, values.to_string()).unwrap();
+    let done = cli.ok(&with_file).await.json();
+    assert_eq!(
+        (done[0]["name"].as_str(), done[0]["comment"].as_str(), done[0]["scopes"].to_string()),
+        (Some("A"), Some("of the first"), r#"["dex","workers"]"#.to_owned())
+    );
+    cli.ok(&["bind", "worker/web", "COPY=second/A", "--wait"]).await;
+    assert_eq!(cli.ok(&["get", "worker/web", "COPY", "--raw"]).await.stdout, VALUE);
+
+    let elsewhere: Vec<_> = import.iter().map(|word| if *word == "default" { "nosuch" } else { word }).collect();
+    let refused = cli.expect(3, &elsewhere).await;
+    assert!(refused.stderr.contains("store_not_found"), "{refused:?}");
+    cli.set_environment(&[("CLOUDFLARE_API_TOKEN", "not-a-token")]);
+    cli.expect(4, &import).await;
+}

@@ -203,7 +203,7 @@ pub(super) async fn run(session: &Session, command: SecretCommand) -> Result<(),
             let reply = client.undelete_secret(request).await.map_err(failed)?;
             shown_when_live(session, &client, reply.secret.unwrap_or_default(), wait.then_some(reply.receipt)).await
         }
-        SecretCommand::Destroy { secret, version, yes, wait } => {
+        SecretCommand::Destroy { secret, exact: version, yes, wait } => {
             let what = match version {
                 Some(version) => format!("version {version} of {secret}"),
                 None => format!("the deleted secret {secret}"),

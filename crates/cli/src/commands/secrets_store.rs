@@ -136,14 +136,13 @@ async fn secret(session: &Session, command: AliasSecretCommand) -> Result<(), Fa
         AliasSecretCommand::Delete { store, which, place } => {
             let session = at(session, place).await?;
             let reference = reference(&session, &store, &which)?;
-            let named = reference.secret.clone();
             let client = session.control()?;
             // By its id, so that the store is the one that was named also when an id was given.
             let found = client.show_secret(v1::ShowSecretRequest { secret: Some(reference) }).await.map_err(failed)?;
-            let request =
-                v1::DeleteSecretsRequest { store: Some(session.store(&found.store_id)?), secrets: vec![found.id], ..Default::default() };
+            let (store, id) = (Some(session.store(&found.store_id)?), found.id);
+            let request = v1::DeleteSecretsRequest { store, secrets: vec![id.clone()], ..Default::default() };
             client.delete_secrets(request).await.map_err(failed)?;
-            done(&session, &format!("✅ Deleted secret! (ID: {named})"))
+            done(&session, &format!("✅ Deleted secret! (ID: {id})"))
         }
         AliasSecretCommand::Duplicate { store, secret_id, name, new_name, scopes, comment, place } => {
             let (which, name) = copied(secret_id, name, new_name)?;

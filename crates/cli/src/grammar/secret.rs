@@ -157,7 +157,7 @@ pub enum SecretCommand {
         secret: String,
         /// This version of a secret that is not deleted
         #[arg(long, value_name = "VERSION", value_parser = clap::value_parser!(u64).range(1..))]
-        version: Option<u64>,
+        exact: Option<u64>,
         /// Don't ask
         #[arg(long)]
         yes: bool,
