@@ -6,6 +6,7 @@
 //! 1. Freed memory is zeroed by the allocator, so what libraries leave behind of a value does not stay (P2).
 //! 2. A server leaves no core dump, and a panic prints no payload.
 
+mod audit;
 mod bench;
 mod cluster;
 mod dev;
@@ -22,7 +23,7 @@ use clap::{CommandFactory, Parser};
 use cli::{Cli, ClusterCommand, Command, Failure, Output};
 
 #[global_allocator]
-static ZEROING: zeroizing_alloc::ZeroAlloc<std::alloc::System> = zeroizing_alloc::ZeroAlloc(std::alloc::System);
+static ZEROING: zeroizing_alloc::ZeroAlloc<mimalloc::MiMalloc> = zeroizing_alloc::ZeroAlloc(mimalloc::MiMalloc);
 
 fn main() -> ExitCode {
     let Cli { global, command } = Cli::parse();
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
                 clap_complete::generate(shell, &mut Cli::command(), "cinnabar", &mut script);
                 Output::new(&global).bytes(&script, false)
             }
+            Command::Audit(command) => audit::run(&global, command).await,
             Command::Snapshot(command) => snapshot::run(&global, command).await,
             Command::Bench(command) => Box::pin(bench::run(&global, command)).await,
             command => cli::run(&global, command).await,
