@@ -80,15 +80,18 @@ pub(crate) mod versions {
         }))
     }
 
+    #[inline]
     fn entry(bytes: &[u8; ENTRY_BYTES]) -> VersionEntry {
-        let [version, high, low, created] = [0, 8, 16, 24].map(|at| std::array::from_fn(|place| bytes[at + place]));
-        let mut value_id = [0; 16];
-        value_id[..8].copy_from_slice(&high);
-        value_id[8..].copy_from_slice(&low);
-        VersionEntry {
-            version: Version::new(u64::from_be_bytes(version)),
-            value_id: ValueId::from_bytes(value_id),
-            created: UnixMillis::new(u64::from_be_bytes(created)),
-        }
+        let ([version, created], value_id) = ([0, 24].map(|at| number(bytes, at)), &bytes[8..24]);
+        let mut id = [0; 16];
+        id.copy_from_slice(value_id);
+        VersionEntry { version: Version::new(version), value_id: ValueId::from_bytes(id), created: UnixMillis::new(created) }
+    }
+
+    #[inline]
+    fn number(bytes: &[u8; ENTRY_BYTES], at: usize) -> u64 {
+        let mut number = [0; 8];
+        number.copy_from_slice(&bytes[at..at + 8]);
+        u64::from_be_bytes(number)
     }
 }

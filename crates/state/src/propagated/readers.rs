@@ -71,7 +71,27 @@ macro_rules! readers {
 impl Propagated {
     fn read<T: Stored>(&self, key: TypedKey) -> Result<Option<T>, ReadError> {
         let key = key.encode();
-        self.get(&key).map(|content| decode_content(&key, content)).transpose()
+        self.read_key(&key)
+    }
+
+    fn read_key<T: Stored>(&self, key: &Key) -> Result<Option<T>, ReadError> {
+        self.get(key).map(|content| decode_content(key, content)).transpose()
+    }
+
+    /// A consumer.
+    ///
+    /// # Errors
+    /// [`ReadError`] if the record cannot be read.
+    pub fn consumer(&self, consumer: &ConsumerRef) -> Result<Option<ConsumerRecord>, ReadError> {
+        self.read_key(&TypedKey::consumer(consumer))
+    }
+
+    /// What a name of a consumer is bound to.
+    ///
+    /// # Errors
+    /// [`ReadError`] if the record cannot be read.
+    pub fn binding(&self, consumer: &ConsumerRef, name: &BindingName) -> Result<Option<BindingRecord>, ReadError> {
+        self.read_key(&TypedKey::binding(consumer, name))
     }
 
     readers! {
@@ -95,13 +115,8 @@ impl Propagated {
         dek(account: AccountId, dek: DekId) -> DekRecord = TypedKey::Dek { account, dek };
         /// A sealed value. One that lies elsewhere is read from there, which may block for a disk: see [`Propagated::value_is_large`].
         value(secret: SecretId, value: ValueId) -> ValueRecord = TypedKey::Value { secret, value };
-        /// A consumer.
-        consumer(consumer: &ConsumerRef) -> ConsumerRecord = TypedKey::Consumer { consumer: consumer.clone() };
         /// A consumer's token, by its SHA-256; expired or not.
         consumer_by_token(hash: [u8; 32]) -> ConsumerTokenRecord = TypedKey::ConsumerToken { hash };
-        /// What a name of a consumer is bound to.
-        binding(consumer: &ConsumerRef, name: &BindingName) -> BindingRecord =
-            TypedKey::Binding { consumer: consumer.clone(), name: name.clone() };
         /// A store, marked as deleting or not.
         store_even_deleting(store: StoreId) -> StoreRecord = TypedKey::Store { store };
         /// A secret, marked as deleting or not, in a store that may be so too.
