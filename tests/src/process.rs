@@ -36,7 +36,7 @@ pub use binary::binary;
 pub use clients::{CONSUMER, Operator, Reader, STORE, consumer_ref};
 pub use clock::WallClock;
 pub use cluster::Cluster;
-pub use command::{Cli, Run};
+pub use command::{Cli, Run, run};
 pub use fleet::{Extra, Fleet, Role};
 pub use net::{Net, Weather};
 pub use port::Ports;

@@ -4,7 +4,7 @@ use std::{
     fs::{self, File},
     io::Write,
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Command, Stdio},
 };
 
 use super::{server::command, until};
@@ -94,29 +94,34 @@ impl Cli {
 
     /// Runs a command with `stdin` piped into it.
     pub async fn pipe(&self, stdin: &[u8], arguments: &[&str]) -> Run {
-        let outputs = tempfile::tempdir_in(&self.folder).expect("a folder for the output");
-        let path = |name: &str| outputs.path().join(name);
-        let output = |name: &str| File::create(path(name)).expect("a file for the output");
         let config = self.config.display().to_string();
         let environment = self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let environment: Vec<_> = environment.chain([("CINNABAR_CONFIG", config.as_str())]).collect();
-        let mut child = command(arguments, &environment)
-            .stdin(Stdio::piped())
-            .stdout(output("stdout"))
-            .stderr(output("stderr"))
-            .spawn()
-            .expect("the binary starts");
-        let mut pipe = child.stdin.take().expect("stdin is piped");
-        let bytes = stdin.to_vec();
-        // A command that does not read its input closes the pipe, and that is its right.
-        let writer = std::thread::spawn(move || pipe.write_all(&bytes).is_ok());
-        let what = format!("`cinnabar {}` to end", arguments.join(" "));
-        let status = until(&what, async || child.try_wait().expect("a child can be asked").ok_or_else(|| "it runs".to_owned())).await;
-        let _ = writer.join();
-        let read = |name: &str| String::from_utf8_lossy(&fs::read(path(name)).expect("the output can be read")).into_owned();
-        let run = Run { code: status.code().unwrap_or(-1), stdout: read("stdout"), stderr: read("stderr") };
+        let what = format!("cinnabar {}", arguments.join(" "));
+        let run = run(&mut command(arguments, &environment), &what, stdin, &self.folder).await;
         self.heard.add(&run.stdout);
         self.heard.add(&run.stderr);
         run
     }
+}
+
+/// Runs a program with `stdin` piped into it, and waits for its end; its output is gathered below `folder`. `what`: what it is called.
+///
+/// # Panics
+/// When it cannot be started, or does not end in time.
+pub async fn run(program: &mut Command, what: &str, stdin: &[u8], folder: &Path) -> Run {
+    let outputs = tempfile::tempdir_in(folder).expect("a folder for the output");
+    let path = |name: &str| outputs.path().join(name);
+    let output = |name: &str| File::create(path(name)).expect("a file for the output");
+    program.stdin(Stdio::piped()).stdout(output("stdout")).stderr(output("stderr"));
+    let mut child = program.spawn().unwrap_or_else(|error| panic!("`{what}` does not start: {error}"));
+    let mut pipe = child.stdin.take().expect("stdin is piped");
+    let bytes = stdin.to_vec();
+    // A program that does not read its input closes the pipe, and that is its right.
+    let writer = std::thread::spawn(move || pipe.write_all(&bytes).is_ok());
+    let end = format!("`{what}` to end");
+    let status = until(&end, async || child.try_wait().expect("a child can be asked").ok_or_else(|| "it runs".to_owned())).await;
+    let _ = writer.join();
+    let read = |name: &str| String::from_utf8_lossy(&fs::read(path(name)).expect("the output can be read")).into_owned();
+    Run { code: status.code().unwrap_or(-1), stdout: read("stdout"), stderr: read("stderr") }
 }

@@ -398,6 +398,21 @@ impl Fleet {
         }
     }
 
+    /// The operator's account, which exists once [`start`](Self::start) is done.
+    pub const ACCOUNT: &'static str = ACCOUNT;
+
+    /// Where a node itself listens, past its relay.
+    pub fn address(&self, name: &str) -> SocketAddr {
+        self.nodes[name].grpc
+    }
+
+    /// The authority that a client must believe, and the first operator's token.
+    pub fn credentials(&self) -> (String, String) {
+        let contexts = cli::Contexts::load(&self.folder.path().join("cli/contexts.toml")).expect("the context");
+        let context = &contexts.contexts[CONTEXT];
+        (context.ca.clone(), context.token.clone())
+    }
+
     /// The first operator, at every control node in turn.
     pub fn operator(&self) -> Operator {
         let controls = self.names(Role::Control);
@@ -412,10 +427,9 @@ impl Fleet {
     /// The same, with so many connections to each.
     pub fn operator_over(&self, names: &[&str], connections: usize) -> Operator {
         let addresses = names.iter().map(|name| self.nodes[*name].grpc.to_string());
-        let contexts = cli::Contexts::load(&self.folder.path().join("cli/contexts.toml")).expect("the context");
-        let context = &contexts.contexts[CONTEXT];
-        let tls = Tls { ca_pem: context.ca.clone(), identity: None, server_name: None };
-        let token = Token::new(context.token.clone()).expect("a token");
+        let (ca_pem, token) = self.credentials();
+        let tls = Tls { ca_pem, identity: None, server_name: None };
+        let token = Token::new(token).expect("a token");
         Operator::new(Client::new(Config::tls(addresses, tls).token(token).connections(connections)).expect("a client"), ACCOUNT)
     }
 
