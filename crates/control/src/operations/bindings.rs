@@ -31,9 +31,14 @@ pub(crate) async fn bind(core: Arc<Core>, call: Call, message: v1::BindRequest) 
     };
     let (consumer, reply) = write::bind(&core, &call, &consumer, &name, &target).await?;
     let ReplyBody::Bound { target } = reply.body else { return Err(unexpected()) };
-    let record = BindingRecord { target, created: reply.time };
     let state = core.consensus.local();
-    let shown = consumer.map(|consumer| show::binding(&state, &consumer, &name, &record)).transpose()?;
+    let shown = consumer.map(|consumer| {
+        // It may have been bound so before.
+        let record = state.binding(&consumer, &name).map_err(damaged)?.filter(|record| record.target == target);
+        let record = record.unwrap_or(BindingRecord { target: target.clone(), created: reply.time });
+        show::binding(&state, &consumer, &name, &record)
+    });
+    let shown = shown.transpose()?;
     Ok(v1::BindReply { binding: shown, receipt: Some(reply.position.into()) })
 }
 

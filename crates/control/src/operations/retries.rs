@@ -15,10 +15,11 @@ use std::{sync::Arc, time::Duration};
 
 use sha2::{Digest, Sha256};
 use state::{ReplyBody, State, limits::REQUEST_AGE, record::RequestRecord};
-use types::{RequestId, UnixMillis};
-use wire::PublicError;
+use types::{RequestId, StoreId, UnixMillis};
+use wire::{PublicError, parse::StoreTarget, v1};
 
-use crate::{call::Call, core::Core, error::damaged};
+use super::parsed;
+use crate::{call::Call, core::Core, error::damaged, resolve};
 
 /// Equal requests that are told apart, of one caller within the time for which requests are remembered. One more is not remembered.
 const NUMBERS: u32 = 64;
@@ -31,6 +32,8 @@ pub(crate) struct Counted {
     pub(crate) what: Vec<String>,
     /// Whether it was sent before.
     pub(crate) again: bool,
+    /// The store that it makes secrets in, if it does.
+    pub(crate) store: Option<v1::StoreRef>,
 }
 
 impl Counted {
@@ -49,7 +52,9 @@ impl Counted {
 
 /// The id under which it is remembered; none when it is not.
 pub(crate) async fn id(core: Arc<Core>, call: Call, counted: Counted) -> Result<Option<RequestId>, PublicError> {
+    let target = counted.store.clone().map(|store| parsed::<StoreTarget, _>("store", Some(store))).transpose()?;
     core.read(&call, |state, caller| {
+        let store = target.as_ref().and_then(|target| resolve::store(state, caller, target).ok()).map(|store| store.id);
         let (mut free, mut made) = (None, None);
         for number in 0..NUMBERS {
             let id = counted.id(number);
@@ -57,7 +62,7 @@ pub(crate) async fn id(core: Arc<Core>, call: Call, counted: Counted) -> Result<
                 None => free = free.or(Some(id)),
                 Some(record) => {
                     let since = recorded_at(&record);
-                    if counted.again && state.last_time().since(since) <= WINDOW && is_there(state, &record)? {
+                    if counted.again && state.last_time().since(since) <= WINDOW && is_there(state, store, &record)? {
                         made = made.max(Some((since, number, id)));
                     }
                 }
@@ -73,13 +78,13 @@ fn recorded_at(record: &RequestRecord) -> UnixMillis {
 }
 
 /// Whether what a request has made is there still. What was refused is judged anew.
-fn is_there(state: &State, record: &RequestRecord) -> Result<bool, PublicError> {
-    match &record.result {
-        Ok(reply) => match &reply.body {
-            ReplyBody::StoreCreated { store } => Ok(state.store(*store).map_err(damaged)?.is_some()),
-            // Their store is not named: whatever was made a moment ago and is gone again is answered as it was made.
-            _ => Ok(true),
-        },
-        Err(_) => Ok(false),
+fn is_there(state: &State, store: Option<StoreId>, record: &RequestRecord) -> Result<bool, PublicError> {
+    match (record.result.as_ref().map(|reply| &reply.body), store) {
+        (Ok(ReplyBody::StoreCreated { store }), _) => Ok(state.store(*store).map_err(damaged)?.is_some()),
+        (Ok(ReplyBody::SecretsCreated { secrets }), Some(store)) => {
+            let Some((first, _)) = secrets.first() else { return Ok(false) };
+            Ok(state.secret(store, *first).map_err(damaged)?.is_some())
+        }
+        _ => Ok(false),
     }
 }

@@ -54,8 +54,8 @@ impl Ask {
     pub(super) async fn count(&mut self, operation: &'static str, target: &[&str], names: &[String]) -> Result<(), Failure> {
         let Some(count) = self.retry.count.filter(|_| self.retry.id.is_none()) else { return Ok(()) };
         let what = [operation].into_iter().chain(target.iter().copied()).map(str::to_owned).chain(names.iter().cloned()).collect();
-        let again = count > 0;
-        self.retry.id = self.read(operation, Counted { what, again }, retries::id).await?;
+        let (again, store) = (count > 0, operation.starts_with("secrets.").then(|| self.store()));
+        self.retry.id = self.read("requests.find", Counted { what, again, store }, retries::id).await?;
         self.call.first_try = !again && self.retry.id.is_some();
         Ok(())
     }
@@ -74,9 +74,9 @@ impl Ask {
     }
 
     /// Which part of a list is asked for.
-    pub(super) fn window(&self, operation: &str) -> Result<Window, Failure> {
+    pub(super) fn window(&self) -> Result<Window, PublicError> {
         let Query { page, per_page, .. } = self.query;
-        let falling = self.query.falls().map_err(|error| Failure::of(operation, error))?;
+        let falling = self.query.falls()?;
         let order = self.query.get("order").unwrap_or_default().to_owned();
         Ok(Window { skip: (page - 1).saturating_mul(per_page), take: per_page, order, falling })
     }

@@ -107,7 +107,7 @@ pub(super) async fn verify(ask: Ask) -> Result<Answer<Verified>, Failure> {
     responses((status = 200, body = Envelope<Vec<Account>>)),
 )]
 pub(super) async fn accounts(ask: Ask) -> Result<Answer<Vec<Account>>, Failure> {
-    let found = ask.read("accounts.list", ask.window("accounts.list")?, identity::accounts).await?;
+    let found = ask.read("accounts.list", ask.window()?, identity::accounts).await?;
     let info = ResultInfo::of(&ask.query, &found);
     Ok(Answer::of(found.items.into_iter().map(|seat| seat.account.into()).collect()).page(info))
 }
@@ -134,7 +134,7 @@ pub(super) async fn account(ask: Ask) -> Result<Answer<Account>, Failure> {
     responses((status = 200, body = Envelope<Vec<Membership>>)),
 )]
 pub(super) async fn memberships(ask: Ask) -> Result<Answer<Vec<Membership>>, Failure> {
-    let found = ask.read("accounts.list", ask.window("accounts.list")?, identity::accounts).await?;
+    let found = ask.read("accounts.list", ask.window()?, identity::accounts).await?;
     let info = ResultInfo::of(&ask.query, &found);
     let membership = |Seat { account, roles }: Seat| Membership {
         id: account.id.clone(),

@@ -88,7 +88,7 @@ pub(super) struct Copy {
 pub(super) async fn list(ask: Ask) -> Result<Answer<Vec<Secret>>, Failure> {
     let wanted = lists::Secrets {
         store: ask.store(),
-        window: ask.window("secrets.list")?,
+        window: ask.window()?,
         search: ask.query.get("search").unwrap_or_default().to_owned(),
         scopes: ask.query.all("scopes"),
     };

@@ -43,7 +43,7 @@ pub(super) enum InKind<T> {
     responses((status = 200, body = Envelope<Vec<Store>>)),
 )]
 pub(super) async fn list(ask: Ask) -> Result<Answer<Vec<Store>>, Failure> {
-    let wanted = lists::Stores { account: ask.param("account_id"), window: ask.window("stores.list")? };
+    let wanted = lists::Stores { account: ask.param("account_id"), window: ask.window()? };
     let found = ask.read("stores.list", wanted, lists::stores).await?;
     let info = ResultInfo::of(&ask.query, &found);
     Ok(Answer::of(found.items.into_iter().map(Store::from).collect()).page(info))

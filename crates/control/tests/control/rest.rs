@@ -304,7 +304,7 @@ async fn caller_learns_who_it_is_and_which_accounts_it_sees() {
     let memberships = rest.get("/memberships?page=1").await;
     assert_eq!(memberships.result()[0]["account"]["id"], store.account_id.as_str());
     assert_eq!(memberships.result()[0]["roles"], json!(["super-administrator"]));
-    let unknown = rest.by(&seal::OperatorToken::generate(&runtime::OsEntropy).text().expose().to_owned());
+    let unknown = rest.by(seal::OperatorToken::generate(&runtime::OsEntropy).text().expose());
     assert_eq!(unknown.get("/user/tokens/verify").await.error(), (401, 1000, "Invalid API Token"));
     for nobody in [rest.by_nobody(), rest.by("cbo_nonsense"), unknown] {
         assert_eq!(nobody.get("/accounts").await.error(), (401, 10000, "Authentication error"));
@@ -353,6 +353,9 @@ async fn request_that_comes_again_gets_its_first_answer_and_an_equal_one_is_anot
     let anew = send(first).await;
     assert_ne!(anew.result()[0]["id"], id);
     assert_eq!(send(again).await.result()[0]["id"], anew.result()[0]["id"], "that of the last try");
+    // What was made is gone again, so a repetition whose first try never came makes it.
+    rest.delete(&format!("{secrets}/A")).await.result();
+    assert_ne!(send(again).await.result()[0]["id"], anew.result()[0]["id"]);
     // A first try that never came.
     let other = json!([new("B")]).to_string();
     let lost = rest.send(Method::POST, &secrets, again, &other).await;
