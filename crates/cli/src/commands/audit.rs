@@ -484,6 +484,7 @@ impl Sink {
 
 async fn export(session: &Session, arguments: AuditExport) -> Result<(), Failure> {
     let AuditExport { file, force, filters } = arguments;
+    let file = file.filter(|path| path.as_os_str() != "-");
     let filter = filter(session, filters)?;
     if let Some(path) = file.as_ref().filter(|path| !force && path.exists()) {
         return Err(Failure::usage(format!("{} is there already: name another file, or replace it with --force", path.display())));

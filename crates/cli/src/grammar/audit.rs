@@ -70,7 +70,7 @@ pub struct AuditList {
 /// `audit export`
 #[derive(Debug, Args)]
 pub struct AuditExport {
-    /// The file; stdout when left out
+    /// The file; stdout when left out, or `-`
     pub file: Option<PathBuf>,
     /// Replace the file if there is one
     #[arg(long)]

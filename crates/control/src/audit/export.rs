@@ -65,7 +65,7 @@ pub(crate) async fn export(core: Arc<Core>, call: Call, message: v1::ExportAudit
         let label = call.origin.request.clone();
         let put = |part: Result<v1::export_audit_reply::Part, Status>| {
             let part = part.map(|part| v1::ExportAuditReply { part: Some(part) });
-            let Err(mpsc::error::TrySendError::Full(part)) = send.try_send(part).map_err(|error| error) else {
+            let Err(mpsc::error::TrySendError::Full(part)) = send.try_send(part) else {
                 return if send.is_closed() { Err(End::Gone) } else { Ok(()) };
             };
             tokio.block_on(async {
