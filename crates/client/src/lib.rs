@@ -15,11 +15,6 @@
 //! **Concurrency**: a [`Client`] is cheap to clone and may be shared. Dropping a call's future gives up on the reply; a change
 //! may have been made then, and the same request id finds out.
 
-#![allow(
-    clippy::result_large_err,
-    reason = "an error names the call, the server and all that the server said; it is made only where a call has failed"
-)]
-
 mod audit;
 mod calls;
 mod client;

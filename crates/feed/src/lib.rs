@@ -49,7 +49,8 @@ pub use marks::{MarksError, decode_marks, encode_marks};
 pub use publisher::{Handover, NoHandover, Publisher, PublisherOptions, PublisherParts};
 pub use serve::{ServeEnd, Session, serve_subscriber};
 pub use sign::{
-    Anchor, SigningKey, SigningKeyError, anchor_by_recovery_key, sign_signer_set, verify_generation, verifies, verify_signed, verify_successor,
+    Anchor, SigningKey, SigningKeyError, anchor_by_recovery_key, sign_signer_set, verifies, verify_generation, verify_signed,
+    verify_successor,
 };
 pub use snapshot::{Cut, SnapshotBuilder};
 pub use window::{After, EncodedSet, SealPoint, Tail, Window, WindowLimits};

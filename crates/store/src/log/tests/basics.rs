@@ -210,7 +210,7 @@ fn log_thread_makes_groups_of_what_many_append() {
 fn log_append_here_is_written_by_its_caller_while_nobody_else_writes() {
     let disk = SimDisk::new();
     let (log, reader) = open(&disk, Drive::Thread).unwrap();
-    let (sender, written_by) = std::sync::mpsc::channel();
+    let (sender, written_by) = std::sync::mpsc::sync_channel(1);
     for index in 0..50 {
         let sender = sender.clone();
         let done: Done = Box::new(move |result| sender.send((result.is_ok(), std::thread::current().id())).unwrap());
