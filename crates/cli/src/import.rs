@@ -58,6 +58,17 @@ pub(crate) fn read(path: &Path, form: Option<FileForm>) -> Result<Vec<Entry>, Fa
     parse(&bytes, form).map_err(refuse)
 }
 
+/// What a file of secrets holds: each name, and how many bytes its value has.
+///
+/// # Errors
+/// What is in doubt and in which line, 0 in JSON; never what stands there.
+pub fn imported(bytes: &[u8], form: Option<FileForm>) -> Result<Vec<(String, usize)>, String> {
+    match parse(bytes, form) {
+        Ok(entries) => Ok(entries.into_iter().map(|entry| (entry.name, entry.value.len())).collect()),
+        Err(doubt) => Err(format!("line {}: {}", doubt.line, doubt.what)),
+    }
+}
+
 fn parse(bytes: &[u8], form: Option<FileForm>) -> Result<Vec<Entry>, Doubt> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let line = bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;

@@ -28,5 +28,6 @@ pub use grammar::{
     LevelArgs, LevelCommand, LookupArgs, NodeCommand, NodeKind, PageArgs, Permission, Place, QuotaCommand, RoleCommand, SecretCommand,
     SecretsStoreCommand, ServerArgs, SnapshotCommand, SnapshotRestore, SnapshotVerify, StoreCommand, TokenCommand, ValueArgs, Which,
 };
+pub use import::imported;
 pub use keyboard::Keyboard;
 pub use output::Output;

@@ -1,4 +1,4 @@
-//! What people write: the configuration of both servers, and the file of contexts.
+//! What people write: the configuration of both servers, the file of contexts, and files of secrets to import.
 
 use std::{fs, path::Path};
 
@@ -14,6 +14,9 @@ pub(super) const TARGETS: &[Target] = &[
         .with_words(WORDS)
         .up_to(16 << 10, 8 << 20),
     Target::new("contexts_toml", &["cli/src/context.rs"], contexts, context).with_words(WORDS).up_to(16 << 10, 8 << 20),
+    Target::new("import_file", &["cli/src/import.rs", "cli/src/import/env.rs", "cli/src/import/json.rs"], imports, import)
+        .with_words(IMPORT_WORDS)
+        .up_to(16 << 10, 8 << 20),
 ];
 
 const WORDS: &[&str] = &[
@@ -50,6 +53,38 @@ const WORDS: &[&str] = &[
     "limits",
     "peer",
     "[a.b.c]",
+];
+
+const IMPORT_WORDS: &[&str] = &[
+    "=",
+    "\n",
+    "\r\n",
+    "\"",
+    "'",
+    "`",
+    "#",
+    " #",
+    "export ",
+    "$",
+    "${A}",
+    "\\",
+    "\\n",
+    "\\\"",
+    "\u{feff}",
+    "{",
+    "}",
+    "[",
+    "]",
+    ":",
+    ",",
+    "null",
+    "\"name\"",
+    "\"value\"",
+    "\"scopes\"",
+    "\"comment\"",
+    "\\ud800",
+    "1e999",
+    "workers",
 ];
 
 /// The samples that are shipped, whole and each part of them.
@@ -93,5 +128,26 @@ fn context(bytes: &[u8]) -> Seen {
             Seen::Read(format!("{} contexts, {}", contexts.contexts.len(), chosen.unwrap_or_default()))
         }
         Err(error) => Seen::Refused(error.to_string()),
+    }
+}
+
+fn imports() -> Vec<Vec<u8>> {
+    let texts = [
+        "# of a test\nexport A=plain\nB=\"quoted \\n twice\"\nC='several\nlines'\n",
+        "{\"A\": \"1\", \"B\": \"two\"}",
+        "[{\"name\": \"A\", \"value\": \"1\", \"scopes\": [\"workers\"], \"comment\": \"why\"}]",
+    ];
+    texts.map(|text| text.as_bytes().to_vec()).into()
+}
+
+fn import(bytes: &[u8]) -> Seen {
+    match cli::imported(bytes, None) {
+        Ok(found) => {
+            let held: usize = found.iter().map(|(_, length)| length).sum();
+            assert!(held <= bytes.len(), "{held} bytes of values out of {}", bytes.len());
+            assert!(found.iter().all(|(name, length)| *length > 0 && types::SecretName::new(name.as_str()).is_ok()), "{found:?}");
+            Seen::Read(format!("{} secrets", found.len()))
+        }
+        Err(doubt) => Seen::Refused(doubt),
     }
 }
