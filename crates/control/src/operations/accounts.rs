@@ -114,7 +114,7 @@ pub(crate) async fn set_quota(core: Arc<Core>, call: Call, message: v1::SetQuota
             return Ok(CommandBody::EditLimits { account: None, edit });
         }
         let account = resolve::account(state, caller, target.as_ref())?;
-        caller.require(Operation::SetQuota, GrantScope::Account(account))?;
+        caller.require(Operation::SetQuota, GrantScope::Cluster)?;
         if !quota_alone {
             return Ok(CommandBody::EditLimits { account: Some(account), edit });
         }
