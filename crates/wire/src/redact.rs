@@ -159,8 +159,8 @@ mod tests {
             for message in &file.message_type {
                 let name = format!("{}.{}", file.package(), message.name());
                 let secret = message.field.iter().any(|field| {
-                    // What is saved is sealed, and a certificate is for all to see.
-                    let open = ["SaveSnapshotReply", "Authority"].contains(&message.name());
+                    // What is saved is sealed, a certificate is for all to see, and an entry of the audit log has ids and names only.
+                    let open = ["SaveSnapshotReply", "Authority", "AuditEntry"].contains(&message.name());
                     let public_bytes = field.r#type() == Type::Bytes && file.package() == "cinnabar.v1" && !open;
                     // The token of a list's next page is none.
                     public_bytes || field.name() == "token" && message.name() != "Page"
