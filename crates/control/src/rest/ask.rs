@@ -117,7 +117,8 @@ impl FromRequest<Arc<Core>> for Ask {
         // Before anything of it is read.
         door::admit(core, &call, &parts.extensions).map_err(labelled)?;
         if let Some(peer) = parts.extensions.get::<Peer>() {
-            peer.keep_place_of(parts.headers.get("authorization").map(|token| token.as_bytes()));
+            let token = parts.headers.get("authorization").or_else(|| parts.headers.get("x-auth-key"));
+            peer.keep_place_of(token.map(|token| token.as_bytes()));
         }
         let no_route = Failure::no_route(parts.uri.path());
         let params = RawPathParams::from_request_parts(&mut parts, core).await.map_err(|_| no_route)?;
