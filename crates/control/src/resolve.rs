@@ -45,17 +45,28 @@ fn not_found(subject: &'static str, what: impl std::fmt::Display) -> PublicError
 pub(crate) fn account(state: &State, caller: &Caller, target: Option<&AccountTarget>) -> Result<AccountId, PublicError> {
     let Some(target) = target else { return only_account(state, caller) };
     let by_id = |id: AccountId| state.account(id).transpose().filter(|_| caller.sees(id)).map(|found| found.map(|_| id));
-    let by_name = |name: &AccountName| state.accounts_named(name).map(|found| only(&found, |id| caller.sees(*id))).transpose();
+    let by_name = |name: &AccountName| named(state, caller, name).transpose();
     let found = target.resolve(by_id, by_name).transpose().map_err(damaged)?;
     let found = found.filter(|id| caller.sees(*id)).ok_or_else(|| not_found("account", format_args!("account {target}")))?;
     caller.about(GrantScope::Account(found));
     Ok(found)
 }
 
-/// The one element that fits, unless there are several.
-fn only<T: Copy>(all: &[T], fits: impl Fn(&T) -> bool) -> Option<T> {
-    let mut fitting = all.iter().filter(|one| fits(one));
-    fitting.next().copied().filter(|_| fitting.next().is_none())
+/// The one account that the caller sees under this name, unless there are several. Whose grants name accounts, for that these are read
+/// one by one, as many whatever the name is and however many others there are. Accounts have no index by name: who sees all of them has
+/// all looked through.
+fn named(state: &State, caller: &Caller, name: &AccountName) -> Result<Option<AccountId>, state::ReadError> {
+    let found = match caller.seen_accounts() {
+        None => state.accounts_named(name)?,
+        Some(seen) => {
+            let mut found = Vec::new();
+            for id in seen {
+                found.extend(state.account(id)?.filter(|record| record.name == *name).map(|_| id));
+            }
+            found
+        }
+    };
+    Ok(if let [one] = found[..] { Some(one) } else { None })
 }
 
 fn only_account(state: &State, caller: &Caller) -> Result<AccountId, PublicError> {
@@ -239,5 +250,35 @@ mod tests {
             assert_eq!(of_others, of_nobody, "{what}");
         }
         assert!(store(state, &caller, &stores(&me, &mine)).is_ok());
+    }
+
+    #[test]
+    fn name_of_an_account_costs_as_many_reads_as_the_caller_has_accounts() {
+        let mut world = World::new(1);
+        let operator = Principal::Operator { token: TOKEN_HASH };
+        let grants = vec![Grant { role: Role::Admin, scope: GrantScope::Account(MINE) }];
+        let (hash, token) = ([0x55; 32], TokenId::from_bytes([0x56; 16]));
+        world.apply(operator, CommandBody::CreateOperatorToken { token, hash, name: "mine".parse().unwrap(), grants, expires: None });
+        let own = world.state.account(MINE).unwrap().unwrap().name.to_string();
+        let asked = |state: &State, name: &str| {
+            let call = Call::of_a_test(Credential::Token(hash));
+            let caller = Caller::identify(state, &call, UnixMillis::new(0)).unwrap();
+            let target = IdOrName::parse("account", name.to_owned()).unwrap();
+            let (found, reads) = reads_of(|| account(state, &caller, Some(&target)).ok());
+            assert!(reads.iter().all(|(scan, _)| !scan), "{name}: {reads:?}");
+            (found, reads.len())
+        };
+        let unknown = "e".repeat(32);
+        let names = [own.as_str(), "theirs", "nobody", &unknown];
+        let before = names.map(|name| asked(&world.state, name));
+        assert_eq!(before, [(Some(MINE), 1), (None, 1), (None, 1), (None, 2)], "an id is looked up as such before");
+        for number in 0..50 {
+            let account = AccountId::from_bytes([0x80 | number; 16]);
+            world.apply(operator, CommandBody::CreateAccount { account, name: "theirs".parse().unwrap() });
+        }
+        // One of them has the caller's own name; it sees its own alone.
+        let account = AccountId::from_bytes([0x70; 16]);
+        world.apply(operator, CommandBody::CreateAccount { account, name: own.parse().unwrap() });
+        assert_eq!(names.map(|name| asked(&world.state, name)), before);
     }
 }
