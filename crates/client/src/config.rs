@@ -147,15 +147,18 @@ impl Config {
     }
 
     /// Keeps newer lists of certificate authorities in this file, and begins with the one in it where that is newer than the configured
-    /// one. It holds nothing secret; but whoever can write it decides whom the client believes.
+    /// one. Others may write it too: a newer one, such as a copy of a node's `identity/ca.pem` with its first line, is taken over while
+    /// the client lives if it [asks](Config::trust_asked_every); write beside it, then rename. It holds nothing secret; but whoever can
+    /// write it decides whom the client believes.
     #[must_use]
     pub fn trust_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.trust_file = Some(path.into());
         self
     }
 
-    /// Asks for a newer list this often, for as long as the client lives: for a program that may make no call for longer than a former
-    /// authority is believed, which is ten minutes after a control node was revoked. At least a second.
+    /// Asks for a newer list this often, for as long as the client lives, and looks for one in the file of [`Config::trust_file`]: for a
+    /// program that may make no call for longer than a former authority is believed, which is ten minutes after a control node was
+    /// revoked; and for a client of edges, which hears of a new list by that file alone. At least a second.
     #[must_use]
     pub fn trust_asked_every(mut self, every: Duration) -> Self {
         self.trust_asked_every = Some(every.max(Duration::from_secs(1)));

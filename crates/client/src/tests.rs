@@ -305,6 +305,42 @@ async fn client_that_makes_no_calls_asks_by_itself_when_it_was_told_to() {
 }
 
 #[tokio::test]
+async fn list_that_somebody_put_into_the_file_is_taken_over_while_the_client_lives() {
+    let (first, second) = (Authority::new(), Authority::new());
+    // As an edge: it tells nothing of authorities.
+    let server = Server::tls(&first, Script::default()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ca.pem");
+    let tls = Tls { ca_pem: first.ca_pem(), ..Default::default() };
+    let config = Config::tls([&server.address], tls).retries(QUICK).trust_file(&file).trust_asked_every(Duration::ZERO);
+    let client = Client::new(config).unwrap();
+    client.create_store(create("")).await.unwrap();
+
+    let put = |version: u32, list: &str| {
+        let beside = folder.path().join("new.pem");
+        std::fs::write(&beside, format!("cinnabar-trust-version: {version}\n{list}")).unwrap();
+        std::fs::rename(&beside, &file).unwrap();
+    };
+    let until = async |what: &str, done: &dyn Fn() -> bool| {
+        let waited = async {
+            while !done() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), waited).await.expect(what);
+    };
+    // One that cannot be used changes nothing, and the next is looked at all the same.
+    put(2, "-----BEGIN CERTIFICATE-----\nnonsense\n");
+    let asked = server.script.asked();
+    until("it is looked at", &|| server.script.asked() > asked + 1).await;
+    assert_eq!(client.trust_held(), 0);
+    put(3, &format!("{}{}", second.ca_pem(), first.ca_pem()));
+    until("the list is taken over", &|| client.trust_held() == 3).await;
+    server.shows(&second);
+    client.create_store(create("")).await.unwrap();
+}
+
+#[tokio::test]
 async fn call_that_fails_at_one_server_is_repeated_at_the_next() {
     let authority = Authority::new();
     let server = Server::tls(&authority, Script::default()).await;

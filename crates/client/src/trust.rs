@@ -3,14 +3,16 @@
 //! Answers name the version of the list of authorities that are believed ([`wire::TRUST_METADATA`]). When that is newer than the client's,
 //! the client asks for the list over connections that its own list verifies, and tries it: it asks again over new connections, which the
 //! new list verifies. When that answer is the same list, calls go by the new connections, and the list is kept: in memory, and in the file
-//! that [`Config::trust_file`] names. Calls that are under way and open streams end where they are.
+//! that [`Config::trust_file`] names. Calls that are under way and open streams end where they are. A newer list that somebody else has
+//! put into that file is taken over as well, where the client is told to ask ([`Config::trust_asked_every`]): so a client of edges follows.
 //!
 //! **Invariants**
 //! 1. A list is taken over only when it is newer, told by a server that the list before vouches for, and told again by one that it vouches
-//!    for itself.
+//!    for itself. One in the file is believed as the configuration is.
 //! 2. One attempt at a time; after one that failed the next waits [`RETRY_AFTER`]. No call waits for any of it.
 //!
-//! **Left out**: proof against whoever holds a former authority's key. Until a client has heard of the replacement, such a one can pass for
+//! **Left out**: asking edges. What an edge in the wrong hands can do ends with its certificate; a list that it told would count for ever.
+//! And proof against whoever holds a former authority's key. Until a client has heard of the replacement, such a one can pass for
 //! a server, and so tell it any list; after that, no more.
 
 use std::{
@@ -89,6 +91,28 @@ impl Trust {
     fn config(&self) -> Config {
         self.config.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
+
+    /// Goes over to a list: calls take these routes from now on.
+    fn go_over(&self, config: Config, routes: Vec<Route>, version: u32) {
+        *self.routes.write().unwrap_or_else(PoisonError::into_inner) = routes;
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
+        self.held.store(version, Ordering::Release);
+        tracing::info!(version, "the cluster has replaced its certificate authority: its list is believed now");
+    }
+
+    /// Takes over the list in the file, where it is newer than the one in force.
+    fn look_at_file(&self) -> Result<(), ConfigError> {
+        let mut config = self.config();
+        let Target::Tls { tls, .. } = &mut config.target else { return Ok(()) };
+        let Some(kept) = config.trust_file.as_deref().map(kept).transpose()?.flatten() else { return Ok(()) };
+        let version = trust_version(&kept);
+        if version > self.held.load(Ordering::Acquire) {
+            tls.ca_pem = kept;
+            let routes = connect::routes(&config)?;
+            self.go_over(config, routes, version);
+        }
+        Ok(())
+    }
 }
 
 /// The list in a file; none where there is no such file yet.
@@ -154,14 +178,10 @@ impl Client {
         }
         // The connections that were just proven.
         let routes = tried.trust().routes(<[Route]>::to_vec);
-        let kept = config.trust_file.as_deref().map(|path| (path, keep(path, &trust_pem(&told))));
-        *trust.routes.write().unwrap_or_else(PoisonError::into_inner) = routes;
-        *trust.config.write().unwrap_or_else(PoisonError::into_inner) = config.clone();
-        trust.held.store(told.version, Ordering::Release);
-        tracing::info!(version = told.version, "the cluster has replaced its certificate authority: its list is believed now");
-        if let Some((path, Err(error))) = kept {
+        if let Some((path, Err(error))) = config.trust_file.as_deref().map(|path| (path, keep(path, &trust_pem(&told)))) {
             tracing::warn!(path = %path.display(), %error, "the new list of certificate authorities was not kept: a restart believes the one before");
         }
+        trust.go_over(config, routes, told.version);
         Ok(())
     }
 }
@@ -191,11 +211,19 @@ fn follow(client: Client) -> Pin<Box<dyn Future<Output = ()> + Send>> {
     })
 }
 
-/// Asks for the list again and again, until the client is gone.
+/// Looks for a newer list in the file and asks for one, again and again, until the client is gone.
 pub(crate) async fn ask_every(every: Duration, client: impl Fn() -> Option<Client>) {
     loop {
         retry::wait(every).await;
         let Some(client) = client() else { return };
+        let trust = client.trust();
+        if !trust.busy.swap(true, Ordering::AcqRel) {
+            if let Err(error) = trust.look_at_file() {
+                let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+                tracing::warn!(%error, cause, "the list of certificate authorities in the file cannot be used: the one before is believed");
+            }
+            trust.busy.store(false, Ordering::Release);
+        }
         // An answer to any call leads to the rest.
         let _ = client.timeout(ASK_WITHIN).show_authority(v1::ShowAuthorityRequest {}).await;
     }
