@@ -128,7 +128,9 @@ impl Plan<'_> {
             let _ = self.forget_context();
             return Err(error.into());
         }
-        self.tell(out, (cluster, node), Anchor::of(cluster, &first_set), (root_made, in_force))
+        // It is founded, whether or not somebody still reads of it.
+        let _ = self.tell(out, (cluster, node), Anchor::of(cluster, &first_set), (root_made, in_force));
+        Ok(())
     }
 
     /// Gives the recovery key to the operator, this once.

@@ -66,7 +66,9 @@ fn main() -> ExitCode {
 
 #[expect(clippy::print_stderr, reason = "the one place where a failure is told to the person")]
 fn report(failure: &Failure) -> ExitCode {
-    eprintln!("cinnabar: {failure}");
+    if !failure.is_silent() {
+        eprintln!("cinnabar: {failure}");
+    }
     ExitCode::from(failure.code())
 }
 

@@ -28,7 +28,7 @@ use std::{
     time::Duration,
 };
 
-use client::{Client, ClientError, Config, Tls, Token};
+use client::{Client, ClientError, Config, ConfigError, Tls, Token};
 use runtime::{
     config::{LogConfig, LogFormat},
     telemetry,
@@ -160,7 +160,7 @@ impl Session {
     /// A client of the context's control nodes.
     pub(crate) fn control(&self) -> Result<Client, Failure> {
         let token = self.context()?.token;
-        self.control_as(Token::new(token).map_err(|error| Failure::usage(format!("the context's token: {error}")))?)
+        self.control_as(Token::new(token).map_err(|error| unusable(&error))?)
     }
 
     /// The same with another token than the context's.
@@ -169,7 +169,7 @@ impl Session {
         let addresses = context.addresses();
         let tls = Tls { ca_pem: context.ca, ..Tls::default() };
         let config = Config::tls(addresses, tls).token(token).timeout(self.global.timeout).trust_seen(self.trust.clone()).control_only();
-        Client::new(config).map_err(|error| Failure::usage(format!("cannot reach the control node: {error}")))
+        Client::new(config).map_err(|error| unusable(&error))
     }
 
     /// The account to work in: the option's, else the context's, else the server decides.
@@ -266,6 +266,12 @@ impl Session {
             _ => Err(Failure::failed("nothing was done")),
         }
     }
+}
+
+/// What a context says cannot be used: an address, a certificate, a token.
+pub(crate) fn unusable(error: &ConfigError) -> Failure {
+    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
+    Failure::usage(format!("the context cannot be used: {error}{cause}"))
 }
 
 /// A failed call as the person reads it: what, why, what to do next, and the request's label.

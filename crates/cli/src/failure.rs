@@ -1,6 +1,9 @@
 //! How a command ends when it does not succeed.
 
-use std::fmt;
+use std::{fmt, io};
+
+/// What a shell shows of a program that was ended by SIGPIPE: 128 and the signal's number.
+const READER_GONE: u8 = 141;
 
 /// A failure with its exit code: what went wrong, why, and what to do next.
 #[derive(Debug)]
@@ -28,6 +31,20 @@ impl Failure {
     /// Exit code 7: written, but not yet live everywhere when the time was up.
     pub fn deadline(message: impl Into<String>) -> Self {
         Self { code: 7, message: message.into() }
+    }
+
+    /// stdout took nothing more. Who reads a pipe may have enough of it, as `head` has: then nothing is said, and the exit code is that of
+    /// any tool in a pipe.
+    pub fn unwritten(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self { code: READER_GONE, message: "nobody reads stdout any more".to_owned() },
+            _ => Self::failed(format!("cannot write to stdout: {error}")),
+        }
+    }
+
+    /// Whether there is nothing to say to the person.
+    pub fn is_silent(&self) -> bool {
+        self.code == READER_GONE
     }
 
     /// The process's exit code.

@@ -92,7 +92,7 @@ impl Output {
         let mut stdout = io::stdout().lock();
         let written =
             stdout.write_all(bytes).and_then(|()| if line_break { stdout.write_all(b"\n") } else { Ok(()) }).and_then(|()| stdout.flush());
-        written.map_err(|error| Failure::failed(format!("cannot write to stdout: {error}")))
+        written.map_err(|error| Failure::unwritten(&error))
     }
 
     /// Says something to the person, unless they asked for quiet.

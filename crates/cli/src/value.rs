@@ -18,6 +18,19 @@ const READ_BYTES_MAX: usize = types::VALUE_BYTES_MAX + 3;
 /// # Errors
 /// [`Failure`] with exit code 2 when there is nothing to read, or more than any limit allows.
 pub fn read(file: Option<&Path>, raw: bool, prompt: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    take(file, raw, prompt, "the value is empty: pipe it in, as in `printf %s \"$VALUE\" | cinnabar …`, or name a file with --file")
+}
+
+/// Reads a token from stdin or a hidden prompt, without the blanks around it. `from_stdin`: a terminal is not asked, but read.
+pub(crate) fn read_token(from_stdin: bool, prompt: &str) -> Result<Zeroizing<String>, Failure> {
+    let source = from_stdin.then_some(Path::new("-"));
+    let bytes = take(source, false, prompt, "no token came: pipe it in, as in `cinnabar … < FILE`")?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| Failure::usage("the token is not text"))?;
+    Ok(Zeroizing::new(text.trim().to_owned()))
+}
+
+/// `empty`: what is said where nothing came.
+fn take(file: Option<&Path>, raw: bool, prompt: &str, empty: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let mut value = match file {
         Some(path) if path != Path::new("-") => {
             let opened =
@@ -37,9 +50,7 @@ pub fn read(file: Option<&Path>, raw: bool, prompt: &str) -> Result<Zeroizing<Ve
         strip_line_break(&mut value);
     }
     if value.is_empty() {
-        return Err(Failure::usage(
-            "the value is empty: pipe it in, as in `printf %s \"$VALUE\" | cinnabar …`, or name a file with --file",
-        ));
+        return Err(Failure::usage(empty));
     }
     if value.len() > types::VALUE_BYTES_MAX {
         return Err(Failure::usage(format!("the value is longer than {} bytes, the most that any limit allows", types::VALUE_BYTES_MAX)));

@@ -466,11 +466,12 @@ impl Sink {
     fn put(&mut self, line: &AuditLine) -> Result<(), Failure> {
         let text = serde_json::to_string(line).map_err(|error| Failure::failed(format!("cannot write an entry as JSON: {error}")))?;
         let bytes = format!("{text}\n");
-        let written = match self {
-            Self::File(file) => file.write(bytes.as_bytes()),
-            Self::Stdout => std::io::stdout().lock().write_all(bytes.as_bytes()),
-        };
-        written.map_err(|error| Failure::failed(format!("cannot write the export: {error}; nothing is left of the file")))
+        match self {
+            Self::File(file) => file
+                .write(bytes.as_bytes())
+                .map_err(|error| Failure::failed(format!("cannot write the export: {error}; nothing is left of the file"))),
+            Self::Stdout => std::io::stdout().lock().write_all(bytes.as_bytes()).map_err(|error| Failure::unwritten(&error)),
+        }
     }
 
     async fn finish(self, path: Option<&Path>) -> Result<(), Failure> {

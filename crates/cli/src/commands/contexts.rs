@@ -1,8 +1,9 @@
 //! `context`.
 
+use client::{Client, Config, Tls, Token};
 use serde::Serialize;
 
-use super::Session;
+use super::{Session, unusable};
 use crate::{Context, ContextCommand, Contexts, Failure, value};
 
 #[derive(Serialize)]
@@ -35,34 +36,54 @@ pub(super) fn run(session: &Session, command: ContextCommand) -> Result<(), Fail
         }
         ContextCommand::Use { name } => {
             contexts.choose(Some(&name))?;
-            contexts.current = Some(name);
-            Ok(contexts.save(&path)?)
+            contexts.current = Some(name.clone());
+            contexts.save(&path)?;
+            session.out.say(&format!("{name} is in force now"));
+            Ok(())
         }
         ContextCommand::Add { name, control, ca } => {
             let ca = std::fs::read_to_string(&ca).map_err(|error| Failure::usage(format!("cannot read {}: {error}", ca.display())))?;
-            let token = value::read(None, false, "operator token")?;
-            let token = std::str::from_utf8(&token).map_err(|_| Failure::usage("the token is not text"))?.trim().to_owned();
+            let token = value::read_token(false, "operator token")?.to_string();
             let account = session.global.account.clone();
-            contexts.contexts.insert(name.clone(), Context { control, ca, token, account, edges: Vec::new(), members: Vec::new() });
-            contexts.current.get_or_insert(name);
-            Ok(contexts.save(&path)?)
+            let context = Context { control, ca, token, account, edges: Vec::new(), members: Vec::new() };
+            check(&context)?;
+            contexts.contexts.insert(name.clone(), context);
+            let in_force = *contexts.current.get_or_insert(name.clone()) == name;
+            contexts.save(&path)?;
+            let (choice, note) = if in_force { (String::new(), ", in force") } else { (format!("-c {name} "), "") };
+            session.out.say(&format!("added {name}{note}; `cinnabar {choice}whoami` tries it"));
+            Ok(())
         }
         ContextCommand::Ca { name, ca } => {
             contexts.choose(Some(&name))?;
             let ca = std::fs::read_to_string(&ca).map_err(|error| Failure::usage(format!("cannot read {}: {error}", ca.display())))?;
             if let Some(context) = contexts.contexts.get_mut(&name) {
                 context.ca = ca;
+                check(context)?;
             }
-            Ok(contexts.save(&path)?)
+            contexts.save(&path)?;
+            session.out.say(&format!("{name} believes this authority now"));
+            Ok(())
         }
         ContextCommand::Remove { name } => {
             contexts.choose(Some(&name))?;
             contexts.contexts.remove(&name);
-            if contexts.current.as_deref() == Some(name.as_str()) {
+            let was_in_force = contexts.current.as_deref() == Some(name.as_str());
+            if was_in_force {
                 contexts.current = None;
             }
-            Ok(contexts.save(&path)?)
+            contexts.save(&path)?;
+            let note = if was_in_force { "; none is in force now: `cinnabar context use NAME`" } else { "" };
+            session.out.say(&format!("removed {name} with its token{note}"));
+            Ok(())
         }
         ContextCommand::Env | ContextCommand::Exec { .. } => Err(Failure::failed("this command is carried out elsewhere")),
     }
+}
+
+/// Whether a client can be made of it; what is at the address is not asked.
+fn check(context: &Context) -> Result<(), Failure> {
+    let token = Token::new(context.token.clone()).map_err(|error| unusable(&error))?;
+    let tls = Tls { ca_pem: context.ca.clone(), ..Tls::default() };
+    Client::new(Config::tls([context.control.as_str()], tls).token(token)).map(drop).map_err(|error| unusable(&error))
 }

@@ -10,9 +10,7 @@ use crate::{Contexts, Failure, value};
 pub(super) async fn run(session: &Session, from_stdin: bool) -> Result<(), Failure> {
     let mut contexts = session.contexts()?;
     let name = contexts.choose(session.global.context.as_deref())?.0.to_owned();
-    let source = from_stdin.then(|| std::path::Path::new("-"));
-    let text = value::read(source, false, &format!("token for context {name}"))?;
-    let text = std::str::from_utf8(&text).map_err(|_| Failure::usage("the token is not text"))?.trim().to_owned();
+    let text = value::read_token(from_stdin, &format!("token for context {name}"))?.to_string();
     let token = Token::new(text.clone()).map_err(|error| Failure::usage(error.to_string()))?;
     let client: Client = session.control_as(token)?;
     let reply = client.who_am_i(v1::WhoAmIRequest {}).await.map_err(failed)?;

@@ -170,8 +170,17 @@ pub(super) async fn run(session: &Session, command: SecretCommand) -> Result<(),
         SecretCommand::Copy { source, target, scopes, wait } => {
             let reference = session.secret(&source)?;
             let copy = session.secret(&target)?;
+            if copy.store.is_empty() {
+                return Err(Failure::usage("a copy needs a store and a name: STORE/NEW-NAME"));
+            }
             if copy.store != reference.store {
-                return Err(Failure::usage("a copy stays in its store: write the source's store before the new name"));
+                // An id stands for itself, and a store has a name and an id.
+                let request = v1::ShowSecretRequest { secret: Some(reference.clone()) };
+                let found = client.show_secret(request).await.map_err(failed)?;
+                if copy.store != found.store_id && copy.store != found.store_name {
+                    let store = found.store_name;
+                    return Err(Failure::usage(format!("a copy stays in its store: write {store}/{} for the copy", copy.secret)));
+                }
             }
             let request = v1::DuplicateSecretRequest { source: Some(reference), name: copy.secret, scopes, ..Default::default() };
             let reply = client.duplicate_secret(request).await.map_err(failed)?;

@@ -61,6 +61,10 @@ pub(super) async fn status(session: &Session) -> Result<(), Failure> {
         ("feature level", report.feature_level.to_string()),
     ];
     session.out.record(&report, &fields)?;
+    if report.edges.is_empty() {
+        session.out.say("no edge has joined: `cinnabar node token create edge` makes a token for one");
+        return Ok(());
+    }
     session.out.line("")?;
     session.out.rows(&["edge", "connected", "holds", "behind", "seen"], &report.edges, |edge| {
         let connected = if edge.connected { "yes" } else { "no" };

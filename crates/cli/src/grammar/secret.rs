@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 
 /// `secret`
 #[derive(Debug, Subcommand)]
@@ -12,11 +12,11 @@ pub enum SecretCommand {
         /// STORE/NAME
         #[arg(value_name = "STORE/NAME")]
         secret: String,
-        /// Where it may be used; may be repeated
-        #[arg(long = "scope", default_value = "workers", value_delimiter = ',')]
+        /// Where it may be used: workers, ai_gateway, dex, access, containers, websearch; may be repeated
+        #[arg(long = "scope", value_name = "SCOPE", default_value = "workers", value_delimiter = ',')]
         scopes: Vec<String>,
         /// Free text
-        #[arg(long, default_value = "")]
+        #[arg(long, default_value = "", hide_default_value = true)]
         comment: String,
         /// When its value ends: 2026-12-31, 2026-12-31T09:30:00Z, or in how long, such as 90d. A reminder; nothing enforces it
         #[arg(long, value_name = "TIME")]
@@ -53,12 +53,13 @@ pub enum SecretCommand {
         wait: bool,
     },
     /// Change scopes, comment or reminders; never touches the value
+    #[command(group = ArgGroup::new("change").args(["scopes", "comment", "expires", "rotate_every"]).required(true).multiple(true))]
     Edit {
         /// STORE/NAME or an id
         #[arg(value_name = "STORE/NAME")]
         secret: String,
         /// The new scopes, all of them; may be repeated
-        #[arg(long = "scope", value_delimiter = ',', required_unless_present_any = ["comment", "expires", "rotate_every"])]
+        #[arg(long = "scope", value_name = "SCOPE", value_delimiter = ',')]
         scopes: Vec<String>,
         /// The new comment; empty clears it
         #[arg(long)]
@@ -108,7 +109,7 @@ pub enum SecretCommand {
         #[arg(value_name = "STORE/NEW-NAME")]
         target: String,
         /// The copy's scopes; the source's when left out
-        #[arg(long = "scope", value_delimiter = ',')]
+        #[arg(long = "scope", value_name = "SCOPE", value_delimiter = ',')]
         scopes: Vec<String>,
         /// Wait until it is live at every edge
         #[arg(long)]
@@ -181,10 +182,10 @@ pub struct ImportArgs {
     #[arg(long = "as", value_name = "FORM", value_enum)]
     pub form: Option<FileForm>,
     /// Where the secrets may be used, when the file does not say; may be repeated
-    #[arg(long = "scope", default_value = "workers", value_delimiter = ',')]
+    #[arg(long = "scope", value_name = "SCOPE", default_value = "workers", value_delimiter = ',')]
     pub scopes: Vec<String>,
     /// Free text for each secret that has none in the file
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     pub comment: String,
     /// Give those that exist a new value, after the others have been created; without it one that exists refuses all
     #[arg(long)]

@@ -107,7 +107,7 @@ pub enum AliasSecretCommand {
         #[arg(long, default_value = "workers", value_delimiter = ',')]
         scopes: Vec<String>,
         /// Free text
-        #[arg(long, default_value = "")]
+        #[arg(long, default_value = "", hide_default_value = true)]
         comment: String,
         /// Its value
         #[command(flatten)]
@@ -186,7 +186,7 @@ pub enum AliasSecretCommand {
         #[arg(long, value_delimiter = ',')]
         scopes: Vec<String>,
         /// The copy's comment
-        #[arg(long, default_value = "")]
+        #[arg(long, default_value = "", hide_default_value = true)]
         comment: String,
         /// Which cluster
         #[command(flatten)]
