@@ -56,4 +56,5 @@ pub use bootstrap::BootstrapError;
 pub use keys::UnlockError;
 pub use options::{ControlOptions, Observer};
 pub use permissions::{Need, RPCS};
+pub use rest::forms::{Form as RestForm, Read as RestRead, forms as rest_forms};
 pub use server::{Control, ControlError};

@@ -17,8 +17,10 @@ mod audit;
 mod bindings;
 mod body;
 mod codes;
+pub(crate) mod forms;
 mod headers;
 mod identity;
+mod instant;
 mod objects;
 mod openapi;
 mod query;
@@ -30,16 +32,20 @@ use std::sync::Arc;
 
 use axum::{
     Router,
+    body::Body,
     extract::{Request, State},
     http::{HeaderValue, Uri, header, uri::PathAndQuery},
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
-use tower::ServiceExt;
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use http_body_util::{BodyExt, Collected};
+use tower::{Layer, ServiceExt};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::answer::Failure;
-use crate::{call::Call, core::Core};
+use crate::{call::Call, core::Core, door::CatchUp};
 
 /// Where all of it lies.
 pub(crate) const ROOT: &str = "/client/v4";
@@ -72,6 +78,7 @@ fn described() -> OpenApiRouter<Arc<Core>> {
 /// What answers under [`ROOT`], and whatever no other service has.
 pub(crate) fn router(core: Arc<Core>) -> Router {
     let (routes, api) = described().split_for_parts();
+    let api = openapi::with_refusals(api);
     let routes = Router::new()
         .nest(ROOT, routes.merge(openapi::route(&api)))
         .fallback(no_route)
@@ -91,6 +98,24 @@ pub(crate) fn router(core: Arc<Core>) -> Router {
                 None => routes.oneshot(request).await,
             }
         }
+    })
+}
+
+/// Answers a request that came by no connection.
+pub(crate) type Answering = Arc<dyn Fn(http::Request<Bytes>) -> BoxFuture<'static, http::Response<Bytes>> + Send + Sync>;
+
+/// What answers them, behind the same door.
+pub(crate) fn answering(core: &Arc<Core>) -> Answering {
+    let service = CatchUp(core.clone()).layer(router(core.clone()));
+    Arc::new(move |request: http::Request<Bytes>| -> BoxFuture<'static, http::Response<Bytes>> {
+        let service = service.clone();
+        Box::pin(async move {
+            let Ok(answer) = service.oneshot(request.map(Body::from)).await;
+            let (head, body) = answer.into_parts();
+            // It is all there already: it cannot break off.
+            let body = body.collect().await.map(Collected::to_bytes).unwrap_or_default();
+            http::Response::from_parts(head, body)
+        })
     })
 }
 

@@ -3,8 +3,10 @@
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use ::enrol::{Founding, Peers};
+use bytes::Bytes;
 use consensus::{AuditLog, AuditOptions, Bootstrap, Consensus, Limits, Options, SledTables, Timing};
 use feed::SigningKey;
+use futures::future::BoxFuture;
 use runtime::{
     DataLock, DataLockError, TokioSpawn,
     config::{ControlConfig, IDENTITY_FOLDER},
@@ -38,6 +40,7 @@ use crate::{
     options::ControlOptions,
     peers::{RaftService, Registry, Transport},
     recent::Recent,
+    rest,
     serve::{Internal, serve},
     snapshots::Saves,
     watermarks::{self, Exchange, Members, Standings},
@@ -315,6 +318,12 @@ impl Control {
     /// Where gRPC listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What answers a REST request that came by no connection, and so from nowhere: for tests.
+    pub fn rest(&self) -> impl Fn(http::Request<Bytes>) -> BoxFuture<'static, http::Response<Bytes>> + Send + Sync + use<> {
+        let answering = rest::answering(&self.core);
+        move |request| answering(request)
     }
 
     /// Where lookups are served over TLS, if they are.

@@ -21,7 +21,8 @@ fn shown(state: &State, id: AccountId) -> Result<v1::Account, PublicError> {
     Ok(show::account(id, &resolve::account_record(state, id)?))
 }
 
-fn quota(state: &State, id: AccountId) -> Result<v1::Quota, PublicError> {
+/// What an account may hold, and holds.
+pub(crate) fn quota(state: &State, id: AccountId) -> Result<v1::Quota, PublicError> {
     let (quota, usage) = (state.quota(id).map_err(damaged)?, state.usage(id).map_err(damaged)?);
     let (limits, held) = (state.limits(id).map_err(damaged)?, state.holdings(id).map_err(damaged)?);
     Ok(v1::Quota {

@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
-use state::{State, limits::PAGE_MAX, record::AccountRecord};
+use state::{GrantScope, Operation, State, limits::PAGE_MAX, record::AccountRecord};
 use types::{AccountId, UnixMillis};
 use wire::PublicError;
 
-use super::lists::{Listed, Window};
+use super::{
+    accounts,
+    lists::{Listed, Window},
+};
 use crate::{
     call::Call,
     caller::{Caller, Who},
@@ -41,6 +44,8 @@ pub(crate) struct Seat {
     pub(crate) account: wire::v1::Account,
     /// Names of roles.
     pub(crate) roles: Vec<String>,
+    /// What it may hold, and holds; none for who may not know.
+    pub(crate) quota: Option<wire::v1::Quota>,
 }
 
 /// Lists the accounts that the caller sees, by name.
@@ -53,7 +58,8 @@ pub(crate) async fn accounts(core: Arc<Core>, call: Call, window: Window) -> Res
         }
         let total = all.len() as u64;
         let (skip, take) = (super::lists::size(window.skip), super::lists::size(window.take));
-        Ok(Listed { items: all.iter().skip(skip).take(take).map(|(id, record)| seat(caller, *id, record)).collect(), total })
+        let page = all.iter().skip(skip).take(take).map(|(id, record)| seat(state, caller, *id, record));
+        Ok(Listed { items: page.collect::<Result<_, _>>()?, total })
     })
     .await
 }
@@ -63,12 +69,12 @@ pub(crate) async fn account(core: Arc<Core>, call: Call, account: String) -> Res
     let target = wire::parse::AccountTarget::parse_optional("account", account)?;
     core.read(&call, |state, caller| {
         let id = resolve::account(state, caller, target.as_ref())?;
-        Ok(seat(caller, id, &resolve::account_record(state, id)?))
+        seat(state, caller, id, &resolve::account_record(state, id)?)
     })
     .await
 }
 
-fn seat(caller: &Caller, id: AccountId, record: &AccountRecord) -> Seat {
+fn seat(state: &State, caller: &Caller, id: AccountId, record: &AccountRecord) -> Result<Seat, PublicError> {
     let mut roles: Vec<String> = caller
         .grants()
         .iter()
@@ -77,7 +83,9 @@ fn seat(caller: &Caller, id: AccountId, record: &AccountRecord) -> Seat {
         .collect();
     roles.sort_unstable();
     roles.dedup();
-    Seat { account: show::account(id, record), roles }
+    let may = caller.may(Operation::ReadMetadata, GrantScope::Account(id));
+    let quota = may.then(|| accounts::quota(state, id)).transpose()?;
+    Ok(Seat { account: show::account(id, record), roles, quota })
 }
 
 fn seen(state: &State, caller: &Caller) -> Result<Vec<(AccountId, AccountRecord)>, PublicError> {

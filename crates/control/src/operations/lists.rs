@@ -14,13 +14,13 @@ use std::{
 use state::{
     CommandBody, GrantScope, Operation, State,
     limits::PAGE_MAX,
-    record::{SecretRecord, StoreRecord},
+    record::{BindingRecord, SecretRecord, StoreRecord},
 };
 use tokio::sync::Semaphore;
-use types::{AccountId, Position, Scope, SecretId, SecretName, StoreId, StoreName};
+use types::{AccountId, ConsumerRef, Position, Scope, SecretId, SecretName, StoreId, StoreName};
 use wire::{
     ErrorKind, PublicError,
-    parse::{AccountTarget, FieldError, StoreTarget},
+    parse::{AccountTarget, ConsumerTarget, FieldError, StoreTarget},
     v1,
 };
 
@@ -158,23 +158,85 @@ pub(crate) async fn secrets(core: Arc<Core>, call: Call, wanted: Secrets) -> Res
     if order == Order::Name && filter.is_open() {
         return by_name(&core, &state, store, &window);
     }
-    if window.skip.saturating_add(window.take) > DEPTH_MAX {
-        let message =
-            format!("reaches past the first {DEPTH_MAX} entries, which only a list by name does: ask for `order=name` without a search");
-        return Err(FieldError::new("page", message).into());
-    }
+    aside(move || scanned(&core, &state, store, &window, order, exact.as_deref(), &filter)).await
+}
+
+/// Runs a list that looks at much off the async threads.
+async fn aside<T: Send + 'static>(list: impl FnOnce() -> Result<T, PublicError> + Send + 'static) -> Result<T, PublicError> {
+    static SCANS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(SCANS_MAX)));
     let busy = || {
         PublicError::new(ErrorKind::Busy, "as many lists are being searched or sorted as this node does at once: list by name, or wait")
             .with_retry_after(Duration::from_secs(1))
     };
-    static SCANS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(SCANS_MAX)));
     let place = SCANS.clone().try_acquire_owned().map_err(|_| busy())?;
-    let scan = move || {
-        let _place = place;
-        scanned(&core, &state, store, &window, order, exact.as_deref(), &filter)
-    };
     let ended = || PublicError::new(ErrorKind::Unavailable, "the node is shutting down: ask another");
-    tokio::task::spawn_blocking(scan).await.map_err(|_| ended())?
+    let list = move || {
+        let _place = place;
+        list()
+    };
+    tokio::task::spawn_blocking(list).await.map_err(|_| ended())?
+}
+
+/// Bindings of an account, or of one of its consumers.
+pub(crate) struct Bindings {
+    pub(crate) account: String,
+    pub(crate) consumer: Option<v1::ConsumerRef>,
+    /// Of which the order is always that of consumers and names.
+    pub(crate) window: Window,
+}
+
+/// Lists bindings whose stores the caller may see. Those of an account are counted one by one.
+pub(crate) async fn bindings(core: Arc<Core>, call: Call, wanted: Bindings) -> Result<Listed<v1::Binding>, PublicError> {
+    let account = AccountTarget::parse_optional("account", wanted.account)?;
+    let consumer = wanted.consumer.map(|consumer| parsed::<ConsumerTarget, _>("consumer", Some(consumer))).transpose()?;
+    let window = wanted.window;
+    let read = core.read(&call, |state, caller| {
+        let of = match &consumer {
+            Some(target) => Of::Consumer(resolve::consumer(state, caller, target)?),
+            None => Of::Account(resolve::account(state, caller, account.as_ref())?),
+        };
+        Ok((state.clone(), of))
+    });
+    let ((state, of), now) = (read.await?, core.now());
+    let list = move || bindings_of(&state, &Caller::identify(&state, &call, now)?, &of, &window);
+    // Those of a consumer are never many.
+    if consumer.is_some() { list() } else { aside(list).await }
+}
+
+/// Whose bindings.
+enum Of {
+    Account(AccountId),
+    Consumer(ConsumerRef),
+}
+
+fn bindings_of(state: &State, caller: &Caller, of: &Of, window: &Window) -> Result<Listed<v1::Binding>, PublicError> {
+    let may =
+        |account| move |record: &BindingRecord| caller.may(Operation::ReadMetadata, GrantScope::Store(account, record.target.store()));
+    let shown = window.skip..window.skip.saturating_add(window.take);
+    let (mut items, mut total, mut after) = (Vec::new(), 0_u64, None);
+    loop {
+        let (rows, next) = match of {
+            Of::Consumer(consumer) => {
+                let page = state.bindings(consumer, after.as_ref(), PAGE_MAX, may(consumer.account)).map_err(damaged)?;
+                let rows: Vec<_> = page.items.into_iter().map(|(name, record)| (consumer.clone(), name, record)).collect();
+                (rows, page.next)
+            }
+            Of::Account(account) => {
+                let page = state.bindings_of_account(*account, after.as_ref(), PAGE_MAX, may(*account)).map_err(damaged)?;
+                (page.items, page.next)
+            }
+        };
+        for (consumer, name, record) in rows {
+            if shown.contains(&total) {
+                items.push(show::binding(state, &consumer, &name, &record)?);
+            }
+            total += 1;
+        }
+        after = next;
+        if after.is_none() {
+            return Ok(Listed { items, total });
+        }
+    }
 }
 
 fn by_name(core: &Core, state: &State, store: StoreId, window: &Window) -> Result<Listed<v1::Secret>, PublicError> {
@@ -253,7 +315,10 @@ fn scanned(
     filter: &Filter,
 ) -> Result<Listed<v1::Secret>, PublicError> {
     let live = core.live_everywhere(state);
-    let last = size(window.skip + window.take);
+    let last = window.skip.saturating_add(window.take);
+    // Too deep to be shown, if there is anything: then it is only counted.
+    let deep = last > DEPTH_MAX;
+    let last = if deep { 0 } else { size(last) };
     // The greatest on top: it goes when a smaller one comes.
     let mut first: BinaryHeap<Place> = BinaryHeap::new();
     let (mut total, mut after) = (0_u64, None);
@@ -264,6 +329,9 @@ fn scanned(
                 continue;
             }
             total += 1;
+            if deep {
+                continue;
+            }
             let key = match order {
                 // Before all others, whichever way they are listed.
                 Order::Name => Key::Number(u64::from((exact == Some(record.name.as_str())) == window.falling)),
@@ -281,6 +349,11 @@ fn scanned(
         if after.is_none() {
             break;
         }
+    }
+    if deep && total > window.skip {
+        let message =
+            format!("reaches past the first {DEPTH_MAX} entries, which only a list by name does: ask for `order=name` without a search");
+        return Err(FieldError::new("page", message).into());
     }
     let places = first.into_sorted_vec();
     let mut found = Vec::new();

@@ -7,7 +7,13 @@ use axum::{
 };
 use serde::Serialize;
 use types::Position;
-use utoipa::ToSchema;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{
+        RefOr,
+        schema::{ObjectBuilder, Schema, Type},
+    },
+};
 use wire::{PublicError, v1};
 
 use super::{
@@ -28,8 +34,16 @@ pub(super) struct Answer<T> {
 }
 
 /// The result of what leaves nothing to show: null.
-#[derive(Serialize, ToSchema)]
+#[derive(Serialize)]
 pub(super) struct Nothing;
+
+impl PartialSchema for Nothing {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new().schema_type(Type::Null).description(Some("Nothing is shown.")).into()
+    }
+}
+
+impl ToSchema for Nothing {}
 
 /// Which part of a list this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -171,7 +185,8 @@ impl IntoResponse for Failure {
     }
 }
 
-fn respond<T: Serialize>(status: StatusCode, envelope: &Envelope<T>) -> Response<Body> {
+/// An answer, whatever its envelope.
+pub(super) fn respond(status: StatusCode, envelope: &impl Serialize) -> Response<Body> {
     // Of plain values: it cannot fail but for want of memory.
     let body = serde_json::to_vec(envelope).unwrap_or_default();
     let mut response = Response::new(Body::from(body));

@@ -15,7 +15,7 @@ use crate::{
     door,
     operations::{
         lists::Window,
-        retries::{self, Counted},
+        retries::{self, Counted, Still},
     },
 };
 
@@ -50,12 +50,12 @@ impl Ask {
         call::done(&self.core, operation, call, message, run).await.map_err(|error| Failure::of(operation, error))
     }
 
-    /// Goes by the count of a client that repeats what makes something: see `operations::retries`.
-    pub(super) async fn count(&mut self, operation: &'static str, target: &[&str], names: &[String]) -> Result<(), Failure> {
+    /// Goes by the count of a client that repeats what makes or deletes something: see `operations::retries`.
+    pub(super) async fn count(&mut self, operation: &'static str, target: &[&str], names: &[String], still: Still) -> Result<(), Failure> {
         let Some(count) = self.retry.count.filter(|_| self.retry.id.is_none()) else { return Ok(()) };
         let what = [operation].into_iter().chain(target.iter().copied()).map(str::to_owned).chain(names.iter().cloned()).collect();
-        let (again, store) = (count > 0, operation.starts_with("secrets.").then(|| self.store()));
-        self.retry.id = self.read("requests.find", Counted { what, again, store }, retries::id).await?;
+        let again = count > 0;
+        self.retry.id = self.read("requests.find", Counted { what, again, still }, retries::id).await?;
         self.call.first_try = !again && self.retry.id.is_some();
         Ok(())
     }

@@ -5,10 +5,7 @@
 
 use std::sync::Arc;
 
-use axum::{
-    http::{HeaderValue, header},
-    response::{IntoResponse, Response},
-};
+use axum::{http::StatusCode, response::Response};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use state::{AuditEntry, AuditOutcome, AuditPrincipal, CallRow, State};
@@ -17,8 +14,10 @@ use utoipa::ToSchema;
 use wire::{ErrorKind, PublicError, parse::FieldError, v1};
 
 use super::{
-    answer::{Answer, Envelope, Failure},
+    answer::{Answer, Envelope, Failure, respond},
     ask::Ask,
+    codes::Said,
+    instant::{Instant, instant},
     objects::time,
 };
 use crate::{
@@ -68,14 +67,6 @@ struct Filter {
 struct Found {
     events: Vec<Value>,
     next: Option<u64>,
-}
-
-/// A date, or an instant in the form of RFC 3339.
-fn instant(key: &str, text: &str) -> Result<UnixMillis, FieldError> {
-    let whole = if text.len() == 10 { format!("{text}T00:00:00Z") } else { text.to_owned() };
-    let parsed = humantime::parse_rfc3339_weak(&whole).ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
-    let ms = parsed.and_then(|since| u64::try_from(since.as_millis()).ok());
-    ms.map(UnixMillis::new).ok_or_else(|| FieldError::new(key, "must be a date such as 2026-11-22, or 2026-11-22T09:30:00Z"))
 }
 
 impl Filter {
@@ -389,16 +380,55 @@ fn noted<'a>(sequence: u64, place: usize, row: &'a CallRow, principal: &'a Audit
 #[schema(value_type = Object)]
 pub(super) struct Logged(Value);
 
-fn answered(body: &Value) -> Response {
-    ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body.to_string()).into_response()
+/// What stands around a part of the log: an envelope, with what its list can say of itself. Nobody counts the whole log.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Log<I> {
+    success: bool,
+    errors: Vec<Said>,
+    messages: Vec<Said>,
+    result: Vec<Logged>,
+    result_info: I,
+}
+
+/// Where the list goes on.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Further {
+    /// Events on this page.
+    count: usize,
+    /// For the next page; empty when this was the last.
+    cursor: String,
+    cursors: Cursors,
+}
+
+/// The same, as newer clients read it.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Cursors {
+    after: String,
+    before: String,
+}
+
+/// Which page this is.
+#[derive(Serialize, ToSchema)]
+pub(super) struct LogPage {
+    page: u64,
+    per_page: u64,
+    /// Events on this page.
+    count: usize,
+}
+
+impl<I: Serialize> Log<I> {
+    fn of(events: Vec<Value>, result_info: I) -> Response {
+        let result = events.into_iter().map(Logged).collect();
+        respond(StatusCode::OK, &Self { success: true, errors: Vec::new(), messages: Vec::new(), result, result_info })
+    }
 }
 
 /// The envelope of a list with a cursor, in both of its forms.
-fn listed(events: &[Value], next: Option<u64>) -> Response {
+fn listed(Found { events, next }: Found) -> Response {
     let cursor = next.map(|next| next.to_string()).unwrap_or_default();
-    let info = json!({"count": events.len(), "cursor": cursor, "cursors": {"after": cursor, "before": ""}});
-    let body = json!({"success": true, "errors": [], "messages": [], "result": events, "result_info": info});
-    answered(&body)
+    let cursors = Cursors { after: cursor.clone(), before: String::new() };
+    let count = events.len();
+    Log::of(events, Further { count, cursor, cursors })
 }
 
 /// Lists what was done in an account, newest first.
@@ -406,14 +436,14 @@ fn listed(events: &[Value], next: Option<u64>) -> Response {
     get, path = "/accounts/{account_id}/logs/audit", tag = "audit",
     params(
         ("account_id" = String, Path, description = "The account: its id, or its name"),
-        ("since" = String, Query, description = "Of this time or later: a date, or RFC 3339"),
-        ("before" = String, Query, description = "Before this time"),
+        ("since" = Instant, Query, description = "Of this time or later: a date, or RFC 3339"),
+        ("before" = Instant, Query, description = "Before this time"),
         ("limit" = Option<u64>, Query, description = "100 if not said, at most 1000"),
-        ("cursor" = Option<String>, Query, description = "From the page before"),
-        ("direction" = Option<String>, Query, description = "desc if not said, or asc"),
+        ("cursor" = Option<String>, Query, pattern = "^[0-9]{1,19}$", description = "From the page before"),
+        ("direction" = Option<String>, Query, pattern = "^(asc|desc)$", description = "desc if not said, or asc"),
         ("action_type" = Option<String>, Query, description = "This and others: FIELD=VALUE, or FIELD.not=VALUE; docs/audit.md lists the fields"),
     ),
-    responses((status = 200, body = Envelope<Vec<Logged>>)),
+    responses((status = 200, body = Log<Further>)),
 )]
 pub(super) async fn list(ask: Ask) -> Result<Response, Failure> {
     let need = |key: &str| -> Result<UnixMillis, FieldError> { instant(key, ask.query.get(key).ok_or_else(|| FieldError::missing(key))?) };
@@ -430,8 +460,7 @@ pub(super) async fn list(ask: Ask) -> Result<Response, Failure> {
         filters: Filter::of(&ask, &FIELDS_V2),
         of: None,
     };
-    let Found { events, next } = ask.read("audit.list", wanted, browse).await?;
-    Ok(listed(&events, next))
+    Ok(listed(ask.read("audit.list", wanted, browse).await?))
 }
 
 fn cursor(ask: &Ask) -> Result<Option<u64>, FieldError> {
@@ -451,9 +480,9 @@ fn limit(ask: &Ask) -> Result<usize, PublicError> {
         ("account_id" = String, Path, description = "The account: its id, or its name"),
         ("audit_log_id" = String, Path, description = "The event's id"),
         ("limit" = Option<u64>, Query, description = "100 if not said, at most 1000"),
-        ("cursor" = Option<String>, Query, description = "From the page before"),
+        ("cursor" = Option<String>, Query, pattern = "^[0-9]{1,19}$", description = "From the page before"),
     ),
-    responses((status = 200, body = Envelope<Vec<Logged>>)),
+    responses((status = 200, body = Log<Further>)),
 )]
 pub(super) async fn history(ask: Ask) -> Result<Response, Failure> {
     let id = ask.param("audit_log_id");
@@ -471,8 +500,7 @@ pub(super) async fn history(ask: Ask) -> Result<Response, Failure> {
         filters: Vec::new(),
         of: Some(sequence),
     };
-    let Found { events, next } = ask.read("audit.list", wanted, browse).await?;
-    Ok(listed(&events, next))
+    Ok(listed(ask.read("audit.list", wanted, browse).await?))
 }
 
 /// Lists the products whose events there are.
@@ -492,23 +520,19 @@ pub(super) async fn product_categories(ask: Ask) -> Result<Answer<Vec<Logged>>, 
     get, path = "/accounts/{account_id}/audit_logs", tag = "audit",
     params(
         ("account_id" = String, Path, description = "The account: its id, or its name"),
-        ("since" = Option<String>, Query, description = "Of this time or later: a date, or RFC 3339"),
-        ("before" = Option<String>, Query, description = "Before this time"),
+        ("since" = Option<Instant>, Query, description = "Of this time or later: a date, or RFC 3339"),
+        ("before" = Option<Instant>, Query, description = "Before this time"),
         ("page" = Option<u64>, Query, description = "From 1"),
         ("per_page" = Option<u64>, Query, description = "20 if not said, at most 100"),
-        ("direction" = Option<String>, Query, description = "desc if not said, or asc"),
+        ("direction" = Option<String>, Query, pattern = "^(asc|desc)$", description = "desc if not said, or asc"),
         ("action.type" = Option<String>, Query, description = "create, delete, update or view; also actor.email, actor.ip, id"),
         ("hide_user_logs" = Option<bool>, Query, description = "Only what nodes did"),
     ),
-    responses((status = 200, body = Envelope<Vec<Logged>>)),
+    responses((status = 200, body = Log<LogPage>)),
 )]
 pub(super) async fn list_v1(ask: Ask) -> Result<Response, Failure> {
     let (page, per_page) = (ask.query.page, ask.query.per_page);
     let reach = page.saturating_mul(per_page);
-    if reach > DEPTH_MAX {
-        let text = format!("lies too deep: at most {DEPTH_MAX} events can be paged through; narrow since and before, or use logs/audit");
-        return Err(FieldError::new("page", text).into());
-    }
     let bound = |key: &str| ask.query.get(key).map(|text| instant(key, text)).transpose();
     let mut filters = Filter::of(&ask, &FIELDS_V1);
     if ask.query.flag("hide_user_logs")? {
@@ -520,7 +544,7 @@ pub(super) async fn list_v1(ask: Ask) -> Result<Response, Failure> {
         before: bound("before")?,
         cursor: None,
         newest_first: ask.query.get("direction").is_none() || ask.query.falls()?,
-        limit: usize::try_from(reach).unwrap_or(usize::MAX),
+        limit: usize::try_from(reach.min(DEPTH_MAX)).unwrap_or(usize::MAX),
         looks: LOOKS_MAX,
         form: Form::V1,
         filters,
@@ -528,12 +552,16 @@ pub(super) async fn list_v1(ask: Ask) -> Result<Response, Failure> {
     };
     let Found { events, next } = ask.read("audit.list", wanted, browse).await?;
     let wanted_from = usize::try_from(reach - per_page).unwrap_or(usize::MAX);
+    // Past the end there is nothing; that this is the end, a log that goes on does not say.
+    if reach > DEPTH_MAX && next.is_some() {
+        let text = format!("lies too deep: at most {DEPTH_MAX} events can be paged through; narrow since and before, or use logs/audit");
+        return Err(FieldError::new("page", text).into());
+    }
     if events.len() < wanted_from && next.is_some() {
         let text = "as much of the log was looked at as one page takes: narrow since and before, or use logs/audit with its cursor";
         return Err(FieldError::new("page", text).into());
     }
     let shown: Vec<Value> = events.into_iter().skip(wanted_from).take(usize::try_from(per_page).unwrap_or(1)).collect();
-    let info = json!({"page": page, "per_page": per_page, "count": shown.len()});
-    let body = json!({"success": true, "errors": [], "messages": [], "result": shown, "result_info": info});
-    Ok(answered(&body))
+    let info = LogPage { page, per_page, count: shown.len() };
+    Ok(Log::of(shown, info))
 }

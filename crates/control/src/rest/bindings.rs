@@ -3,25 +3,24 @@
 use serde::{Deserialize, Serialize};
 use types::ConsumerKind;
 use utoipa::ToSchema;
-use wire::{parse::FieldError, v1};
+use wire::{PublicError, parse::FieldError, v1};
 
 use super::{
-    answer::{Answer, Envelope, Failure, Nothing},
+    answer::{Answer, Envelope, Failure, Nothing, ResultInfo},
     ask::Ask,
     body,
     objects::time,
 };
-use crate::operations;
-
-/// Bindings in one answer at the most. More are asked for consumer by consumer.
-const LIST_MAX: u32 = 1000;
+use crate::operations::{self, lists, retries::Still};
 
 /// Who may read.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub(super) struct Consumer {
     /// `worker`, `gateway`, `dex`, `access`, `container` or `websearch`.
+    #[schema(pattern = "^(worker|gateway|dex|access|container|websearch)$")]
     kind: String,
     #[serde(default)]
+    #[schema(required = true, max_length = 255, pattern = "^[A-Za-z0-9_-][A-Za-z0-9_.-]*$")]
     name: String,
 }
 
@@ -31,9 +30,11 @@ pub(super) struct NewBinding {
     consumer: Consumer,
     /// What the consumer calls it, once among its bindings.
     #[serde(default)]
+    #[schema(required = true, max_length = 255, pattern = "^[A-Za-z_$][A-Za-z0-9_$]*$")]
     name: String,
     /// The store: its id, or its name.
     #[serde(default)]
+    #[schema(required = true)]
     store_id: String,
     /// The secret: its name, or its id. The whole store if left out.
     secret_name: Option<String>,
@@ -84,21 +85,28 @@ impl From<v1::Binding> for Binding {
     get, path = "/accounts/{account_id}/secrets_store/bindings", tag = "beyond Cloudflare",
     params(
         ("account_id" = String, Path, description = "The account: its id, or its name"),
-        ("consumer" = Option<String>, Query, description = "KIND/NAME, such as worker/shop"),
+        (
+            "consumer" = Option<String>, Query, pattern = "^(worker|gateway|dex|access|container|websearch)/[A-Za-z0-9_-][A-Za-z0-9_.-]*$",
+            description = "KIND/NAME, such as worker/shop",
+        ),
+        ("page" = Option<u64>, Query, description = "From 1"),
+        ("per_page" = Option<u64>, Query, description = "20 if not said, at most 100"),
     ),
     responses((status = 200, body = Envelope<Vec<Binding>>)),
 )]
 pub(super) async fn list(ask: Ask) -> Result<Answer<Vec<Binding>>, Failure> {
     let account = ask.param("account_id");
-    let consumer = ask.query.get("consumer").map(|text| -> Result<_, FieldError> {
-        let (kind, name) = text.split_once('/').ok_or_else(|| FieldError::new("consumer", "must be KIND/NAME"))?;
-        Consumer { kind: kind.to_owned(), name: name.to_owned() }.parse(account.clone())
-    });
-    let consumer = consumer.transpose()?;
-    let page = Some(v1::Page { size: LIST_MAX, token: ask.query.get("cursor").unwrap_or_default().to_owned() });
-    let wanted = v1::ListBindingsRequest { account, consumer, page };
-    let reply = ask.read("bindings.list", wanted, operations::bindings::list).await?;
-    Ok(Answer::of(reply.bindings.into_iter().map(Binding::from).collect()))
+    let consumer = ask.query.get("consumer").map(|text| consumer_of(text, account.clone())).transpose()?;
+    let wanted = lists::Bindings { account, consumer, window: ask.window()? };
+    let found = ask.read("bindings.list", wanted, lists::bindings).await?;
+    let info = ResultInfo::of(&ask.query, &found);
+    Ok(Answer::of(found.items.into_iter().map(Binding::from).collect()).page(info))
+}
+
+/// A consumer, as a query names it.
+pub(super) fn consumer_of(text: &str, account: String) -> Result<v1::ConsumerRef, FieldError> {
+    let (kind, name) = text.split_once('/').ok_or_else(|| FieldError::new("consumer", "must be KIND/NAME"))?;
+    Consumer { kind: kind.to_owned(), name: name.to_owned() }.parse(account)
 }
 
 /// Lets a consumer read a secret, or every secret of a store that its kind may read.
@@ -106,18 +114,22 @@ pub(super) async fn list(ask: Ask) -> Result<Answer<Vec<Binding>>, Failure> {
     post, path = "/accounts/{account_id}/secrets_store/bindings", tag = "beyond Cloudflare",
     params(("account_id" = String, Path, description = "The account: its id, or its name")),
     request_body = NewBinding,
-    responses((status = 200, body = Envelope<Binding>), (status = 400, description = "It may not be bound: code 10021", body = Envelope<Nothing>)),
+    responses((status = 200, body = Envelope<Binding>)),
 )]
 pub(super) async fn create(mut ask: Ask) -> Result<Answer<Binding>, Failure> {
-    let account = ask.param("account_id");
-    let NewBinding { consumer, name, store_id: store, secret_name } = body::json(&ask.body)?;
+    let message = wanted(ask.param("account_id"), &ask.body)?;
+    let reply = ask.change("bindings.bind", message, operations::bindings::bind).await?;
+    Ok(Answer::of(reply.binding.unwrap_or_default().into()).at(reply.receipt))
+}
+
+/// What a body asks to be bound.
+pub(super) fn wanted(account: String, body: &[u8]) -> Result<v1::BindRequest, PublicError> {
+    let NewBinding { consumer, name, store_id: store, secret_name } = body::json(body)?;
     let target = match secret_name {
         Some(secret) => v1::bind_request::Target::Secret(v1::SecretRef { account: account.clone(), store, secret }),
         None => v1::bind_request::Target::Store(v1::StoreRef { account: account.clone(), store }),
     };
-    let message = v1::BindRequest { consumer: Some(consumer.parse(account)?), name, target: Some(target), ..Default::default() };
-    let reply = ask.change("bindings.bind", message, operations::bindings::bind).await?;
-    Ok(Answer::of(reply.binding.unwrap_or_default().into()).at(reply.receipt))
+    Ok(v1::BindRequest { consumer: Some(consumer.parse(account)?), name, target: Some(target), ..Default::default() })
 }
 
 /// Ends a binding.
@@ -132,8 +144,13 @@ pub(super) async fn create(mut ask: Ask) -> Result<Answer<Binding>, Failure> {
     responses((status = 200, body = Envelope<Nothing>)),
 )]
 pub(super) async fn delete(mut ask: Ask) -> Result<Answer<Nothing>, Failure> {
-    let consumer = Consumer { kind: ask.param("kind"), name: ask.param("consumer") }.parse(ask.param("account_id"))?;
-    let message = v1::UnbindRequest { consumer: Some(consumer), name: ask.param("name"), ..Default::default() };
-    let reply = ask.change("bindings.unbind", message, operations::bindings::unbind).await?;
+    const OPERATION: &str = "bindings.unbind";
+    let (account, kind, name) = (ask.param("account_id"), ask.param("kind"), ask.param("name"));
+    let consumer = Consumer { kind, name: ask.param("consumer") };
+    let said = [consumer.kind.clone(), consumer.name.clone(), name.clone()];
+    let consumer = consumer.parse(account.clone()).map_err(|error| Failure::of(OPERATION, error))?;
+    ask.count(OPERATION, &[&account], &said, Still::Unbound(consumer.clone(), name.clone())).await?;
+    let message = v1::UnbindRequest { consumer: Some(consumer), name, ..Default::default() };
+    let reply = ask.change(OPERATION, message, operations::bindings::unbind).await?;
     Ok(Answer::of(Nothing).at(reply.receipt))
 }

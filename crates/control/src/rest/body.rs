@@ -74,28 +74,47 @@ pub(super) fn is_list(bytes: &[u8]) -> bool {
     bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[')
 }
 
-/// What is to be deleted. Also taken: a list of ids, a list of objects with an `id`, and `secret_ids` in the place of `ids`.
+/// What is to be deleted. `secret_ids` is taken in the place of `ids`.
 #[derive(Deserialize, ToSchema)]
 pub(super) struct Ids {
     /// At least one.
     #[serde(alias = "secret_ids")]
+    #[schema(min_items = 1)]
     pub(super) ids: Vec<String>,
+}
+
+/// One of a list of them.
+#[derive(Deserialize, ToSchema)]
+#[serde(untagged)]
+pub(super) enum Id {
+    /// An id.
+    Text(String),
+    /// An object with an id.
+    Object {
+        /// The id.
+        id: String,
+    },
+}
+
+/// The forms that [`ids`] takes, for the description of the routes.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "it is described and never made")]
+pub(super) enum IdsInAnyForm {
+    /// An object.
+    Named(Ids),
+    /// A list.
+    Listed(Vec<Id>),
 }
 
 /// Reads them. A body that names none never means all.
 pub(super) fn ids(bytes: &[u8]) -> Result<Ids, PublicError> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum One {
-        Text(String),
-        Object { id: String },
-    }
     if !is_list(bytes) {
         return json(bytes);
     }
-    let list: Vec<One> = json(bytes)?;
+    let list: Vec<Id> = json(bytes)?;
     let one = |one| match one {
-        One::Text(id) | One::Object { id } => id,
+        Id::Text(id) | Id::Object { id } => id,
     };
     Ok(Ids { ids: list.into_iter().map(one).collect() })
 }

@@ -57,6 +57,15 @@ fn unknown_account() -> Row {
     Row::new(404, 7003, "Could not route to this account, perhaps your object identifier is invalid?")
 }
 
+fn not_found() -> Row {
+    Row::new(404, 1000, "not_found")
+}
+
+/// What clients know one code for, whatever the reason; ours stands behind it.
+fn not_bound() -> Row {
+    Row::new(400, 10021, "secrets store binding authorization failed, check permissions and secret scopes")
+}
+
 /// A route has this path, for other methods.
 pub(super) fn no_method() -> Row {
     Row::new(405, 10405, "Method not allowed")
@@ -67,13 +76,16 @@ pub(super) fn row(operation: &str, error: &PublicError) -> Row {
     use ErrorKind as K;
     let field = error.subject.rsplit('.').next().unwrap_or_default();
     let of_store = operation == "stores.create";
+    let of_bind = operation == "bindings.bind";
     let of_secrets = matches!(operation, "secrets.create" | "secrets.duplicate");
     let empty = error.message.ends_with("is empty") || error.message.ends_with("is missing");
     match (error.kind, field) {
-        (K::NotFound | K::Denied | K::Precondition | K::ScopeNotAllowed, _) if operation == "bindings.bind" => {
-            Row::new(400, 10021, "secrets store binding authorization failed, check permissions and secret scopes")
-        }
-        (K::AlreadyExists, _) if operation == "bindings.bind" => Row::new(409, 10021, error.message.clone()),
+        // That the account is not there is said as everywhere.
+        (K::NotFound | K::Denied | K::Precondition | K::ScopeNotAllowed, _) if of_bind && field != "account" => not_bound(),
+        (K::InvalidArgument, "store" | "secret") if of_bind => not_bound(),
+        (K::AlreadyExists, _) if of_bind => Row::new(409, 10021, error.message.clone()),
+        (K::InvalidArgument, "kind" | "name") if operation == "bindings.unbind" => not_found(),
+        (K::InvalidArgument, "name") if operation.starts_with("bindings.") => Row::new(400, 1001, error.message.clone()),
         // What anybody may ask about a token; a client takes any other answer for that of another kind of token.
         (K::Unauthenticated | K::Revoked, _) if operation == "tokens.verify" => Row::new(401, 1000, "Invalid API Token"),
         (K::InvalidArgument, "body") => Row::new(400, 1001, "invalid_json_body"),
@@ -87,6 +99,10 @@ pub(super) fn row(operation: &str, error: &PublicError) -> Row {
         (K::InvalidArgument, "account") => unknown_account(),
         (K::InvalidArgument, "store") => Row::new(404, 1001, "store_not_found"),
         (K::InvalidArgument, "secret") => Row::new(404, 1001, "secret_not_found"),
+        (K::InvalidArgument, field) if operation == "secrets.delete" && field.starts_with("secrets[") => {
+            Row::new(404, 1001, "secret_not_found")
+        }
+        (K::InvalidArgument, "position") => not_found(),
         (K::InvalidArgument, "comment") => Row::new(400, 1001, "secret_comment_invalid"),
         (K::InvalidArgument | K::Level | K::Unsupported, _) => Row::new(400, 1001, error.message.clone()),
         (K::TooLarge, "") if operation.starts_with("secrets.") => Row::new(400, 1001, "secret_value_too_long"),
@@ -104,7 +120,7 @@ pub(super) fn row(operation: &str, error: &PublicError) -> Row {
         (K::NotFound, "account") => unknown_account(),
         (K::NotFound, "store") => Row::new(404, 1001, "store_not_found"),
         (K::NotFound, "secret") => Row::new(404, 1001, "secret_not_found"),
-        (K::NotFound | K::NotBound | K::Absent, _) => Row::new(404, 1000, "not_found"),
+        (K::NotFound | K::NotBound | K::Absent, _) => not_found(),
         (K::Unauthenticated | K::Revoked, _) => Row::new(401, 10000, "Authentication error"),
         (K::Denied | K::ScopeNotAllowed, _) => Row::new(403, 9109, "Unauthorized to access requested resource"),
         (K::Busy, _) => Row::new(429, 971, "Please wait and consider throttling your request speed"),

@@ -45,6 +45,10 @@ pub(super) struct Account {
     #[serde(rename = "type")]
     kind: String,
     created_on: String,
+    /// What it may hold, and holds, for those who may read its quota. Beyond Cloudflare's API.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    quota: Option<Quota>,
 }
 
 /// That the caller belongs to an account.
@@ -58,12 +62,21 @@ pub(super) struct Membership {
     roles: Vec<String>,
 }
 
-/// What an account may hold, and holds.
+/// What an account may hold, and holds. All but the secrets is beyond Cloudflare's API.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Quota {
     secrets: Use,
-    /// Beyond Cloudflare's API.
     stores: Use,
+    /// Operators' tokens that reach this account and nothing else.
+    tokens: Use,
+    /// Deleted secrets that can be brought back.
+    deleted_secrets: Use,
+    /// Bytes of their sealed values.
+    deleted_bytes: Use,
+    /// Bytes of one value.
+    value_bytes_max: u64,
+    /// For how long a deleted secret can be brought back.
+    undelete_window_ms: u64,
 }
 
 /// How much of something there may be, and is.
@@ -73,9 +86,24 @@ pub(super) struct Use {
     usage: u64,
 }
 
-impl From<v1::Account> for Account {
-    fn from(account: v1::Account) -> Self {
-        Self { id: account.id, name: account.name, kind: "standard".to_owned(), created_on: time(account.created_ms) }
+impl From<v1::Quota> for Quota {
+    fn from(quota: v1::Quota) -> Self {
+        Self {
+            secrets: Use { quota: quota.secrets_max, usage: quota.secrets },
+            stores: Use { quota: quota.stores_max, usage: quota.stores },
+            tokens: Use { quota: quota.tokens_max, usage: quota.tokens },
+            deleted_secrets: Use { quota: quota.undelete_secrets_max, usage: quota.deleted_secrets },
+            deleted_bytes: Use { quota: quota.undelete_bytes_max, usage: quota.deleted_bytes },
+            value_bytes_max: quota.value_bytes_max,
+            undelete_window_ms: quota.undelete_window_ms,
+        }
+    }
+}
+
+impl Account {
+    fn new(account: v1::Account, quota: Option<v1::Quota>) -> Self {
+        let created_on = time(account.created_ms);
+        Self { id: account.id, name: account.name, kind: "standard".to_owned(), created_on, quota: quota.map(Quota::from) }
     }
 }
 
@@ -89,7 +117,7 @@ pub(super) async fn user(ask: Ask) -> Result<Answer<User>, Failure> {
 /// Says whether a token is good.
 #[utoipa::path(
     get, path = "/user/tokens/verify", tag = "identity",
-    responses((status = 200, body = Envelope<Verified>), (status = 401, description = "It is not: code 1000", body = Envelope<super::answer::Nothing>)),
+    responses((status = 200, body = Envelope<Verified>)),
 )]
 pub(super) async fn verify(ask: Ask) -> Result<Answer<Verified>, Failure> {
     let Identity { id, expires, .. } = ask.read("tokens.verify", (), identity::identity).await?;
@@ -102,14 +130,14 @@ pub(super) async fn verify(ask: Ask) -> Result<Answer<Verified>, Failure> {
     params(
         ("page" = Option<u64>, Query, description = "From 1"),
         ("per_page" = Option<u64>, Query, description = "20 if not said, at most 100"),
-        ("direction" = Option<String>, Query, description = "asc or desc, by name"),
+        ("direction" = Option<String>, Query, pattern = "^(asc|desc)$", description = "asc or desc, by name"),
     ),
     responses((status = 200, body = Envelope<Vec<Account>>)),
 )]
 pub(super) async fn accounts(ask: Ask) -> Result<Answer<Vec<Account>>, Failure> {
     let found = ask.read("accounts.list", ask.window()?, identity::accounts).await?;
     let info = ResultInfo::of(&ask.query, &found);
-    Ok(Answer::of(found.items.into_iter().map(|seat| seat.account.into()).collect()).page(info))
+    Ok(Answer::of(found.items.into_iter().map(|seat| Account::new(seat.account, seat.quota)).collect()).page(info))
 }
 
 /// Shows an account.
@@ -120,7 +148,7 @@ pub(super) async fn accounts(ask: Ask) -> Result<Answer<Vec<Account>>, Failure> 
 )]
 pub(super) async fn account(ask: Ask) -> Result<Answer<Account>, Failure> {
     let seat = ask.read("accounts.show", ask.param("account_id"), identity::account).await?;
-    Ok(Answer::of(seat.account.into()))
+    Ok(Answer::of(Account::new(seat.account, seat.quota)))
 }
 
 /// Lists what the caller is in the accounts that it sees.
@@ -129,17 +157,17 @@ pub(super) async fn account(ask: Ask) -> Result<Answer<Account>, Failure> {
     params(
         ("page" = Option<u64>, Query, description = "From 1"),
         ("per_page" = Option<u64>, Query, description = "20 if not said, at most 100"),
-        ("direction" = Option<String>, Query, description = "asc or desc, by the account's name"),
+        ("direction" = Option<String>, Query, pattern = "^(asc|desc)$", description = "asc or desc, by the account's name"),
     ),
     responses((status = 200, body = Envelope<Vec<Membership>>)),
 )]
 pub(super) async fn memberships(ask: Ask) -> Result<Answer<Vec<Membership>>, Failure> {
     let found = ask.read("accounts.list", ask.window()?, identity::accounts).await?;
     let info = ResultInfo::of(&ask.query, &found);
-    let membership = |Seat { account, roles }: Seat| Membership {
+    let membership = |Seat { account, roles, .. }: Seat| Membership {
         id: account.id.clone(),
         status: "accepted".to_owned(),
-        account: account.into(),
+        account: Account::new(account, None),
         roles,
     };
     Ok(Answer::of(found.items.into_iter().map(membership).collect()).page(info))
@@ -153,9 +181,5 @@ pub(super) async fn memberships(ask: Ask) -> Result<Answer<Vec<Membership>>, Fai
 )]
 pub(super) async fn quota(ask: Ask) -> Result<Answer<Quota>, Failure> {
     let wanted = v1::ShowQuotaRequest { account: ask.param("account_id") };
-    let quota = ask.read("accounts.show_quota", wanted, operations::accounts::show_quota).await?;
-    Ok(Answer::of(Quota {
-        secrets: Use { quota: quota.secrets_max, usage: quota.secrets },
-        stores: Use { quota: quota.stores_max, usage: quota.stores },
-    }))
+    Ok(Answer::of(ask.read("accounts.show_quota", wanted, operations::accounts::show_quota).await?.into()))
 }

@@ -3,7 +3,13 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{
+        RefOr,
+        schema::{ObjectBuilder, Schema, Type},
+    },
+};
 use wire::v1;
 
 /// A store.
@@ -41,6 +47,7 @@ pub(super) struct Secret {
     #[schema(required = false)]
     comment: String,
     /// Sorted.
+    #[schema(value_type = Vec<ScopeName>)]
     scopes: Vec<String>,
     /// RFC 3339, UTC.
     created: String,
@@ -72,6 +79,19 @@ impl From<v1::Secret> for Secret {
         }
     }
 }
+
+/// The name of a scope, for the description of the routes.
+pub(super) enum ScopeName {}
+
+impl PartialSchema for ScopeName {
+    fn schema() -> RefOr<Schema> {
+        // What guides write is taken too.
+        let names = types::Scope::all().map(types::Scope::name).chain(["ai-gateway"]);
+        ObjectBuilder::new().schema_type(Type::String).description(Some("Where a secret may be used.")).enum_values(Some(names)).into()
+    }
+}
+
+impl ToSchema for ScopeName {}
 
 /// RFC 3339, UTC, in thousandths of a second.
 pub(super) fn time(ms: u64) -> String {

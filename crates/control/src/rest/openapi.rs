@@ -7,13 +7,17 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
-use utoipa::openapi::{
-    Info, License, OpenApi, OpenApiBuilder, Server,
-    security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme},
+use utoipa::{
+    PartialSchema,
+    openapi::{
+        Content, Info, License, OpenApi, OpenApiBuilder, Ref, RefOr, Response, Server,
+        path::{Operation, PathItem},
+        security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme},
+    },
 };
 use utoipa_axum::router::OpenApiRouter;
 
-use super::ROOT;
+use super::{ROOT, instant::Instant};
 use crate::core::Core;
 
 /// What is said of all routes.
@@ -22,13 +26,56 @@ pub(super) fn head() -> OpenApi {
     info.description = Some("The Secrets Store as Cloudflare's clients know it, and some more: see docs/rest.md.".to_owned());
     info.license = Some(License::new("Apache-2.0"));
     let token = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
-    let components = utoipa::openapi::ComponentsBuilder::new().security_scheme("token", token).build();
+    // Only parameters refer to it, which brings nothing along.
+    let components = utoipa::openapi::ComponentsBuilder::new().schema("Instant", Instant::schema());
+    let components = components.security_scheme("token", token).build();
     OpenApiBuilder::new()
         .info(info)
         .servers(Some([Server::new(ROOT)]))
         .components(Some(components))
         .security(Some([SecurityRequirement::new("token", [""; 0])]))
         .build()
+}
+
+/// What any request may be told that is not done, and what those that change something may be told as well.
+const REFUSED: [(&str, &str); 8] = [
+    ("400", "It is not as this request needs it, or above a quota"),
+    ("401", "Nobody knows who asks"),
+    ("403", "It is not allowed"),
+    ("404", "It is not there, or not for this token"),
+    ("413", "The body is too large"),
+    ("429", "Too much is asked for; `retry-after` says when to ask again"),
+    ("500", "A defect of the node; its log says more"),
+    ("503", "This node cannot know, or cannot do it now; `retry-after` says when to ask again"),
+];
+const CHANGE_REFUSED: (&str, &str) = ("409", "Something else stands in its way, and will when it is sent again");
+/// The schema of an envelope without a result.
+const REFUSAL: &str = "Envelope_Nothing";
+
+/// Adds what every operation answers when it is not done.
+pub(super) fn with_refusals(mut api: OpenApi) -> OpenApi {
+    let mut names = REFUSED.to_vec();
+    names.push(CHANGE_REFUSED);
+    let components = api.components.get_or_insert_default();
+    for (status, text) in names {
+        let mut response = Response::new(text);
+        let content = Content::new(Some(Ref::from_schema_name(REFUSAL)));
+        response.content.insert("application/json".to_owned(), RefOr::T(content));
+        components.responses.insert(format!("Refused{status}"), RefOr::T(response));
+    }
+    let name = |(status, _): (&str, &str)| (status.to_owned(), RefOr::Ref(Ref::from_response_name(format!("Refused{status}"))));
+    for item in api.paths.paths.values_mut() {
+        let PathItem { get, post, patch, delete, .. } = item;
+        let refuse = |operation: &mut Operation, changes: bool| {
+            for refusal in REFUSED.into_iter().chain(changes.then_some(CHANGE_REFUSED)) {
+                let (status, response) = name(refusal);
+                operation.responses.responses.entry(status).or_insert(response);
+            }
+        };
+        get.iter_mut().for_each(|operation| refuse(operation, false));
+        [post, patch, delete].into_iter().flatten().for_each(|operation| refuse(operation, true));
+    }
+    api
 }
 
 /// As text.

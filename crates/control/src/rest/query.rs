@@ -46,9 +46,12 @@ impl Query {
         }
     }
 
-    /// A number.
+    /// A number. What is above the greatest counts as the greatest: as a page it lies past the end, as a size it is above all limits.
     pub(super) fn number(&self, key: &str) -> Result<Option<u64>, PublicError> {
-        let parse = |text: &str| text.parse().map_err(|_| FieldError::new(key, "must be a number").into());
+        let parse = |text: &str| {
+            let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+            digits.then(|| text.parse().unwrap_or(u64::MAX)).ok_or_else(|| FieldError::new(key, "must be a number").into())
+        };
         self.get(key).map(parse).transpose()
     }
 

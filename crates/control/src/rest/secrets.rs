@@ -3,17 +3,17 @@
 use axum::http::StatusCode;
 use serde::{Deserialize, Deserializer};
 use utoipa::ToSchema;
-use wire::{parse::FieldError, v1};
+use wire::{PublicError, parse::FieldError, v1};
 use zeroize::Zeroizing;
 
 use super::{
     answer::{Answer, Envelope, Failure, Nothing, ResultInfo},
     ask::Ask,
     body,
-    objects::Secret,
+    objects::{ScopeName, Secret},
     stores::InKind,
 };
-use crate::operations::{self, lists};
+use crate::operations::{self, lists, retries::Still};
 
 /// A value, as text. It is wiped, and nothing shows it.
 struct Plain(Zeroizing<String>);
@@ -35,14 +35,17 @@ impl<'de> Deserialize<'de> for Plain {
 pub(super) struct NewSecret {
     /// Letters, digits, `-` and `_`, at most 255, unique in the store.
     #[serde(default)]
+    #[schema(required = true, max_length = 255, pattern = "^[A-Za-z0-9_-]+$")]
     name: String,
     /// At most 65,536 bytes.
-    #[schema(value_type = String, format = Password)]
+    #[schema(value_type = String, format = Password, max_length = 65536)]
     value: Option<Plain>,
-    /// Where it may be used: `workers`, `ai_gateway`, `dex`, `access`, `containers`, `websearch`.
+    /// Where it may be used.
     #[serde(default)]
+    #[schema(value_type = Vec<ScopeName>, required = true, min_items = 1)]
     scopes: Vec<String>,
     /// At most 1,024 bytes.
+    #[schema(max_length = 1024, pattern = "^[^\\u0000-\\u0008\\u000b\\u000c\\u000e-\\u001f\\u007f-\\u009f]*$")]
     comment: Option<String>,
 }
 
@@ -50,12 +53,14 @@ pub(super) struct NewSecret {
 #[derive(Deserialize, ToSchema)]
 pub(super) struct Edits {
     /// A new value, which becomes the current version.
-    #[schema(value_type = Option<String>, format = Password)]
+    #[schema(value_type = Option<String>, format = Password, max_length = 65536)]
     value: Option<Plain>,
     /// All scopes that it has from now on.
-    scopes: Option<Vec<String>>,
+    #[schema(value_type = Option<Vec<ScopeName>>, min_items = 1)]
+    pub(super) scopes: Option<Vec<String>>,
     /// An empty one clears it.
-    comment: Option<String>,
+    #[schema(max_length = 1024, pattern = "^[^\\u0000-\\u0008\\u000b\\u000c\\u000e-\\u001f\\u007f-\\u009f]*$")]
+    pub(super) comment: Option<String>,
 }
 
 /// The copy of a secret to be made.
@@ -63,11 +68,14 @@ pub(super) struct Edits {
 pub(super) struct Copy {
     /// Unique in the store.
     #[serde(default)]
-    name: String,
-    /// The source's if left out.
-    scopes: Option<Vec<String>>,
+    #[schema(required = true, max_length = 255, pattern = "^[A-Za-z0-9_-]+$")]
+    pub(super) name: String,
+    /// The source's if left out, or if there are none.
+    #[schema(value_type = Option<Vec<ScopeName>>)]
+    pub(super) scopes: Option<Vec<String>>,
     /// None if left out.
-    comment: Option<String>,
+    #[schema(max_length = 1024, pattern = "^[^\\u0000-\\u0008\\u000b\\u000c\\u000e-\\u001f\\u007f-\\u009f]*$")]
+    pub(super) comment: Option<String>,
 }
 
 /// Lists the secrets of a store, without their values.
@@ -78,10 +86,10 @@ pub(super) struct Copy {
         ("store_id" = String, Path, description = "The store: its id, or its name"),
         ("page" = Option<u64>, Query, description = "From 1"),
         ("per_page" = Option<u64>, Query, description = "20 if not said, at most 100"),
-        ("order" = Option<String>, Query, description = "name, comment, created, modified or status"),
-        ("direction" = Option<String>, Query, description = "asc or desc"),
+        ("order" = Option<String>, Query, pattern = "^(name|comment|created|modified|status)$", description = "name, comment, created, modified or status"),
+        ("direction" = Option<String>, Query, pattern = "^(asc|desc)$", description = "asc or desc"),
         ("search" = Option<String>, Query, description = "What the name or the comment holds; an exact name comes first"),
-        ("scopes" = Option<Vec<String>>, Query, description = "Those that have one of these; repeated, or with commas"),
+        ("scopes" = Option<Vec<ScopeName>>, Query, description = "Those that have one of these; repeated, or with commas"),
     ),
     responses((status = 200, body = Envelope<Vec<Secret>>)),
 )]
@@ -104,21 +112,15 @@ pub(super) async fn list(ask: Ask) -> Result<Answer<Vec<Secret>>, Failure> {
         ("account_id" = String, Path, description = "The account: its id, or its name"),
         ("store_id" = String, Path, description = "The store: its id, or its name"),
     ),
-    request_body = Vec<NewSecret>,
-    responses((status = 200, body = Envelope<Vec<Secret>>)),
+    request_body = InKind<NewSecret>,
+    responses((status = 200, body = Envelope<InKind<Secret>>)),
 )]
 pub(super) async fn create(mut ask: Ask) -> Result<Answer<InKind<Secret>>, Failure> {
-    let many = body::is_list(&ask.body);
-    let wanted: Vec<NewSecret> = if many { body::json(&ask.body)? } else { vec![body::json(&ask.body)?] };
+    let (many, wanted) = wanted(&ask.body)?;
     let names: Vec<String> = wanted.iter().map(|secret| secret.name.clone()).collect();
-    ask.count("secrets.create", &[&ask.param("account_id"), &ask.param("store_id")], &names).await?;
-    let one = |(place, secret): (usize, NewSecret)| -> Result<v1::NewSecret, FieldError> {
-        let value = secret.value.ok_or_else(|| FieldError::missing(format!("secrets[{place}].value")))?;
-        let (name, scopes) = (secret.name, secret.scopes);
-        Ok(v1::NewSecret { name, value: value.into_bytes(), scopes, comment: secret.comment.unwrap_or_default() })
-    };
-    let secrets = wanted.into_iter().enumerate().map(one).collect::<Result<_, _>>()?;
-    let message = v1::CreateSecretsRequest { store: Some(ask.store()), secrets, ..Default::default() };
+    let (account, store) = (ask.param("account_id"), ask.param("store_id"));
+    ask.count("secrets.create", &[&account, &store], &names, Still::Made(Some(ask.store()))).await?;
+    let message = v1::CreateSecretsRequest { store: Some(ask.store()), secrets: new_secrets(wanted)?, ..Default::default() };
     let reply = ask.change("secrets.create", message, operations::secrets::create).await?;
     let mut made = reply.secrets.into_iter().map(Secret::from);
     Ok(Answer::of(if many {
@@ -126,6 +128,22 @@ pub(super) async fn create(mut ask: Ask) -> Result<Answer<InKind<Secret>>, Failu
     } else {
         InKind::One(made.next().unwrap_or_else(|| v1::Secret::default().into()))
     }))
+}
+
+/// What a body asks to be made, and whether it is a list.
+pub(super) fn wanted(body: &[u8]) -> Result<(bool, Vec<NewSecret>), PublicError> {
+    let many = body::is_list(body);
+    Ok((many, if many { body::json(body)? } else { vec![body::json(body)?] }))
+}
+
+/// The same as a message.
+pub(super) fn new_secrets(wanted: Vec<NewSecret>) -> Result<Vec<v1::NewSecret>, FieldError> {
+    let one = |(place, secret): (usize, NewSecret)| -> Result<v1::NewSecret, FieldError> {
+        let value = secret.value.ok_or_else(|| FieldError::missing(format!("secrets[{place}].value")))?;
+        let (name, scopes) = (secret.name, secret.scopes);
+        Ok(v1::NewSecret { name, value: value.into_bytes(), scopes, comment: secret.comment.unwrap_or_default() })
+    };
+    wanted.into_iter().enumerate().map(one).collect()
 }
 
 /// Deletes secrets: all of them, or none.
@@ -136,15 +154,22 @@ pub(super) async fn create(mut ask: Ask) -> Result<Answer<InKind<Secret>>, Failu
         ("store_id" = String, Path, description = "The store: its id, or its name"),
         ("force" = Option<bool>, Query, description = "Also where something is bound to them"),
     ),
-    request_body = body::Ids,
+    request_body = body::IdsInAnyForm,
     responses((status = 202, body = Envelope<Nothing>)),
 )]
 pub(super) async fn delete_many(mut ask: Ask) -> Result<Answer<Nothing>, Failure> {
     let body::Ids { ids } = body::ids(&ask.body)?;
-    let message =
-        v1::DeleteSecretsRequest { store: Some(ask.store()), secrets: ids, force: ask.query.flag("force")?, ..Default::default() };
-    let reply = ask.change("secrets.delete", message, operations::secrets::delete).await?;
-    Ok(Answer::of(Nothing).with_status(StatusCode::ACCEPTED).at(reply.receipt))
+    let receipt = gone(&mut ask, ids).await?;
+    Ok(Answer::of(Nothing).with_status(StatusCode::ACCEPTED).at(receipt))
+}
+
+/// Has secrets deleted.
+async fn gone(ask: &mut Ask, secrets: Vec<String>) -> Result<Option<v1::Receipt>, Failure> {
+    let (store, force) = (ask.store(), ask.query.flag("force")?);
+    let target = [store.account.clone(), store.store.clone(), force.to_string()];
+    ask.count("secrets.delete", &target.each_ref().map(String::as_str), &secrets, Still::Deleted(store.clone(), secrets.clone())).await?;
+    let message = v1::DeleteSecretsRequest { store: Some(store), secrets, force, ..Default::default() };
+    Ok(ask.change("secrets.delete", message, operations::secrets::delete).await?.receipt)
 }
 
 /// Shows a secret, without its value.
@@ -205,9 +230,7 @@ pub(super) async fn edit(mut ask: Ask) -> Result<Answer<Secret>, Failure> {
 )]
 pub(super) async fn delete(mut ask: Ask) -> Result<Answer<Nothing>, Failure> {
     let secrets = vec![ask.param("secret_id")];
-    let message = v1::DeleteSecretsRequest { store: Some(ask.store()), secrets, force: ask.query.flag("force")?, ..Default::default() };
-    let reply = ask.change("secrets.delete", message, operations::secrets::delete).await?;
-    Ok(Answer::of(Nothing).at(reply.receipt))
+    Ok(Answer::of(Nothing).at(gone(&mut ask, secrets).await?))
 }
 
 /// Copies a secret, with its value, under a new name in the same store.
@@ -225,7 +248,8 @@ pub(super) async fn duplicate(mut ask: Ask) -> Result<Answer<Secret>, Failure> {
     let Copy { name, scopes, comment } = body::json(&ask.body)?;
     let (scopes, comment) = (scopes.unwrap_or_default(), comment.unwrap_or_default());
     let target = [ask.param("account_id"), ask.param("store_id"), ask.param("secret_id")];
-    ask.count("secrets.duplicate", &target.each_ref().map(String::as_str), std::slice::from_ref(&name)).await?;
+    let still = Still::Made(Some(ask.store()));
+    ask.count("secrets.duplicate", &target.each_ref().map(String::as_str), std::slice::from_ref(&name), still).await?;
     let message = v1::DuplicateSecretRequest { source: Some(ask.secret()), name, scopes, comment, ..Default::default() };
     let reply = ask.change("secrets.duplicate", message, operations::secrets::duplicate).await?;
     Ok(Answer::of(reply.secret.unwrap_or_default().into()).at(reply.receipt))

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use wire::v1;
+use wire::{PublicError, v1};
 
 use super::{
     answer::{Answer, Envelope, Failure, Nothing, ResultInfo},
@@ -10,14 +10,15 @@ use super::{
     body,
     objects::Store,
 };
-use crate::operations::{self, lists};
+use crate::operations::{self, lists, retries::Still};
 
 /// A store to be made.
 #[derive(Deserialize, ToSchema)]
 pub(super) struct NewStore {
     /// Letters, digits, `-` and `_`, at most 255, unique in the account.
     #[serde(default)]
-    name: String,
+    #[schema(required = true, max_length = 255, pattern = "^[A-Za-z0-9_-]+$")]
+    pub(super) name: String,
 }
 
 /// One thing, or a list of them: what was sent is answered in kind.
@@ -37,8 +38,8 @@ pub(super) enum InKind<T> {
         ("account_id" = String, Path, description = "The account: its id, or its name"),
         ("page" = Option<u64>, Query, description = "From 1"),
         ("per_page" = Option<u64>, Query, description = "20 if not said, at most 100"),
-        ("order" = Option<String>, Query, description = "name, created or modified"),
-        ("direction" = Option<String>, Query, description = "asc or desc"),
+        ("order" = Option<String>, Query, pattern = "^(name|created|modified)$", description = "name, created or modified"),
+        ("direction" = Option<String>, Query, pattern = "^(asc|desc)$", description = "asc or desc"),
     ),
     responses((status = 200, body = Envelope<Vec<Store>>)),
 )]
@@ -53,23 +54,27 @@ pub(super) async fn list(ask: Ask) -> Result<Answer<Vec<Store>>, Failure> {
 #[utoipa::path(
     post, path = "/accounts/{account_id}/secrets_store/stores", tag = "stores",
     params(("account_id" = String, Path, description = "The account: its id, or its name")),
-    request_body = NewStore,
-    responses((status = 200, body = Envelope<Store>)),
+    request_body = InKind<NewStore>,
+    responses((status = 200, body = Envelope<InKind<Store>>)),
 )]
 pub(super) async fn create(mut ask: Ask) -> Result<Answer<InKind<Store>>, Failure> {
-    let one = |name: String, ask: &Ask| v1::CreateStoreRequest { account: ask.param("account_id"), name, ..Default::default() };
+    let (many, NewStore { name }) = wanted(&ask.body)?;
     let account = ask.param("account_id");
-    if body::is_list(&ask.body) {
-        let [wanted] = <[NewStore; 1]>::try_from(body::json::<Vec<NewStore>>(&ask.body)?)
-            .map_err(|_| body::malformed("a list of stores to be made holds one"))?;
-        ask.count("stores.create", &[&account], std::slice::from_ref(&wanted.name)).await?;
-        let reply = ask.change("stores.create", one(wanted.name, &ask), operations::stores::create).await?;
-        return Ok(Answer::of(InKind::Many(reply.store.map(Store::from).into_iter().collect())).at(reply.receipt));
+    ask.count("stores.create", &[&account], std::slice::from_ref(&name), Still::Made(None)).await?;
+    let message = v1::CreateStoreRequest { account, name, ..Default::default() };
+    let reply = ask.change("stores.create", message, operations::stores::create).await?;
+    let made = Store::from(reply.store.unwrap_or_default());
+    Ok(Answer::of(if many { InKind::Many(vec![made]) } else { InKind::One(made) }).at(reply.receipt))
+}
+
+/// What a body asks to be made, and whether it stands in a list.
+pub(super) fn wanted(body: &[u8]) -> Result<(bool, NewStore), PublicError> {
+    if !body::is_list(body) {
+        return Ok((false, body::json(body)?));
     }
-    let wanted: NewStore = body::json(&ask.body)?;
-    ask.count("stores.create", &[&account], std::slice::from_ref(&wanted.name)).await?;
-    let reply = ask.change("stores.create", one(wanted.name, &ask), operations::stores::create).await?;
-    Ok(Answer::of(InKind::One(reply.store.unwrap_or_default().into())).at(reply.receipt))
+    let list: Vec<NewStore> = body::json(body)?;
+    let [wanted] = <[NewStore; 1]>::try_from(list).map_err(|_| body::malformed("a list of stores to be made holds one"))?;
+    Ok((true, wanted))
 }
 
 /// Shows a store.
@@ -94,10 +99,13 @@ pub(super) async fn show(ask: Ask) -> Result<Answer<Store>, Failure> {
         ("store_id" = String, Path, description = "The store: its id, or its name"),
         ("force" = Option<bool>, Query, description = "Also with secrets in it, and with bindings to them"),
     ),
-    responses((status = 200, body = Envelope<Nothing>), (status = 409, description = "It holds secrets", body = Envelope<Nothing>)),
+    responses((status = 200, body = Envelope<Nothing>)),
 )]
 pub(super) async fn delete(mut ask: Ask) -> Result<Answer<Nothing>, Failure> {
-    let message = v1::DeleteStoreRequest { store: Some(ask.store()), force: ask.query.flag("force")?, ..Default::default() };
+    let (store, force) = (ask.store(), ask.query.flag("force")?);
+    let target = [store.account.clone(), store.store.clone(), force.to_string()];
+    ask.count("stores.delete", &target.each_ref().map(String::as_str), &[], Still::StoreDeleted(store.clone())).await?;
+    let message = v1::DeleteStoreRequest { store: Some(store), force, ..Default::default() };
     let reply = ask.change("stores.delete", message, operations::stores::delete).await?;
     Ok(Answer::of(Nothing).at(reply.receipt))
 }

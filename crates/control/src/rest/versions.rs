@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use types::Position;
 use utoipa::ToSchema;
-use wire::{parse::FieldError, v1};
+use wire::{PublicError, parse::FieldError, v1};
 
 use super::{
     answer::{Answer, Envelope, Failure},
@@ -31,10 +31,10 @@ pub(super) struct Version {
 }
 
 /// Which version becomes current again.
-#[derive(Default, Deserialize, ToSchema)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 pub(super) struct Rollback {
     /// The one before the current, if left out.
-    version: Option<u64>,
+    pub(super) version: Option<u64>,
 }
 
 /// On how many edges a change is in force.
@@ -78,22 +78,30 @@ pub(super) async fn list(ask: Ask) -> Result<Answer<Vec<Version>>, Failure> {
         ("store_id" = String, Path, description = "The store: its id, or its name"),
         ("secret_id" = String, Path, description = "The secret: its id, or its name"),
     ),
-    request_body = Rollback,
+    request_body = Option<Rollback>,
     responses((status = 200, body = Envelope<Secret>)),
 )]
 pub(super) async fn rollback(mut ask: Ask) -> Result<Answer<Secret>, Failure> {
-    let Rollback { version } = if body::is_empty(&ask.body) { Rollback::default() } else { body::json(&ask.body)? };
+    let Rollback { version } = wanted(&ask.body)?;
     let (way, version) = version.map_or((v1::PointerMove::Revert, 0), |version| (v1::PointerMove::Rollback, version));
     let message = v1::MovePointerRequest { secret: Some(ask.secret()), r#move: way.into(), version, ..Default::default() };
     let reply = ask.change("secrets.move_pointer", message, operations::secrets::move_pointer).await?;
     Ok(Answer::of(reply.secret.unwrap_or_default().into()).at(reply.receipt))
 }
 
+/// What a body asks to be current; one that says nothing is as good as none.
+pub(super) fn wanted(body: &[u8]) -> Result<Rollback, PublicError> {
+    if body::is_empty(body) {
+        return Ok(Rollback::default());
+    }
+    Ok(body::json::<Option<Rollback>>(body)?.unwrap_or_default())
+}
+
 /// Says where a change has arrived, and waits for it to be everywhere.
 #[utoipa::path(
     get, path = "/receipts/{position}", tag = "beyond Cloudflare",
     params(
-        ("position" = String, Path, description = "What an answer's `cinnabar-receipt` said, such as 1.42"),
+        ("position" = String, Path, pattern = "^[0-9]{1,9}[.][0-9]{1,9}$", description = "What an answer's `cinnabar-receipt` said, such as 1.42"),
         ("wait_seconds" = Option<u64>, Query, description = "How long to wait; not at all if left out"),
     ),
     responses((status = 200, body = Envelope<Arrival>)),

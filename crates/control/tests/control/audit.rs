@@ -365,7 +365,7 @@ async fn audit_log_over_rest_has_the_shapes_of_both_forms() {
     assert_eq!((&older[1]["owner"]["id"], &older[1]["metadata"]["value_modified"]), (&store.account_id.as_str().into(), &true.into()));
     assert_eq!((&older[1]["id"], &older[1]["interface"], &older[1]["newValue"]), (&changed["id"], &"API".into(), &"".into()));
     assert_eq!(rest.get(&format!("{account}/audit_logs?page=50")).await.result(), &serde_json::json!([]), "past the end");
-    assert_eq!(rest.get(&format!("{account}/audit_logs?page=5000&per_page=100")).await.error().0, 400);
+    assert_eq!(rest.get(&format!("{account}/audit_logs?page=5000&per_page=100")).await.result(), &serde_json::json!([]), "however far");
 
     // Who may not, and whose it is not.
     let reporter = token(&operator, "reporter", "reporter", ACCOUNT, "").await;

@@ -1,8 +1,10 @@
 //! Whole control nodes on real sockets, TLS and disks, through the public API.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
+mod again;
 mod audit;
 mod deleted;
+mod description;
 mod doors;
 mod enrolment;
 mod harness;
