@@ -3,11 +3,13 @@
 //!
 //! It is a B+ tree. Records lie in leaves, by rising key; a branch holds its children and, for each but the first, the lowest key that
 //! may lie under it ([`Branch::bounds`]). All leaves are equally deep. A write copies the nodes on its path that others share, one a
-//! level, and changes the rest in place; reading and finding where a scan begins take one step a level.
+//! level, and changes the rest in place; reading and finding where a scan begins take one step a level. A branch knows how many records
+//! lie under it, so that counting those under a prefix, and beginning behind so many of them, take one step a level too.
 //!
 //! **Invariants**
 //! 1. Keys rise within a leaf; all keys under a child lie at or above its bound and below the next one's.
-//! 2. No node but the root is empty. Small neighbours are joined, so that deletions make the tree shallow again.
+//! 2. [`Branch::records`] is the number of records under the branch.
+//! 3. No node but the root is empty. Small neighbours are joined, so that deletions make the tree shallow again.
 //!
 //! **Left out**: joining by more than pairs, and any balancing but by splits and joins: the depth is what matters, and it is 3 to 6.
 
@@ -45,6 +47,7 @@ struct Branch {
     /// The bounds between the children, one fewer than they are. Shared by the copies that differ in a child only.
     bounds: Arc<Vec<Key>>,
     children: Vec<Arc<Node>>,
+    records: usize,
 }
 
 /// What a node gives away when it has become too large: its upper half, and the lowest key there.
@@ -90,7 +93,8 @@ impl Records {
         let (before, split) = insert(Arc::make_mut(&mut self.root), key, value);
         if let Some((bound, upper)) = split {
             let children = vec![self.root.clone(), upper];
-            self.root = Arc::new(Node::Branch(Branch { bounds: Arc::new(vec![bound]), children }));
+            let records = records_of(&children);
+            self.root = Arc::new(Node::Branch(Branch { bounds: Arc::new(vec![bound]), children, records }));
         }
         before
     }
@@ -126,29 +130,26 @@ impl Records {
         Rising::from(&self.root, start).take_while(move |(key, _)| key.as_bytes().starts_with(prefix))
     }
 
-    /// The same, but for the first `skip` of them, of which only one in each leaf is looked at; and how many were there to be skipped.
+    /// The same, but for the first `skip` of them; and how many were there to be skipped.
     pub(crate) fn scan_behind<'a>(&'a self, prefix: &'a [u8], skip: usize) -> (usize, impl Iterator<Item = (&'a Key, &'a Content)>) {
         reads::note(true, prefix);
-        let within = move |record: &&(Key, Content)| record.0.as_bytes().starts_with(prefix);
-        let mut rising = Rising::from(&self.root, Bound::Included(prefix));
-        let mut skipped = 0;
-        loop {
-            let leaf = rising.leaf.as_slice();
-            if leaf.last().as_ref().is_none_or(within) && leaf.len() <= skip - skipped {
-                skipped += leaf.len();
-                if !rising.next_leaf() {
-                    rising.leaf = [].iter();
-                    break;
-                }
-            } else {
-                let rest = leaf.iter().take(skip - skipped).take_while(within).count();
-                rising.leaf = leaf[rest..].iter();
-                skipped += rest;
-                break;
-            }
-        }
-        (skipped, rising.take_while(move |(key, _)| key.as_bytes().starts_with(prefix)))
+        let first = self.root.below(prefix);
+        let end = end_of(prefix).map_or(self.len, |end| self.root.below(&end));
+        let skipped = skip.min(end - first);
+        (skipped, Rising::behind(&self.root, first + skipped).take(end - first - skipped))
     }
+}
+
+/// The lowest key above all that start with `prefix`; none if there is no such key.
+fn end_of(prefix: &[u8]) -> Option<Vec<u8>> {
+    let last = prefix.iter().rposition(|byte| *byte < u8::MAX)?;
+    let mut end = prefix[..=last].to_vec();
+    end[last] += 1;
+    Some(end)
+}
+
+fn records_of(children: &[Arc<Node>]) -> usize {
+    children.iter().map(|child| child.records()).sum()
 }
 
 /// The place of a key, or where it would be.
@@ -175,6 +176,7 @@ fn insert(node: &mut Node, key: Key, value: Content) -> (Option<Content>, Split)
                 Arc::make_mut(&mut branch.bounds).insert(at, bound);
                 branch.children.insert(at + 1, upper);
             }
+            branch.records += usize::from(before.is_none());
             (before, branch.split())
         }
     }
@@ -187,6 +189,7 @@ fn remove(node: &mut Node, key: &Key) -> Option<Content> {
         Node::Branch(branch) => {
             let at = branch.place(key);
             let before = remove(Arc::make_mut(&mut branch.children[at]), key);
+            branch.records -= usize::from(before.is_some());
             branch.mend(at);
             before
         }
@@ -218,7 +221,9 @@ impl Branch {
         let upper = bounds.split_off(half);
         // The bound between the halves moves up.
         let bound = bounds.pop()?;
-        Some((bound, Arc::new(Node::Branch(Self { bounds: Arc::new(upper), children }))))
+        let records = records_of(&children);
+        self.records -= records;
+        Some((bound, Arc::new(Node::Branch(Self { bounds: Arc::new(upper), children, records }))))
     }
 
     /// Drops a child that is empty, and joins a small one to a neighbour.
@@ -248,6 +253,30 @@ impl Node {
         }
     }
 
+    /// The records under it.
+    fn records(&self) -> usize {
+        match self {
+            Self::Leaf(records) => records.len(),
+            Self::Branch(branch) => branch.records,
+        }
+    }
+
+    /// How many records have a key below `start`.
+    fn below(&self, start: &[u8]) -> usize {
+        let (mut below, mut node) = (0, self);
+        loop {
+            match node {
+                Self::Leaf(records) => return below + records.partition_point(|(key, _)| key.as_bytes() < start),
+                Self::Branch(branch) => {
+                    let at = branch.bounds.partition_point(|bound| bound.as_bytes() <= start);
+                    below += records_of(&branch.children[..at]);
+                    let Some(child) = branch.children.get(at) else { return below };
+                    node = child;
+                }
+            }
+        }
+    }
+
     /// Takes in its right neighbour, whose bound is given.
     fn join(&mut self, bound: Key, right: Self) {
         match (self, right) {
@@ -257,6 +286,7 @@ impl Node {
                 bounds.push(bound);
                 bounds.extend(Arc::unwrap_or_clone(more.bounds));
                 branch.children.append(&mut more.children);
+                branch.records += more.records;
             }
             // Neighbours are equally deep.
             (Self::Leaf(_), Self::Branch(_)) | (Self::Branch(_), Self::Leaf(_)) => {}
@@ -306,6 +336,29 @@ impl<'a> Rising<'a> {
                     };
                     let mut children = branch.children[at..].iter();
                     let Some(child) = children.next() else { return Self { above, leaf: [].iter() } };
+                    above.push(children);
+                    node = child;
+                }
+            }
+        }
+    }
+}
+
+impl<'a> Rising<'a> {
+    /// From behind the first `skip` records.
+    fn behind(root: &'a Node, mut skip: usize) -> Self {
+        let (mut above, mut node) = (Vec::new(), root);
+        loop {
+            match node {
+                Node::Leaf(records) => return Self { above, leaf: records.get(skip..).unwrap_or_default().iter() },
+                Node::Branch(branch) => {
+                    let mut children = branch.children.iter();
+                    let child = children.find(|child| {
+                        let within = skip < child.records();
+                        skip -= if within { 0 } else { child.records() };
+                        within
+                    });
+                    let Some(child) = child else { return Self { above, leaf: [].iter() } };
                     above.push(children);
                     node = child;
                 }
@@ -371,7 +424,7 @@ mod tests {
         records.filter_map(|(key, content)| content.inline().map(|bytes| (key, bytes)))
     }
 
-    /// Invariants 1 and 2, and that all leaves are equally deep; gives the depth.
+    /// Invariants 1 to 3, and that all leaves are equally deep; gives the depth.
     fn check(node: &Node, low: Option<&Key>, high: Option<&Key>, root: bool) -> usize {
         assert!(root || node.len() > 0);
         assert!(node.len() <= NODE_MAX);
@@ -383,6 +436,7 @@ mod tests {
             }
             Node::Branch(branch) => {
                 assert_eq!(branch.bounds.len() + 1, branch.children.len());
+                assert_eq!(branch.records, records_of(&branch.children));
                 let bound = |at: usize| branch.bounds.get(at);
                 let depths = branch.children.iter().enumerate().map(|(at, child)| {
                     let low = if at == 0 { low } else { bound(at - 1) };
