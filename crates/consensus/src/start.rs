@@ -159,6 +159,9 @@ fn config(timing: &Timing, limits: &Limits) -> Result<Config, StartError> {
         max_in_snapshot_log_to_keep: limits.keep_entries,
         // The deadline of one chunk of a snapshot file; the last chunk's answer waits until the file is installed.
         install_snapshot_timeout: 60_000,
+        // What is applied waits here while the table catches up. Were it full, everything else would wait too, heartbeats among it, and a
+        // cluster whose disks are slow would begin to elect; what waits is bounded by the proposals in flight and the log that is sent.
+        state_machine_channel_size: Some(1 << 16),
         ..Config::default()
     };
     config.validate().map_err(|error| StartError::Options { detail: error.to_string() })

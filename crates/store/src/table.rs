@@ -39,7 +39,7 @@ pub use open::{OpenedTable, SetAside, Visit, open_anew, open_or_set_aside, open_
 use seams::{TableBatch, TableError};
 
 pub(crate) use self::sled::crc;
-pub use self::sled::{SledOptions, SledTable};
+pub use self::sled::{SledOptions, SledTable, decode_record, encode_record};
 
 /// The longest key.
 pub const KEY_BYTES_MAX: usize = 1024;

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs::File,
+    ops::Bound,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
@@ -40,11 +41,13 @@ pub struct SledOptions {
     pub cache_bytes: u64,
     /// Below this size on disk the folder is never copied to save space.
     pub compact_bytes_min: u64,
+    /// How many bytes of records a flush copies at least while that goes on.
+    pub copy_bytes: u64,
 }
 
 impl Default for SledOptions {
     fn default() -> Self {
-        Self { cache_bytes: 32 << 20, compact_bytes_min: 64 << 20 }
+        Self { cache_bytes: 32 << 20, compact_bytes_min: 64 << 20, copy_bytes: 4 << 20 }
     }
 }
 
@@ -69,7 +72,8 @@ pub(crate) fn crc(key: &[u8], value: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c_append(crc, key), value)
 }
 
-fn encode(key: &[u8], value: &[u8]) -> Vec<u8> {
+/// A value as it is stored under `key`.
+pub fn encode_record(key: &[u8], value: &[u8]) -> Vec<u8> {
     let mut stored = Vec::with_capacity(PREFIX_BYTES + value.len());
     stored.push(FORMAT);
     stored.extend_from_slice(&crc(key, value).to_le_bytes());
@@ -77,7 +81,11 @@ fn encode(key: &[u8], value: &[u8]) -> Vec<u8> {
     stored
 }
 
-fn decode<'a>(operation: &'static str, key: &[u8], stored: &'a [u8]) -> Result<&'a [u8], TableError> {
+/// The value of what is stored under `key`; `operation` is told in errors.
+///
+/// # Errors
+/// [`TableError::Damaged`]: it is too short, of another format, or fails its checksum.
+pub fn decode_record<'a>(operation: &'static str, key: &[u8], stored: &'a [u8]) -> Result<&'a [u8], TableError> {
     let damaged = |detail: String| TableError::Damaged { operation, detail };
     let Some((prefix, value)) = stored.split_at_checked(PREFIX_BYTES) else {
         return Err(damaged(format!("a record of {} bytes is shorter than its checksum", stored.len())));
@@ -104,7 +112,7 @@ fn with<T>(shared: &Shared, operation: &'static str, call: impl FnOnce(&sled::Db
 
 fn read(shared: &Shared, key: &[u8]) -> Result<Option<Vec<u8>>, TableError> {
     let stored = with(shared, "get", |db| db.get(key))?;
-    stored.map(|stored| decode("get", key, &stored).map(<[u8]>::to_vec)).transpose()
+    stored.map(|stored| decode_record("get", key, &stored).map(<[u8]>::to_vec)).transpose()
 }
 
 /// A table over sled. One process, one writer.
@@ -118,6 +126,60 @@ pub struct SledTable {
     live_bytes: Option<u64>,
     /// No copy is made below this size: the last one could not get further down.
     compact_above: u64,
+    copying: Option<Copying>,
+}
+
+/// A copy of the table into a fresh folder, to save space. Each flush copies a slice of it, because who applies waits for the table when it
+/// is too far behind: made at once, the copy of half a gigabyte held all voters up for longer than a write may take.
+///
+/// **Invariant**: up to `after`, the copy holds what the table does: each batch is written to both. What lies behind is copied later, as it
+/// is then.
+struct Copying {
+    copy: Box<SledTable>,
+    /// The last key that was copied.
+    after: Option<sled::IVec>,
+    /// How many bytes a slice has.
+    slice: u64,
+    /// The size on disk when it began.
+    before: u64,
+}
+
+/// A copy is done after at most so many flushes, and what came meanwhile.
+const COPY_SLICES: u64 = 128;
+
+impl Copying {
+    /// Copies the next slice; whether that was the last.
+    fn slice(&mut self, table: &Shared) -> Result<bool, TableError> {
+        /// As much as one batch of the copy holds.
+        const BATCH_BYTES: u64 = 1 << 20;
+        let from = self.after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut records = with(table, "copy", |db| Ok(db.range::<&[u8], _>((from, Bound::Unbounded))))?;
+        let mut copied = 0;
+        loop {
+            let (mut batch, mut bytes, mut count) = (sled::Batch::default(), 0, 0);
+            let mut last = None;
+            while bytes < BATCH_BYTES.min(self.slice)
+                && let Some((key, stored)) = guarded("copy", || records.next().transpose())?
+            {
+                bytes += live_bytes_of(&key, decode_record("copy", &key, &stored)?);
+                count += 1;
+                batch.insert(key.clone(), stored);
+                last = Some(key);
+            }
+            let Some(last) = last else {
+                // What was written to both since the last slice is durable in the table already.
+                self.copy.sync()?;
+                return Ok(true);
+            };
+            self.copy.apply(batch, count)?;
+            self.copy.sync()?;
+            self.after = Some(last);
+            copied += bytes;
+            if copied >= self.slice {
+                return Ok(false);
+            }
+        }
+    }
 }
 
 /// Reads beside the writer; clones share the table. Blocks, also while the table is being swapped for a compact copy.
@@ -142,7 +204,8 @@ impl SledTable {
         }
         let (db, file) = open_db(folder, &options)?;
         let compact_above = options.compact_bytes_min;
-        Ok(Self { folder: folder.to_owned(), options, db: Arc::new(RwLock::new(Some(db))), file, live_bytes: None, compact_above })
+        let db = Arc::new(RwLock::new(Some(db)));
+        Ok(Self { folder: folder.to_owned(), options, db, file, live_bytes: None, compact_above, copying: None })
     }
 
     /// Tells how many bytes of records the table holds; from then on the table keeps its size on disk in bounds.
@@ -150,10 +213,10 @@ impl SledTable {
         self.live_bytes = Some(bytes);
     }
 
-    /// Copies the records into a fresh folder and swaps the two when the disk holds more than four times the live data. What is live is
+    /// Begins to copy the records into a fresh folder when the disk holds more than four times the live data. What is live is
     /// counted only when the last count would say so: keeping the count would cost a read for each write, and data that grows makes
     /// the counts ever rarer.
-    fn compact_if_due(&mut self) -> Result<(), TableError> {
+    fn copy_if_due(&mut self) -> Result<(), TableError> {
         let Some(counted) = self.live_bytes else { return Ok(()) };
         let disk = self.disk_bytes();
         let due = |live: u64| disk > self.compact_above.max(live.saturating_mul(COMPACT_FACTOR));
@@ -167,21 +230,68 @@ impl SledTable {
         })?;
         let due = due(live);
         self.live_bytes = Some(live);
-        if due { self.compact() } else { Ok(()) }
+        if due { self.begin_copy() } else { Ok(()) }
     }
 
-    /// Copies the records into a fresh folder and swaps the two. A copy that fails (a full disk) leaves everything as it was.
+    fn begin_copy(&mut self) -> Result<(), TableError> {
+        let (before, fresh) = (self.disk_bytes(), beside(&self.folder, "compact"));
+        let slice = self.options.copy_bytes.max(self.live_bytes.unwrap_or(0) / COPY_SLICES);
+        let options = SledOptions { compact_bytes_min: u64::MAX, ..self.options.clone() };
+        match remove_folder(&fresh).and_then(|()| Self::open(&fresh, options)) {
+            Ok(copy) => self.copying = Some(Copying { copy: Box::new(copy), after: None, slice, before }),
+            Err(error) => self.give_copy_up(before, &error)?,
+        }
+        Ok(())
+    }
+
+    /// Copies a slice, and swaps the two when that was the last.
+    fn go_on(&mut self, mut copying: Copying) -> Result<(), TableError> {
+        match copying.slice(&self.db) {
+            Ok(true) => self.swap(copying),
+            Ok(false) => {
+                self.copying = Some(copying);
+                Ok(())
+            }
+            Err(error) => {
+                let before = copying.before;
+                drop(copying);
+                self.give_copy_up(before, &error)
+            }
+        }
+    }
+
+    /// A copy that fails (a full disk) leaves everything as it was.
+    fn give_copy_up(&mut self, before: u64, error: &TableError) -> Result<(), TableError> {
+        tracing::warn!(error = error as &dyn std::error::Error, "cannot copy the table to save space");
+        self.compact_above = before.saturating_mul(2);
+        let fresh = beside(&self.folder, "compact");
+        wait_until_free(&fresh)?;
+        remove_folder(&fresh)
+    }
+
+    /// Copies the records into a fresh folder and swaps the two, all at once.
     ///
     /// # Errors
     /// [`TableError`] when the swap itself fails: then the table is done with.
     pub fn compact(&mut self) -> Result<(), TableError> {
-        let before = self.disk_bytes();
-        let fresh = beside(&self.folder, "compact");
-        if let Err(error) = self.copy_to(&fresh) {
-            tracing::warn!(error = &error as &dyn std::error::Error, "cannot copy the table to save space");
-            self.compact_above = before.saturating_mul(2);
-            return remove_folder(&fresh);
+        if self.copying.is_none() {
+            self.begin_copy()?;
         }
+        while let Some(copying) = self.copying.take() {
+            self.go_on(copying)?;
+        }
+        Ok(())
+    }
+
+    /// Puts a finished copy in the place of the table.
+    ///
+    /// # Errors
+    /// [`TableError`]; then the table is done with.
+    fn swap(&mut self, copying: Copying) -> Result<(), TableError> {
+        let fresh = copying.copy.folder.clone();
+        let before = copying.before;
+        drop(copying);
+        File::open(&fresh).and_then(|folder| folder.sync_all()).map_err(io("sync"))?;
         let mut slot = self.db.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(db) = slot.take() {
             guarded("close", move || {
@@ -206,26 +316,17 @@ impl SledTable {
         Ok(())
     }
 
-    fn copy_to(&self, fresh: &Path) -> Result<(), TableError> {
-        /// As much as one batch of the copy holds.
-        const COPY_BYTES: usize = 1 << 20;
-        remove_folder(fresh)?;
-        let mut copy = Self::open(fresh, SledOptions { compact_bytes_min: u64::MAX, ..self.options.clone() })?;
-        let (mut batch, mut bytes) = (TableBatch::default(), 0);
-        self.scan(&mut |key, value| {
-            batch.put(key, value);
-            bytes += key.len() + value.len();
-            if bytes > COPY_BYTES {
-                copy.write(&batch)?;
-                copy.flush()?;
-                batch.writes.clear();
-                bytes = 0;
-            }
+    fn apply(&self, batch: sled::Batch, records: usize) -> Result<(), TableError> {
+        with(&self.db, "write", |db| {
+            db.apply_batch(batch)?;
+            free_replaced(records);
             Ok(())
-        })?;
-        copy.write(&batch)?;
-        copy.flush()?;
-        File::open(fresh).and_then(|folder| folder.sync_all()).map_err(io("sync"))
+        })
+    }
+
+    fn sync(&self) -> Result<(), TableError> {
+        with(&self.db, "flush", |db| db.flush())?;
+        self.file.sync_data().map_err(io("sync"))
     }
 }
 
@@ -238,7 +339,7 @@ impl Table for SledTable {
     fn scan(&self, visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), TableError>) -> Result<(), TableError> {
         let mut records = with(&self.db, "scan", |db| Ok(db.iter()))?;
         while let Some((key, stored)) = guarded("scan", || records.next().transpose())? {
-            visit(&key, decode("scan", &key, &stored)?)?;
+            visit(&key, decode_record("scan", &key, &stored)?)?;
         }
         Ok(())
     }
@@ -258,22 +359,34 @@ impl Table for SledTable {
         let mut sled_batch = sled::Batch::default();
         for (key, value) in writes {
             match value {
-                Some(value) => sled_batch.insert(key, encode(key, value)),
+                Some(value) => sled_batch.insert(key, encode_record(key, value)),
                 None => sled_batch.remove(key),
             }
         }
         let count = batch.writes.len();
-        with(&self.db, "write", |db| {
-            db.apply_batch(sled_batch)?;
-            free_replaced(count);
-            Ok(())
-        })
+        match self.copying.take() {
+            None => self.apply(sled_batch, count),
+            Some(copying) => {
+                self.apply(sled_batch.clone(), count)?;
+                match copying.copy.apply(sled_batch, count) {
+                    Ok(()) => self.copying = Some(copying),
+                    Err(error) => {
+                        let before = copying.before;
+                        drop(copying);
+                        self.give_copy_up(before, &error)?;
+                    }
+                }
+                Ok(())
+            }
+        }
     }
 
     fn flush(&mut self) -> Result<(), TableError> {
-        with(&self.db, "flush", |db| db.flush())?;
-        self.file.sync_data().map_err(io("sync"))?;
-        self.compact_if_due()
+        self.sync()?;
+        match self.copying.take() {
+            None => self.copy_if_due(),
+            Some(copying) => self.go_on(copying),
+        }
     }
 
     fn disk_bytes(&self) -> u64 {

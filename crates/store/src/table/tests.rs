@@ -313,6 +313,56 @@ fn table_overwritten_often_is_copied_and_stays_small() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no copy is left");
 }
 
+/// Writes `rounds` batches of `count` changes to keys anywhere, and keeps the account in `model`.
+fn change(table: &mut dyn Table, model: &mut std::collections::BTreeMap<Vec<u8>, Vec<u8>>, entropy: &dyn Entropy, count: u64) {
+    let mut batch = TableBatch::default();
+    for _ in 0..count {
+        let draw = |below: u64| entropy.number() % below;
+        let key = format!("{:04}", draw(2000)).into_bytes();
+        if draw(4) == 0 {
+            batch.delete(key.clone());
+            model.remove(&key);
+        } else {
+            let value = vec![draw(256) as u8; draw(900) as usize];
+            batch.put(key.clone(), value.clone());
+            model.insert(key, value);
+        }
+    }
+    table.write(&batch).unwrap();
+    table.flush().unwrap();
+}
+
+#[test]
+fn copy_is_made_a_slice_a_flush_and_misses_nothing_that_is_written_meanwhile() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("table");
+    let entropy = SimEntropy::new(7);
+    let options = SledOptions { compact_bytes_min: 1 << 20, copy_bytes: 48 << 10, ..options() };
+    let opened = |options: &SledOptions| open_or_set_aside(&path, options.clone(), &mut |_, _| Ok(())).unwrap().table;
+    let (mut table, mut model) = (opened(&options), std::collections::BTreeMap::new());
+    let copying = || folder.path().join("table.compact").exists();
+    let (mut begun, mut swapped, mut longest, mut flushes) = (0, 0, 0, 0);
+    while swapped < 1 || !copying() {
+        let before = copying();
+        change(&mut table, &mut model, &entropy, 300);
+        begun += usize::from(!before && copying());
+        swapped += usize::from(before && !copying());
+        flushes = if copying() { flushes + 1 } else { 0 };
+        longest = longest.max(flushes);
+        assert!(begun < 100, "it ends");
+        if before && !copying() {
+            assert_eq!(records(&table), model.clone().into_iter().collect::<Records>(), "after copy {swapped}");
+        }
+    }
+    assert!(longest >= 8, "a slice a flush: {longest}");
+    // A process that dies in the middle of a copy leaves the table as it was, and no copy.
+    drop(table);
+    super::sled::wait_until_free(&path).unwrap();
+    let table = opened(&options);
+    assert_eq!(records(&table), model.into_iter().collect::<Records>());
+    assert!(!copying());
+}
+
 #[test]
 fn table_whose_swap_was_interrupted_is_found_again() {
     let folder = tempfile::tempdir().unwrap();
