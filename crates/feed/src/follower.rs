@@ -8,6 +8,7 @@ mod core;
 mod forms;
 mod mark;
 mod mutated;
+mod parts;
 pub(crate) mod past;
 mod record;
 mod recovery;
@@ -27,9 +28,10 @@ use wire::internal as proto;
 
 pub(crate) use self::core::Held;
 pub use self::{
-    core::{Base, Core, CoreOptions, CoreParts, Handled, Synced},
+    core::{Base, Core, Handled, Synced},
     forms::{FORMS, Form},
     mark::Mark,
+    parts::{CoreOptions, CoreParts},
     recovery::SnapshotJob,
     run::{Follower, FollowerOptions, FollowerParts, FollowerStatus, SyncState},
     values::LARGE_VALUE_KEY,

@@ -14,22 +14,23 @@
 //! known what is durable: this core must be dropped and opened again. A table that fails is replaced on the spot, unless large values
 //! went with it: then [`FeedError::Table`] says so, and this core must be opened again too.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use seams::{
-    Clock, Disk, TableError,
+    TableError,
     mutation::{self, Mutation},
 };
 use state::{ChangeSet, CheckpointStatement, Propagated, Root, SealStatement, Signed};
-use store::{Drive, LogReader, LogWriter, SnapshotFolder};
-use types::{ClusterId, FeatureLevel, Hash, Position, UnixMillis};
+use store::{LogReader, LogWriter, SnapshotFolder};
+use types::{Hash, Position, UnixMillis};
 use wire::internal::{self as proto, RefusedKind, SubscribeDown, subscribe_down::Message};
 
 use super::{
-    CheckpointSeen, KeyReceiver, Publish, Tables,
+    CheckpointSeen,
     mark::{Mark, MarkFile, STRIDE},
     mutated,
+    parts::{CoreOptions, CoreParts},
     past::{Past, PastFile},
     record,
     table::TableBehind,
@@ -37,11 +38,10 @@ use super::{
     verify,
 };
 use crate::{
-    Anchor, Fault, FeedError, SnapshotBuilder,
+    Fault, FeedError, SnapshotBuilder,
     block::block_on,
     serve::{is_cluster, level_in_force},
     sign::{Trust, generation_of},
-    window::MARK_EVERY_REVISIONS,
 };
 
 /// What a change set costs in memory beside its bytes: also one of no bytes is counted.
@@ -53,66 +53,6 @@ const MARK_EVERY: Duration = Duration::from_secs(60);
 
 /// How far this node's clock may be behind the control plane's without being held for one that is wrong.
 const SKEW: Duration = Duration::from_secs(5);
-
-/// What a core is opened with.
-#[derive(Clone, Debug)]
-pub struct CoreOptions {
-    /// The cluster to follow.
-    pub cluster: ClusterId,
-    /// From which signer set on signatures are believed.
-    pub anchor: Anchor,
-    /// The folder for log, snapshots and mark.
-    pub folder: PathBuf,
-    /// Who drives the log and the table.
-    pub drive: Drive,
-    /// Size of a segment of the log.
-    pub segment_bytes: u64,
-    /// A snapshot file is due after this many bytes of log.
-    pub snapshot_every_bytes: u64,
-    /// Most bytes of change sets that are held before their seal comes.
-    pub unsealed_bytes_max: usize,
-    /// Most bytes of records in memory ([`state::Propagated::bytes`]). A batch or snapshot that would hold more is refused.
-    pub index_bytes_max: u64,
-    /// The feature level up to which this node goes along, at most the build's. A batch or snapshot of a higher one is refused.
-    pub level_max: FeatureLevel,
-    /// Sealed values of more bytes than this lie in the table, not in memory.
-    pub inline_bytes_max: usize,
-    /// A mark is remembered at each multiple of this revision: as the control nodes keep theirs ([`WindowLimits`](crate::WindowLimits)).
-    pub mark_every: u64,
-}
-
-impl CoreOptions {
-    /// The usual sizes: segments of 16 MiB, a snapshot file per 64 MiB of log, 64 MiB of change sets without a seal.
-    pub fn new(cluster: ClusterId, anchor: Anchor, folder: impl Into<PathBuf>) -> Self {
-        Self {
-            cluster,
-            anchor,
-            folder: folder.into(),
-            drive: Drive::Thread,
-            segment_bytes: 16 << 20,
-            snapshot_every_bytes: 64 << 20,
-            unsealed_bytes_max: 64 << 20,
-            index_bytes_max: u64::MAX,
-            level_max: state::FEATURE_LEVEL_MAX,
-            inline_bytes_max: state::LARGE_VALUE_BYTES,
-            mark_every: MARK_EVERY_REVISIONS,
-        }
-    }
-}
-
-/// What a core works with.
-pub struct CoreParts {
-    /// Time.
-    pub clock: Arc<dyn Clock>,
-    /// The disk of log, snapshots and mark.
-    pub disk: Arc<dyn Disk>,
-    /// Where the table is.
-    pub tables: Box<dyn Tables>,
-    /// Where roots go.
-    pub publish: Arc<dyn Publish>,
-    /// Where key envelopes go.
-    pub keys: Arc<dyn KeyReceiver>,
-}
 
 /// A position and the chain hash there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -21,8 +21,9 @@ use types::{Position, UnixMillis};
 
 use super::{
     CheckpointSeen,
-    core::{Base, Core, CoreOptions, CoreParts, Held, less_skew},
+    core::{Base, Core, Held, less_skew},
     mark::{Found, Mark, MarkFile, STRIDE},
+    parts::{CoreOptions, CoreParts},
     past::PastFile,
     record,
     table::{self, Load, TableBehind},

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "what a test cannot go on without, fails it")]
 
 mod crashes;
+mod following;
 mod forged;
 mod generations;
 mod harness;

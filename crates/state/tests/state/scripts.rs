@@ -5,18 +5,21 @@
 //! `[audit]` the audit entry. Ids are shown as the names that they were made from. Each command also goes to a follower, which
 //! must hold the same afterwards.
 
+mod arguments;
+mod looks;
+
 use std::{collections::BTreeMap, error::Error, fmt::Write as _};
 
-use goldenscript::{ArgumentConsumer, Command as Line, Runner};
+use goldenscript::{Command as Line, Runner};
 use state::{
-    Applied, AuditEntry, AuditOutcome, AuditTarget, AuthorityShare, ChangePhase, CommandBody, EnrolNode, FormatError, Grant, GrantScope,
-    JobId, KekStep, LimitsEdit, MemberChange, MemberNote, MemberRef, NewEpoch, NewJoinToken, NewSignerSet, NodeEnvelope, Permission,
-    PointerMove, Principal, Recipient, Reminder, ReminderEdit, RequestKey, Rewrap, Role, RotateAuthority, SealingDek, Stage, TokenHolder,
+    Applied, AuditEntry, AuditOutcome, AuditTarget, ChangePhase, CommandBody, FormatError, JobId, KekStep, LimitsEdit, MemberChange,
+    MemberNote, NewEpoch, NewJoinToken, NewSignerSet, PointerMove, Principal, Reminder, ReminderEdit, RequestKey, Rewrap, Stage,
     limits::Quota,
-    record::{AuthorityRecord, BoundTo, EnvelopeRecord, MemberKey, NodeRole, SetSignature, WrappedDek},
+    record::{BoundTo, MemberKey, SetSignature, WrappedDek},
 };
-use types::{AccountId, Comment, ConsumerRef, KekEpoch, KeyDomain, LogIndex, NodeId, StoreId, UnixMillis, ValueId, Version};
+use types::{AccountId, Comment, KekEpoch, KeyDomain, LogIndex, NodeId, UnixMillis, ValueId, Version};
 
+use self::arguments::{Args, create_token_with, duration, enrol, grant, grants, member, role, rotate_authority, signer_set};
 use super::world::{
     World, account, dek, envelope, hash, id, init, new_dek, new_node, new_secret, operator, request, scopes, sealed, secret, store, token,
 };
@@ -67,70 +70,6 @@ struct Script {
     names: BTreeMap<String, String>,
 }
 
-/// The arguments of a line, each taken by name and parsed.
-struct Args<'a>(ArgumentConsumer<'a>);
-
-impl Args<'_> {
-    fn next(&mut self) -> Result<String, Failure> {
-        Ok(self.0.next_pos().ok_or("an argument is missing")?.value.clone())
-    }
-
-    fn key(&mut self, key: &str) -> Option<String> {
-        self.0.lookup(key).map(|argument| argument.value.clone())
-    }
-
-    fn number(&mut self, key: &str) -> Result<Option<u64>, Failure> {
-        Ok(self.key(key).map(|text| text.parse()).transpose()?)
-    }
-
-    fn flag(&mut self, key: &str) -> bool {
-        self.key(key).is_some_and(|value| value == "yes")
-    }
-
-    fn rest(&mut self) -> Vec<String> {
-        self.0.rest_pos().iter().map(|argument| argument.value.clone()).collect()
-    }
-
-    fn parse<T: std::str::FromStr<Err: Error + 'static>>(&mut self) -> Result<T, Failure> {
-        Ok(self.next()?.parse()?)
-    }
-
-    fn version(&mut self, key: &str) -> Result<Option<Version>, Failure> {
-        Ok(self.number(key)?.map(Version::new))
-    }
-
-    fn time(&mut self, key: &str, now: u64) -> Result<Option<UnixMillis>, Failure> {
-        let after = self.key(key).map(|text| duration(&text)).transpose()?;
-        Ok(after.map(|after| UnixMillis::new(now + after)))
-    }
-
-    fn account(&mut self) -> Result<AccountId, Failure> {
-        Ok(account(&self.next()?))
-    }
-
-    fn at(&mut self) -> Result<(AccountId, StoreId), Failure> {
-        Ok((self.account()?, store(&self.next()?)))
-    }
-
-    fn consumer(&mut self) -> Result<ConsumerRef, Failure> {
-        let account = self.account()?;
-        Ok(ConsumerRef::parse(account, &self.next()?)?)
-    }
-}
-
-fn duration(text: &str) -> Result<u64, Failure> {
-    let (number, unit) = text.split_at(text.find(|c: char| c.is_alphabetic()).ok_or("a duration has a unit")?);
-    let unit = match unit {
-        "ms" => 1,
-        "s" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        _ => return Err("unknown unit of time".into()),
-    };
-    Ok(number.parse::<u64>()? * unit)
-}
-
 /// What an audit entry says, without what is empty.
 fn entry(entry: &AuditEntry) -> String {
     let detail = entry.detail.clone().unwrap_or_default();
@@ -162,114 +101,6 @@ fn entry(entry: &AuditEntry) -> String {
         AuditOutcome::Refused { kind, .. } => format!("refused, {kind}"),
     };
     format!("{text}: {outcome}, from {}", entry.origin.peer)
-}
-
-fn grants(texts: &[String]) -> Result<Vec<Grant>, Failure> {
-    texts.iter().map(|text| grant(text)).collect()
-}
-
-/// `ROLE[/ACCOUNT[/STORE]]`.
-fn grant(text: &str) -> Result<Grant, Failure> {
-    let (role, rest) = text.split_once('/').unwrap_or((text, ""));
-    Ok(Grant { role: Role::from_name(role).ok_or("unknown role")?, scope: scope(rest) })
-}
-
-/// `ACCOUNT[/STORE]`; nothing, or `all`, is the cluster.
-fn scope(text: &str) -> GrantScope {
-    match text.split_once('/') {
-        None if text.is_empty() || text == "all" => GrantScope::Cluster,
-        None => GrantScope::Account(account(text)),
-        Some((a, s)) => GrantScope::Store(account(a), store(s)),
-    }
-}
-
-/// `[ACCOUNT/]NAME`.
-fn member(text: &str) -> Result<MemberRef, Failure> {
-    let (home, name) = text.split_once('/').map_or((None, text), |(home, name)| (Some(account(home)), name));
-    Ok(MemberRef { account: home, name: name.parse()? })
-}
-
-/// `create-token-with NAME PERMISSION [member=[ACCOUNT/]NAME] [reach=ACCOUNT/STORE,...] [expires=] [GRANT...]`.
-fn create_token_with(args: &mut Args<'_>, now: u64) -> Result<CommandBody, Failure> {
-    let (name, permission) = (args.next()?, Permission::from_name(&args.next()?).ok_or("unknown permission")?);
-    let reach = args.key("reach").unwrap_or_default();
-    let expires = args.time("expires", now)?;
-    let holder = match args.key("member") {
-        Some(text) => TokenHolder::Member(member(&text)?),
-        None => TokenHolder::Own { name: name.parse()?, grants: grants(&args.rest())? },
-    };
-    let reach = reach.split(',').filter(|part| !part.is_empty()).map(scope).collect();
-    Ok(CommandBody::CreateToken { token: token(&name), hash: hash(&name), holder, permission, reach, expires })
-}
-
-fn role(name: &str) -> NodeRole {
-    match name {
-        "control" => NodeRole::Control,
-        "relay" => NodeRole::Relay,
-        _ => NodeRole::Edge,
-    }
-}
-
-/// `VERSION/SIGNER/MEMBER,MEMBER`.
-fn signer_set(spec: &str) -> Result<NewSignerSet, Failure> {
-    let [version, signer, members] = spec.split('/').collect::<Vec<_>>()[..] else { return Err("a signer set has three parts".into()) };
-    let key = |node: &str| {
-        let node = node.parse::<u64>()?;
-        Ok(MemberKey { node: NodeId::new(node), key: [node as u8; 32] })
-    };
-    Ok(NewSignerSet {
-        version: version.parse()?,
-        threshold: 1,
-        keys: members.split(',').map(key).collect::<Result<_, Failure>>()?,
-        signatures: vec![SetSignature { signer: NodeId::new(signer.parse()?), signature: vec![1; 64] }],
-    })
-}
-
-/// `rotate-authority NUMBER [for=1,3,recovery] [keep=1h] [within=10m]`.
-fn rotate_authority(args: &mut Args<'_>) -> Result<CommandBody, Failure> {
-    let number: u32 = args.parse()?;
-    let recipient = |name: &str| -> Result<_, Failure> {
-        let recipient = match name {
-            "recovery" => Recipient::Recovery,
-            node => Recipient::Node(NodeId::new(node.parse()?)),
-        };
-        Ok((recipient, EnvelopeRecord { bytes: vec![3; 40] }))
-    };
-    let envelopes =
-        args.key("for").unwrap_or_default().split(',').filter(|name| !name.is_empty()).map(recipient).collect::<Result<_, _>>()?;
-    let keep_ms = args.time("keep", 0)?.map_or(0, UnixMillis::get);
-    let drop_after_ms = args.time("within", 0)?.map(UnixMillis::get);
-    let authority = AuthorityRecord { certificate: vec![number as u8; 60], envelopes };
-    let crossed = if args.flag("bare") { Vec::new() } else { vec![number as u8; 50] };
-    Ok(CommandBody::RotateAuthority(Box::new(RotateAuthority { number, authority, crossed, keep_ms, drop_after_ms })))
-}
-
-/// `enrol TOKEN ID NAME ROLE [key=] [zone=] [epochs=1,2] [authority=yes] [ca=1] [signers=2/1/1,3]`.
-fn enrol(args: &mut Args<'_>) -> Result<CommandBody, Failure> {
-    let (token, number, name, role) = (hash(&args.next()?), args.parse::<u64>()?, args.next()?, role(&args.next()?));
-    let mut node = new_node(number, &name, role);
-    node.labels = args.key("zone").map(|zone| ("zone".to_owned(), zone)).into_iter().collect();
-    if let Some(key) = args.number("key")? {
-        node.public_key = vec![key as u8; 44];
-    }
-    let epochs = args.key("epochs").unwrap_or_default();
-    let envelope = |epoch: &str| {
-        Ok(NodeEnvelope {
-            domain: KeyDomain::global(),
-            epoch: KekEpoch::new(epoch.parse()?),
-            envelope: EnvelopeRecord { bytes: vec![1; 40] },
-        })
-    };
-    Ok(CommandBody::EnrolNode(Box::new(EnrolNode {
-        token,
-        node,
-        envelopes: epochs.split(',').filter(|epoch| !epoch.is_empty()).map(envelope).collect::<Result<_, Failure>>()?,
-        authority: args.flag("authority").then(|| AuthorityShare {
-            number: args.key("ca").map_or(1, |ca| ca.parse().unwrap_or(0)),
-            envelope: EnvelopeRecord { bytes: vec![2; 40] },
-        }),
-        signer_set: args.key("signers").map(|spec| signer_set(&spec)).transpose()?,
-    })))
 }
 
 impl Script {
@@ -641,186 +472,6 @@ impl Script {
                 None => operator(name),
             },
         })
-    }
-
-    /// What lines that only look have to show.
-    fn look(&self, line: &Line, args: &mut Args<'_>) -> Result<Option<String>, Failure> {
-        let state = &self.world.state;
-        Ok(Some(match line.name.as_str() {
-            "secret" => match state.secret(store(&args.next()?), secret(&args.next()?))? {
-                None => "none".into(),
-                Some(record) => {
-                    let versions: Vec<_> = record.versions.iter().map(|entry| entry.version.get()).collect();
-                    let kept = match versions.as_slice() {
-                        [first, .., last] if versions.len() > 5 => format!("{first} to {last}, {} kept", versions.len()),
-                        _ => format!("{versions:?}"),
-                    };
-                    let scopes: Vec<_> = record.scopes.iter().map(|scope| scope.name()).collect();
-                    let optional = |version: Option<Version>| version.map_or("-".into(), |version| version.to_string());
-                    format!(
-                        "{} scopes={} comment={:?} versions={kept} current={} previous={} candidate={} created={} modified={}",
-                        record.name,
-                        scopes.join(","),
-                        record.comment.as_str(),
-                        record.current,
-                        optional(record.previous),
-                        optional(record.candidate),
-                        record.created.get(),
-                        record.modified.get(),
-                    )
-                }
-            },
-            "store" => match state.store_by_name(args.account()?, &args.parse()?)? {
-                Some((id, record)) => format!("{} {id} created={}", record.name, record.created.get()),
-                None => "none".into(),
-            },
-            "stores" => {
-                state.stores(args.account()?, None, 100, |_| true)?.items.iter().map(|(_, store)| format!("{}\n", store.name)).collect()
-            }
-            "secrets" => {
-                let store = store(&args.next()?);
-                let (mut names, mut after) = (Vec::new(), None);
-                loop {
-                    let page = state.secrets(store, after.as_ref(), args.number("page")?.unwrap_or(100) as usize)?;
-                    names.push(page.items.iter().map(|(_, record)| record.name.as_str()).collect::<Vec<_>>().join(" "));
-                    after = page.next;
-                    if after.is_none() {
-                        break names.join("\n");
-                    }
-                }
-            }
-            "account" => {
-                let record = state.account(args.account()?)?.ok_or("no such account")?;
-                let previous = record.previous_dek.map(|previous| format!("{} until {}", previous.dek, previous.until.get()));
-                let current = record.current_dek.map(|dek| dek.to_string());
-                format!("current={} previous={}", current.unwrap_or("-".into()), previous.unwrap_or("-".into()))
-            }
-            "usage" => {
-                let (account, mut text) = (args.account()?, String::new());
-                let (usage, quota) = (state.usage(account)?, state.quota(account)?);
-                write!(text, "stores={}/{} secrets={}/{}", usage.stores, quota.stores, usage.secrets, quota.secrets)?;
-                write!(text, " consumers={}", usage.consumers)?;
-                text
-            }
-            "deleted" => {
-                let page = state.deleted_secrets(store(&args.next()?), None, 100)?;
-                let line = |(id, record): &(types::SecretId, state::record::DeletedRecord)| {
-                    let versions: Vec<_> = record.secret.versions.iter().map(|entry| entry.version.get()).collect();
-                    let (name, until) = (&record.secret.name, record.until.get());
-                    format!("{name} {id} deleted={} until={until} versions={versions:?} bytes={}\n", record.deleted.get(), record.bytes)
-                };
-                page.items.iter().map(line).collect()
-            }
-            "reminder" => match state.reminder(store(&args.next()?), secret(&args.next()?))? {
-                Some(record) => format!("{:?} due={:?}", record.reminder, record.due().map(UnixMillis::get)),
-                None => "none".into(),
-            },
-            "overdue" => format!("{:?}", state.overdue(state.last_time(), 100)),
-            "limits" => format!("{:?}", state.limits(args.account()?)?),
-            "holdings" => format!("{:?}", state.holdings(args.account()?)?),
-            "members" => {
-                let home = args.key("home").map(|name| account(&name));
-                let page = state.members(home, None, 100, |_| true)?;
-                let role = |grant: &Grant| format!("{}/{:?}", grant.role.name(), grant.scope);
-                let line = |(member, record): &(MemberRef, state::record::MemberRecord)| {
-                    let roles: Vec<_> = record.grants.iter().map(role).collect();
-                    format!("{member}: {} tokens={:?}\n", roles.join(" "), state.member_tokens(member))
-                };
-                page.items.iter().map(line).collect()
-            }
-            "tokens" => {
-                let page = state.operators(None, 100, |_| true)?;
-                let line = |operator: &state::Operator| {
-                    let permission = operator.rights.permission().name();
-                    let expires = operator.token.expires.map_or("never".into(), |expires| expires.get().to_string());
-                    let (id, holder) = (operator.token.token_id, operator.member().map_or("itself".into(), ToString::to_string));
-                    let rights: Vec<_> = operator.rights.grants().iter().map(|g| format!("{}/{:?}", g.role.name(), g.scope)).collect();
-                    format!("{id} of {holder}, {permission}, expires {expires}: {}\n", rights.join(" "))
-                };
-                page.items.iter().map(line).collect()
-            }
-            "totals" => format!("{:?}", state.totals()?),
-            "dek" => {
-                let (account, dek) = (args.account()?, dek(&args.next()?));
-                let record = state.dek(account, dek)?.ok_or("no such data key")?;
-                let epochs: Vec<_> = record.wraps.iter().map(|wrap| wrap.epoch.get()).collect();
-                format!("{:?} era={} epochs={epochs:?} uses={}", record.state, record.era, state.dek_uses(account, dek)?)
-            }
-            "sealing-dek" => match state.sealing_dek(args.account()?, UnixMillis::new(self.world.clock))? {
-                SealingDek::Use(dek) => format!("use {}", dek.id),
-                SealingDek::Mint { replaces: Some(dek) } => format!("mint, replacing {dek}"),
-                SealingDek::Mint { replaces: None } => "mint the first".into(),
-            },
-            "epochs" => {
-                let page = state.all_kek_epochs(None, 100)?;
-                let line = |epoch: &state::record::KekEpochRecord| format!("{} {} {:?}\n", epoch.domain, epoch.n, epoch.state);
-                page.items.iter().map(line).collect()
-            }
-            "binding" => match state.binding(&args.consumer()?, &args.parse()?)? {
-                Some(binding) => format!("{:?}", binding.target),
-                None => "none".into(),
-            },
-            "bindings" => {
-                let page = state.bindings(&args.consumer()?, None, 100, |_| true)?;
-                page.items.iter().map(|(name, binding)| format!("{name} {:?}\n", binding.target)).collect()
-            }
-            "consumer-token" => match state.consumer_by_token(hash(&args.next()?))? {
-                Some(record) => {
-                    let expires = record.expires.map_or("never".into(), |expires| expires.get().to_string());
-                    format!("{} of {} expires {expires}", record.token_id, record.consumer)
-                }
-                None => "none".into(),
-            },
-            "jobs" => state.next_job().map_or("none".into(), |job| format!("next {job}")),
-            "join-tokens" => {
-                let page = state.join_tokens(None, 100)?;
-                let line = |token: &state::record::JoinTokenRecord| {
-                    let usable = if token.is_usable(state.last_time()) { "usable" } else { "not usable" };
-                    let nodes: Vec<_> = token.enrolled.iter().map(|node| node.get()).collect();
-                    let uses = token.uses_left;
-                    format!("{} {:?} by {} uses left={uses} nodes={nodes:?} {usable}\n", token.token_id, token.role, token.created_by)
-                };
-                page.items.iter().map(line).collect()
-            }
-            "trust" => match state.trust()? {
-                None => "none".to_owned(),
-                Some(trust) => {
-                    let former = trust.former.iter().map(|one| {
-                        let (keep, by) = (one.keep_until.get(), one.drop_by.map(UnixMillis::get));
-                        format!(" former={} keep={keep} by={by:?}", one.number)
-                    });
-                    let (version, issuing, since) = (trust.version, trust.issuing, trust.since.get());
-                    let exposed = trust.exposed.map(UnixMillis::get);
-                    format!("version={version} issuing={issuing} since={since} exposed={exposed:?}{}", former.collect::<String>())
-                }
-            },
-            "authority" => {
-                let authority = state.authority()?.ok_or("no authority")?;
-                format!("{:?}", authority.envelopes.iter().map(|(recipient, _)| recipient).collect::<Vec<_>>())
-            }
-            "envelopes" => {
-                let (node, mut held) = (Recipient::Node(NodeId::new(args.parse()?)), Vec::new());
-                for epoch in state.all_kek_epochs(None, 100)?.items {
-                    if state.envelope(&epoch.domain, epoch.n, node)?.is_some() {
-                        held.push(epoch.n.get());
-                    }
-                }
-                format!("{held:?}")
-            }
-            "settings" => {
-                let settings = state.settings()?.ok_or("no settings")?;
-                format!("level={} era={} signers={}", settings.feature_level, settings.dek_era, settings.signer_set)
-            }
-            "node" => match state.node(NodeId::new(args.parse()?))? {
-                Some(node) => {
-                    let address = node.address.map_or(String::new(), |address| format!(" at {address}"));
-                    format!("{} {:?}{address} revoked={:?}", node.name, node.role, node.revoked.map(UnixMillis::get))
-                }
-                None => "none".into(),
-            },
-            "position" => format!("{} at {}", state.position(), state.last_time().get()),
-            _ => return Ok(None),
-        }))
     }
 
     fn show(&self, line: &Line, applied: &Applied) -> Result<String, Failure> {
