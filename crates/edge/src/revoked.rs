@@ -38,7 +38,11 @@ impl Mark {
     /// [`EdgeError::Disk`] when that cannot be told.
     pub(crate) fn is_set(&self) -> Result<bool, EdgeError> {
         match self.disk.open(&self.path(), OpenMode::Read) {
-            Ok(_) => Ok(true),
+            Ok(_) => {
+                // The process that set it may have died before it was durable. It counts either way.
+                let _ = self.disk.sync_dir(&self.folder);
+                Ok(true)
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(source) => Err(EdgeError::Disk { operation: "look for the mark of a revocation", path: self.path(), source }),
         }
@@ -68,7 +72,7 @@ impl Mark {
 
 #[cfg(test)]
 mod tests {
-    use seams::sim::{SimDisk, SimEntropy};
+    use seams::sim::{Loss, SimDisk, SimEntropy};
 
     use super::*;
 
@@ -82,5 +86,16 @@ mod tests {
         mark.set().unwrap();
         disk.crash(&SimEntropy::new(1));
         assert!(mark.is_set().unwrap() && mark.remedy().contains("data/revoked"));
+    }
+
+    #[test]
+    fn mark_that_is_found_is_durable() {
+        let disk = SimDisk::new();
+        let mark = Mark::new(Arc::new(disk.clone()), Path::new("data"));
+        // A process that died here has not synced the folder.
+        disk.open(Path::new("data/revoked"), OpenMode::CreateNew).unwrap();
+        assert!(mark.is_set().unwrap());
+        disk.crash_losing(&SimEntropy::new(1), Loss::Suffix);
+        assert!(mark.is_set().unwrap());
     }
 }

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-pub use disk::{DiskFaults, SimDisk};
+pub use disk::{DiskFaults, Loss, SimDisk, Survived};
 use futures::future::BoxFuture;
 use types::UnixMillis;
 

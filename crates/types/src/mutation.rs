@@ -20,6 +20,8 @@ pub enum Mutation {
     VoteForgotten,
     /// A voter: the log is purged before the snapshot file that replaces it is durable.
     PurgedEarly,
+    /// A log of a voter or an edge: a block whose last byte is there counts as whole, as if disks wrote in order.
+    EndBelieved,
     /// A voter: every command is applied twice.
     AppliedTwice,
     /// A voter: a received snapshot is put on top of what control nodes alone hold, instead of in its place.
@@ -38,12 +40,26 @@ pub enum Mutation {
     ExpectationIgnored,
     /// `apply`: a data key that was replaced is accepted for ever.
     GraceEndless,
+    /// A permission check: a token for reading may change what its roles may.
+    ReadPermissionIgnored,
+    /// A permission check: a role holds everywhere, not only in the account or store that it was given for.
+    ReachIgnored,
+    /// `apply`: more secrets are taken than the account's quota has room for.
+    QuotaIgnored,
     /// A voter: a tick is its own clock's second, whether it leads or not, and no majority has committed it.
     TickUncommitted,
     /// A voter: a leader stamps by its own clock, whatever the others' say.
     OwnClockBelieved,
     /// A control node: an edge that presents less than it once acknowledged is served in silence.
     BackupUnnoticed,
+    /// A control node: an account is answered to who has nothing to do with it.
+    ForeignAccountShown,
+    /// A control node: a request that its client counts as sent again is taken for a new one.
+    RepetitionUnseen,
+    /// A control node: no limit on how often one may ask is kept.
+    RateIgnored,
+    /// A control node: what it refuses by itself is not noted for the audit log.
+    RefusalUnnoted,
     /// A control node: an edge counts as having durably what was sent to it.
     ReceiptEarly,
     /// An edge: neither that a change set continues the chain is checked, nor where it leads.
@@ -85,6 +101,7 @@ impl Mutation {
         Self::AuditLeftBehind,
         Self::VoteForgotten,
         Self::PurgedEarly,
+        Self::EndBelieved,
         Self::AppliedTwice,
         Self::SnapshotMerged,
         Self::ReadIndexSkipped,
@@ -94,9 +111,16 @@ impl Mutation {
         Self::RequestForgotten,
         Self::ExpectationIgnored,
         Self::GraceEndless,
+        Self::ReadPermissionIgnored,
+        Self::ReachIgnored,
+        Self::QuotaIgnored,
         Self::TickUncommitted,
         Self::OwnClockBelieved,
         Self::BackupUnnoticed,
+        Self::ForeignAccountShown,
+        Self::RepetitionUnseen,
+        Self::RateIgnored,
+        Self::RefusalUnnoted,
         Self::ReceiptEarly,
         Self::ChainUnchecked,
         Self::SealUnchecked,

@@ -12,7 +12,7 @@ use std::{
 
 use seams::{
     Disk, DiskFile, Entropy, OpenMode,
-    sim::{DiskFaults, SimDisk},
+    sim::{DiskFaults, SimDisk, Survived},
 };
 use tokio::sync::Notify;
 
@@ -57,9 +57,14 @@ impl NodeDisk {
         lock(&self.power.state).lying = true;
     }
 
-    /// Power off, and on again: what was not synced is lost, or not.
-    pub(super) fn crash(&self, entropy: &dyn Entropy) {
-        self.disk.crash(entropy);
+    /// Power off, and on again: what was not synced is lost, or not, in order or otherwise.
+    pub(super) fn crash(&self, entropy: &dyn Entropy) -> Survived {
+        lock(&self.power.state).left = None;
+        self.disk.crash(entropy)
+    }
+
+    /// The process is gone, and the system is not: the disk holds all that was written, and syncs what it likes, or nothing.
+    pub(super) fn outlive(&self) {
         lock(&self.power.state).left = None;
     }
 

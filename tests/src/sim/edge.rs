@@ -354,15 +354,33 @@ impl Edge {
 
     /// The power goes: the process ends where it is, and the disk keeps what was synced, and maybe more.
     pub(super) fn crash(&self, entropy: &dyn Entropy) {
-        if let Some(running) = lock(&self.running).take() {
-            self.end(&running);
-        }
-        lock(&self.disk).crash(entropy);
+        self.die();
+        let survived = lock(&self.disk).crash(entropy);
+        self.shared.history.survived(self.node, survived);
         lock(&lock(&self.table).0).crash(entropy);
         if self.lying.load(Ordering::Relaxed) {
             self.lose_table();
         }
         self.shared.history.event(format_args!("edge {} crashed", self.node));
+    }
+
+    /// The process ends where it is, and the system goes on: the next one finds all that was written, synced or not. What the table
+    /// had not written is gone.
+    pub(super) fn kill(&self, entropy: &dyn Entropy) {
+        self.die();
+        lock(&self.disk).outlive();
+        lock(&lock(&self.table).0).crash(entropy);
+        if self.lying.load(Ordering::Relaxed) {
+            self.lose_table();
+        }
+        self.shared.history.count("processes killed while writing");
+        self.shared.history.event(format_args!("edge {} was killed", self.node));
+    }
+
+    fn die(&self) {
+        if let Some(running) = lock(&self.running).take() {
+            self.end(&running);
+        }
     }
 
     /// The table is gone, as when somebody deletes its folder. The edge must not be running.

@@ -23,7 +23,7 @@ use super::{
 enum VoterFault {
     CrashLeader,
     Crash,
-    /// The power goes in the middle of its writing.
+    /// The power goes in the middle of its writing, or the process alone does.
     LosePower,
     Restart,
     Transfer,
@@ -81,6 +81,8 @@ enum EdgeFault {
 pub(super) struct Lane<'a> {
     world: &'a World,
     entropy: SimEntropy,
+    /// Whether a process that ends in the middle of its writing takes the system with it.
+    kills: SimEntropy,
     until: Duration,
     enough: &'a (dyn Fn() -> bool + Sync),
 }
@@ -91,7 +93,8 @@ const LONGEST: u32 = 4;
 impl<'a> Lane<'a> {
     /// A lane with randomness of its own that goes on for `least`, and then until `enough` has happened.
     pub(super) fn new(world: &'a World, seed: u64, least: Duration, enough: &'a (dyn Fn() -> bool + Sync)) -> Self {
-        Self { world, entropy: SimEntropy::new(seed), until: super::clock::elapsed() + least, enough }
+        let (entropy, kills) = (SimEntropy::new(seed), SimEntropy::new(seed ^ 0x9_0000));
+        Self { world, entropy, kills, until: super::clock::elapsed() + least, enough }
     }
 
     fn over(&self, begun: Duration) -> bool {
@@ -275,7 +278,11 @@ impl<'a> Lane<'a> {
         voter.may_stop.store(true, Ordering::Relaxed);
         voter.disk.lose_power_after(self.draw(60));
         self.at_the_latest(voter.disk.power_lost()).await;
-        voter.crash(&self.entropy);
+        if self.only_killed() {
+            voter.kill(&self.entropy);
+        } else {
+            voter.crash(&self.entropy);
+        }
         if self.draw(3) == 0 {
             // And again while it recovers.
             voter.disk.lose_power_after(self.draw(12));
@@ -370,7 +377,12 @@ impl<'a> Lane<'a> {
                 let disk = edge.disk();
                 disk.lose_power_after(self.draw(40));
                 self.at_the_latest(disk.power_lost()).await;
-                world.crash_edge(edge, &self.entropy);
+                if self.only_killed() {
+                    world.fleet.note_acknowledgements();
+                    edge.kill(&self.entropy);
+                } else {
+                    world.crash_edge(edge, &self.entropy);
+                }
                 if self.draw(3) == 0 {
                     edge.disk().lose_power_after(self.draw(12));
                     let _ = edge.start().await;
@@ -471,6 +483,11 @@ impl<'a> Lane<'a> {
     async fn at_the_latest(&self, event: impl Future<Output = ()> + Send) {
         let longest = Duration::from_millis(1 + self.draw(800));
         let _ = SimRuntime::timeout(longest, event).await;
+    }
+
+    /// One time in three a process that ends while it writes was killed, and the power stays: what it wrote is seen, and is not durable yet.
+    fn only_killed(&self) -> bool {
+        self.kills.number() % 3 == 0
     }
 
     fn draw(&self, below: u64) -> u64 {

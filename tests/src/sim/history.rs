@@ -9,7 +9,9 @@ use std::{
 
 use openraft::AsyncRuntime;
 use openraft_rt_sim::SimRuntime;
+use seams::sim::Survived;
 use sha2::{Digest, Sha256};
+use types::NodeId;
 
 use super::{clock::elapsed, runtime::lock};
 
@@ -55,6 +57,19 @@ impl History {
     /// Something happened that is counted.
     pub(super) fn count(&self, what: &'static str) {
         *lock(&self.0).counts.entry(what).or_default() += 1;
+    }
+
+    /// The power went at a node's disk, and this came out of it.
+    pub(super) fn survived(&self, node: NodeId, Survived { holes, names }: Survived) {
+        if holes + names == 0 {
+            return;
+        }
+        self.event(format_args!(
+            "the disk of {node} keeps later writes without earlier ones in {holes} files, and {names} changes of names"
+        ));
+        let mut inner = lock(&self.0);
+        *inner.counts.entry("holes among unsynced writes").or_default() += holes;
+        *inner.counts.entry("unsynced names kept").or_default() += names;
     }
 
     /// How often it was counted.

@@ -43,9 +43,20 @@ pub const SEEN_ELSEWHERE: &[(Mutation, &str, &str)] = &[
     (Mutation::LeaderRestored, "consensus", "leader_that_leads_on_after_a_restart_is_caught"),
     (Mutation::AuditLeftBehind, "consensus", "snapshot_ahead_of_the_audit_log_is_caught"),
     (Mutation::PurgedEarly, "consensus", "log_that_is_purged_early_is_caught"),
+    (Mutation::EndBelieved, "store", "block_that_is_believed_for_its_end_is_caught_where_a_disk_writes_in_any_order"),
     (Mutation::SnapshotMerged, "consensus", "snapshot_that_is_received_takes_the_place_of_all_that_was_there"),
     (Mutation::BackupUnnoticed, "feed", "position_presented_counts_only_when_its_history_is_ours_and_readers_see_it"),
+    (Mutation::ReadPermissionIgnored, "control", RULES),
+    (Mutation::ReachIgnored, "control", RULES),
+    (Mutation::QuotaIgnored, "control", RULES),
+    (Mutation::ForeignAccountShown, "control", RULES),
+    (Mutation::RepetitionUnseen, "control", RULES),
+    (Mutation::RateIgnored, "control", RULES),
+    (Mutation::RefusalUnnoted, "control", RULES),
 ];
+
+/// One table for all rules of the API.
+const RULES: &str = "rule_of_the_api_that_is_left_out_is_caught_by_the_test_of_what_it_protects";
 
 /// Those that few seeds catch, and one that does: it is tried first.
 const CAUGHT_BY: &[(Mutation, u64)] = &[(Mutation::LostProposalRepeated, 9), (Mutation::OwnClockBelieved, 3)];

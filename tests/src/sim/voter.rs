@@ -348,14 +348,28 @@ impl Voter {
 
     /// The power goes: the process ends where it is, and the disk keeps what was synced, and maybe more.
     pub(super) fn crash(&self, entropy: &dyn Entropy) {
+        self.die();
+        self.shared.history.survived(self.node, self.disk.crash(entropy));
+        self.table.crash(entropy);
+        self.shared.history.event(format_args!("voter {} crashed", self.node));
+    }
+
+    /// The process ends where it is, and the system goes on: the next one finds all that was written, synced or not. What the table
+    /// had not written is gone.
+    pub(super) fn kill(&self, entropy: &dyn Entropy) {
+        self.die();
+        self.disk.outlive();
+        self.table.crash(entropy);
+        self.shared.history.count("processes killed while writing");
+        self.shared.history.event(format_args!("voter {} was killed", self.node));
+    }
+
+    fn die(&self) {
         self.note_acknowledgements();
         self.shared.network.down(self.node);
         if let Some(Running { process, .. }) = lock(&self.running).take() {
             self.end(&process);
         }
-        self.disk.crash(entropy);
-        self.table.crash(entropy);
-        self.shared.history.event(format_args!("voter {} crashed", self.node));
     }
 
     fn end(&self, process: &Process) {

@@ -129,7 +129,11 @@ impl Parts {
         disk.create_dir_all(&folder).map_err(failed("create", &folder))?;
         let names = disk.list(&folder).map_err(failed("list", &folder))?;
         let cut = match names.iter().any(|name| name == CUT) {
-            true => Some(read_cut(&*disk, &folder.join(CUT))?),
+            true => {
+                // A process may have died before it synced the record's name, and parts go for it below.
+                disk.sync_dir(&folder).map_err(failed("sync", &folder))?;
+                Some(read_cut(&*disk, &folder.join(CUT))?)
+            }
             false => None,
         };
         let mut parts = Self {

@@ -23,7 +23,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use seams::Disk;
+use seams::{
+    Disk,
+    mutation::{self, Mutation},
+};
 use state::{
     CallNotes, CallRow, Command, CommandBody, CommandKind, GrantScope, NOTE_ROWS_MAX, NOTE_TEXT_BYTES_MAX, NotedPrincipal, Principal,
     RefusalKind, RequestKey,
@@ -140,7 +143,9 @@ impl Notes {
 
     /// Notes a refusal, unless a command was made that has an entry of its own.
     pub(crate) fn refused(core: &Core, call: &Call, operation: &'static str, error: &PublicError) {
-        if let Some(kind) = noted_refusal(error.kind) {
+        if let Some(kind) = noted_refusal(error.kind)
+            && !mutation::is_on(Mutation::RefusalUnnoted)
+        {
             core.audit.notes.add(core, call, operation, Some(kind));
         }
     }

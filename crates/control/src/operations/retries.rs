@@ -14,6 +14,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use seams::mutation::{self, Mutation};
 use sha2::{Digest, Sha256};
 use state::{
     ReplyBody, State,
@@ -92,7 +93,8 @@ pub(crate) async fn id(core: Arc<Core>, call: Call, counted: Counted) -> Result<
                 None => free = free.or(Some(id)),
                 Some(record) => {
                     let since = recorded_at(&record);
-                    if counted.again && state.last_time().since(since) <= WINDOW && is_so(state, &seen, &record)? {
+                    let again = counted.again && !mutation::is_on(Mutation::RepetitionUnseen);
+                    if again && state.last_time().since(since) <= WINDOW && is_so(state, &seen, &record)? {
                         done = done.max(Some((since, number, id)));
                     }
                 }

@@ -13,6 +13,7 @@ mod levels;
 mod life;
 mod lookups;
 mod members;
+mod mutations;
 mod pages;
 mod permissions;
 mod rates;

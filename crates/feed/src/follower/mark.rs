@@ -99,6 +99,9 @@ impl MarkFile {
             }
             Err(error) => return Err(error),
         };
+        // A process may have died before it synced what is read here, and what is shown from now on leans on it.
+        file.sync_data()?;
+        disk.sync_dir(folder)?;
         let blocks = [read_block(&*file, 0)?, read_block(&*file, 1)?];
         // A file of zeros was created and never written: a crash before the first mark.
         let untouched = blocks.iter().all(|block| block.iter().all(|byte| *byte == 0));
@@ -177,7 +180,7 @@ pub(super) fn decode(block: &[u8]) -> Option<(u64, Mark)> {
 mod tests {
     use std::path::Path;
 
-    use seams::sim::{SimDisk, SimEntropy};
+    use seams::sim::{Loss, SimDisk, SimEntropy};
 
     use super::*;
 
@@ -220,6 +223,21 @@ mod tests {
             disk.crash(&SimEntropy::new(seed));
             let found = open(&disk).1;
             assert!(found == Found::Mark(mark(2)) || found == Found::Mark(mark(3)), "{found:?}");
+        }
+    }
+
+    /// A process dies between the write of a mark and its sync; the next one leans on what it reads.
+    #[test]
+    fn mark_that_is_found_is_durable() {
+        let disk = SimDisk::new();
+        let (mut file, _) = open(&disk);
+        file.write(&mark(1)).unwrap();
+        file.write(&mark(2)).unwrap();
+        file.file.write_all_at(&encode(3, &mark(3)), BLOCK as u64).unwrap();
+        assert_eq!(open(&disk).1, Found::Mark(mark(3)));
+        for seed in 0..20 {
+            disk.crash_losing(&SimEntropy::new(seed), Loss::Suffix);
+            assert_eq!(open(&disk).1, Found::Mark(mark(3)));
         }
     }
 

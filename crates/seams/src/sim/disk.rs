@@ -1,4 +1,9 @@
-//! A disk in memory that loses in a crash what was not synced, tears the last write, and fails on demand.
+//! A disk in memory that loses in a crash what was not synced, in order or with holes, and fails on demand.
+
+mod power;
+
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::BTreeMap,
@@ -7,7 +12,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use crate::{Disk, DiskFile, Entropy, OpenMode};
+pub use self::power::{Loss, Survived};
+use crate::{Disk, DiskFile, OpenMode};
 
 /// Faults that stay in force until they are changed.
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,12 +43,22 @@ enum Unsynced {
     Len(u64),
 }
 
+/// A change of names that happens as one: a file made, a file removed, a file or a folder renamed.
+struct Renamed {
+    /// What it was asked for.
+    what: Vec<PathBuf>,
+    /// The names that it changes, and what they stand for then.
+    names: Vec<(PathBuf, Option<Content>)>,
+}
+
 #[derive(Default)]
 struct Inner {
     /// Names as the process sees them.
     now: BTreeMap<PathBuf, Content>,
-    /// Names as they are after a crash.
+    /// Names that are there after a crash for certain.
     durable: BTreeMap<PathBuf, Content>,
+    /// Changes of names since they were last synced, in order.
+    renamed: Vec<Renamed>,
     faults: DiskFaults,
     syncs: u64,
 }
@@ -74,6 +90,21 @@ impl File {
     }
 }
 
+/// Makes a name stand for something, or for nothing.
+fn point(names: &mut BTreeMap<PathBuf, Content>, (path, content): &(PathBuf, Option<Content>)) {
+    match content {
+        Some(content) => drop(names.insert(path.clone(), content.clone())),
+        None => drop(names.remove(path)),
+    }
+}
+
+impl Inner {
+    fn rename(&mut self, what: &[&Path], names: Vec<(PathBuf, Option<Content>)>) {
+        names.iter().for_each(|name| point(&mut self.now, name));
+        self.renamed.push(Renamed { what: what.iter().map(|path| path.to_path_buf()).collect(), names });
+    }
+}
+
 impl SimDisk {
     /// An empty disk.
     pub fn new() -> Self {
@@ -88,33 +119,6 @@ impl SimDisk {
     /// How many syncs were made, of files and folders.
     pub fn syncs(&self) -> u64 {
         lock(&self.0).syncs
-    }
-
-    /// Power off and on. Of what was not synced, each file keeps a random number of its writes, the last of them torn at a
-    /// random byte; names that were not synced are as they were. Handles opened before must not be used any more.
-    pub fn crash(&self, entropy: &dyn Entropy) {
-        let mut inner = lock(&self.0);
-        let names = inner.durable.clone();
-        for content in names.values() {
-            let mut file = lock(content);
-            let unsynced = std::mem::take(&mut file.unsynced);
-            let kept = entropy.number() as usize % (unsynced.len() + 1);
-            let mut after = std::mem::take(&mut file.durable);
-            for change in &unsynced[..kept] {
-                File::apply(&mut after, change);
-            }
-            if let Some(Unsynced::Write(offset, bytes)) = unsynced.get(kept) {
-                let torn = entropy.number() as usize % (bytes.len() + 1);
-                if torn > 0 {
-                    File::apply(&mut after, &Unsynced::Write(*offset, bytes[..torn].to_vec()));
-                }
-            }
-            file.now = after.clone();
-            file.durable = after;
-        }
-        // Handles of before keep their old content: a fresh copy makes late writes of a dead process harmless.
-        inner.now = names.into_iter().map(|(path, content)| (path, Arc::new(Mutex::new(lock(&content).clone())))).collect();
-        inner.durable = inner.now.clone();
     }
 
     /// Flips bits of a stored byte, on the medium.
@@ -157,7 +161,7 @@ impl Disk for SimDisk {
                     return Err(io::ErrorKind::ReadOnlyFilesystem.into());
                 }
                 let content = Content::default();
-                inner.now.insert(path.to_owned(), content.clone());
+                inner.rename(&[path], vec![(path.to_owned(), Some(content.clone()))]);
                 content
             }
             (_, Some(content)) => content,
@@ -192,18 +196,24 @@ impl Disk for SimDisk {
         if moved.is_empty() {
             return Err(not_found(from));
         }
+        let mut names = Vec::with_capacity(2 * moved.len());
         for path in moved {
             let rest = path.strip_prefix(from).unwrap_or(Path::new("")).to_owned();
             let target = if rest.as_os_str().is_empty() { to.to_owned() } else { to.join(rest) };
-            if let Some(content) = inner.now.remove(&path) {
-                inner.now.insert(target, content);
-            }
+            let content = inner.now.get(&path).cloned();
+            names.extend([(path, None), (target, content)]);
         }
+        inner.rename(&[from, to], names);
         Ok(())
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        lock(&self.0).now.remove(path).map(|_| ()).ok_or_else(|| not_found(path))
+        let mut inner = lock(&self.0);
+        if !inner.now.contains_key(path) {
+            return Err(not_found(path));
+        }
+        inner.rename(&[path], vec![(path.to_owned(), None)]);
+        Ok(())
     }
 
     fn sync_dir(&self, folder: &Path) -> io::Result<()> {
@@ -216,6 +226,8 @@ impl Disk for SimDisk {
         inner.durable.retain(|path, _| !path.starts_with(folder));
         let below: Vec<_> = inner.now.iter().filter(|(path, _)| path.starts_with(folder)).map(|(p, c)| (p.clone(), c.clone())).collect();
         inner.durable.extend(below);
+        inner.renamed.iter_mut().for_each(|renamed| renamed.names.retain(|(path, _)| !path.starts_with(folder)));
+        inner.renamed.retain(|renamed| !renamed.names.is_empty());
         Ok(())
     }
 }
@@ -282,50 +294,5 @@ impl DiskFile for SimFile {
             File::apply(&mut file.durable, &change);
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sim::SimEntropy;
-
-    #[test]
-    fn disk_crash_keeps_what_was_synced_and_only_that_for_certain() {
-        let (mut kept, mut lost) = (false, false);
-        for seed in 0..50 {
-            let disk = SimDisk::new();
-            let path = Path::new("a/file");
-            let file = disk.open(path, OpenMode::CreateNew).unwrap();
-            file.write_all_at(b"durable", 0).unwrap();
-            file.sync_data().unwrap();
-            disk.sync_dir(Path::new("a")).unwrap();
-            file.write_all_at(b"tail", 7).unwrap();
-            disk.crash(&SimEntropy::new(seed));
-            let after = disk.read(path).unwrap();
-            assert!(after.starts_with(b"durable"));
-            assert!(b"durabletail".starts_with(&after[..]));
-            kept |= after.len() == 11;
-            lost |= after.len() == 7;
-        }
-        assert!(kept && lost, "both outcomes must occur");
-    }
-
-    #[test]
-    fn disk_crash_forgets_a_name_that_was_not_synced() {
-        let disk = SimDisk::new();
-        disk.open(Path::new("a/file"), OpenMode::CreateNew).unwrap().sync_data().unwrap();
-        disk.crash(&SimEntropy::new(1));
-        assert!(disk.files().is_empty());
-    }
-
-    #[test]
-    fn disk_full_fails_the_write_that_does_not_fit() {
-        let disk = SimDisk::new();
-        disk.set_faults(DiskFaults { capacity: Some(10), ..DiskFaults::default() });
-        let file = disk.open(Path::new("f"), OpenMode::CreateNew).unwrap();
-        file.write_all_at(&[1; 10], 0).unwrap();
-        assert_eq!(file.write_all_at(&[1; 1], 10).unwrap_err().kind(), io::ErrorKind::StorageFull);
-        file.write_all_at(&[2; 10], 0).unwrap();
     }
 }

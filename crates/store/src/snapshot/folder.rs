@@ -34,6 +34,8 @@ impl SnapshotFolder {
         if let Some(parent) = folder.parent() {
             disk.sync_dir(parent).map_err(SnapshotError::io("sync", parent))?;
         }
+        // A process may have died before it synced the name of a file, for which a log may be cut from now on.
+        disk.sync_dir(&folder).map_err(SnapshotError::io("sync", &folder))?;
         Ok(Self { disk, folder })
     }
 

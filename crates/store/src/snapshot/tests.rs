@@ -3,7 +3,7 @@ use std::{path::Path, sync::Arc};
 use proptest::prelude::*;
 use seams::{
     Disk, Entropy, OpenMode,
-    sim::{DiskFaults, SimDisk, SimEntropy},
+    sim::{DiskFaults, Loss, SimDisk, SimEntropy},
 };
 
 use super::*;
@@ -85,6 +85,20 @@ fn snapshot_under_a_false_name_is_passed_over() {
     let info = write(&folder, 2, 5).unwrap();
     disk.rename(&info.path, &folder.path(9)).unwrap();
     assert_eq!(folder.newest_valid().unwrap().0, None);
+}
+
+/// A process dies before it has synced a file's name; what finds the file may cut a log for it.
+#[test]
+fn snapshot_that_is_found_is_durable_under_its_name() {
+    let disk = SimDisk::new();
+    let info = write(&folder(&disk), 2, 5).unwrap();
+    let aside = Path::new(FOLDER).join("aside");
+    disk.rename(&info.path, &aside).unwrap();
+    disk.sync_dir(Path::new(FOLDER)).unwrap();
+    disk.rename(&aside, &info.path).unwrap();
+    let found = folder(&disk).newest_valid().unwrap().0.unwrap();
+    disk.crash_losing(&SimEntropy::new(1), Loss::Suffix);
+    assert_eq!(folder(&disk).newest_valid().unwrap().0, Some(found));
 }
 
 #[test]
