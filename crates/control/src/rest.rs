@@ -78,7 +78,7 @@ fn described() -> OpenApiRouter<Arc<Core>> {
 /// What answers under [`ROOT`], and whatever no other service has.
 pub(crate) fn router(core: Arc<Core>) -> Router {
     let (routes, api) = described().split_for_parts();
-    let api = openapi::with_refusals(api);
+    let api = openapi::completed(api);
     let routes = Router::new()
         .nest(ROOT, routes.merge(openapi::route(&api)))
         .fallback(no_route)

@@ -34,9 +34,10 @@ pub(super) struct NewBinding {
     name: String,
     /// The store: its id, or its name.
     #[serde(default)]
-    #[schema(required = true)]
+    #[schema(required = true, min_length = 1)]
     store_id: String,
     /// The secret: its name, or its id. The whole store if left out.
+    #[schema(min_length = 1)]
     secret_name: Option<String>,
 }
 

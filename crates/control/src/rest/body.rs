@@ -96,7 +96,7 @@ pub(super) enum Id {
     },
 }
 
-/// The forms that [`ids`] takes, for the description of the routes.
+/// What is to be deleted, in any of the forms that are taken.
 #[derive(ToSchema)]
 #[serde(untagged)]
 #[expect(dead_code, reason = "it is described and never made")]

@@ -7,11 +7,13 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
+use state::limits::ITEMS_MAX;
 use utoipa::{
     PartialSchema,
     openapi::{
         Content, Info, License, OpenApi, OpenApiBuilder, Ref, RefOr, Response, Server,
         path::{Operation, PathItem},
+        schema::Schema,
         security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme},
     },
 };
@@ -52,8 +54,25 @@ const CHANGE_REFUSED: (&str, &str) = ("409", "Something else stands in its way, 
 /// The schema of an envelope without a result.
 const REFUSAL: &str = "Envelope_Nothing";
 
-/// Adds what every operation answers when it is not done.
-pub(super) fn with_refusals(mut api: OpenApi) -> OpenApi {
+/// Lists that a body may be, with how many entries at the most; none of them may be empty.
+const LISTS: [(&str, usize); 3] = [("InKind_NewStore", 1), ("InKind_NewSecret", ITEMS_MAX), ("IdsInAnyForm", ITEMS_MAX)];
+
+/// Says how long they are: of a variant the library takes no such words.
+fn bound_lists(api: &mut OpenApi) {
+    let Some(components) = &mut api.components else { return };
+    for (name, most) in LISTS {
+        let Some(RefOr::T(Schema::OneOf(forms))) = components.schemas.get_mut(name) else { continue };
+        for form in &mut forms.items {
+            if let RefOr::T(Schema::Array(list)) = form {
+                (list.min_items, list.max_items) = (Some(1), Some(most));
+            }
+        }
+    }
+}
+
+/// Adds what every operation answers when it is not done, and what else is the same for several.
+pub(super) fn completed(mut api: OpenApi) -> OpenApi {
+    bound_lists(&mut api);
     let mut names = REFUSED.to_vec();
     names.push(CHANGE_REFUSED);
     let components = api.components.get_or_insert_default();
