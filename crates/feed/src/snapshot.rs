@@ -35,6 +35,7 @@ use crate::{
     head,
     publisher::CHAIN,
     serve::{marks_in, position_in, position_out},
+    sign::{Anchor, Trust},
 };
 
 /// One immutable state at a sealed position, planned into chunks. Shared by all streams that send it.
@@ -232,6 +233,16 @@ impl SnapshotBuilder {
         }
     }
 
+    /// Begins as an edge of this cluster does that holds nothing and trusts no signer yet: for whoever reads chunks apart from a stream.
+    ///
+    /// # Errors
+    /// [`Fault`]: the beginning contradicts itself, or is of another cluster.
+    pub fn apart(cluster: ClusterId, begin: &proto::SnapshotBegin, bytes_max: u64) -> Result<Self, Fault> {
+        let anchor = Anchor { first_signer_set: Hash::ZERO, recovery: None };
+        let held = Held { state: Propagated::empty(), trust: Trust::new(cluster, anchor), seal: None };
+        Self::begin(cluster, begin, &held, bytes_max, None)
+    }
+
     /// The snapshot's position.
     pub const fn position(&self) -> Position {
         self.head.position
@@ -252,7 +263,10 @@ impl SnapshotBuilder {
     }
 
     /// Takes one chunk, proven whole or refused.
-    pub(crate) fn chunk(&mut self, chunk: &proto::SnapshotChunk) -> Result<(), Fault> {
+    ///
+    /// # Errors
+    /// [`Fault::SnapshotChunk`]: it is not the next one, is cut off, or a bucket has not its hash; [`Fault::IndexFull`].
+    pub fn chunk(&mut self, chunk: &proto::SnapshotChunk) -> Result<(), Fault> {
         let refuse = |detail: String| Fault::SnapshotChunk { at: self.head.position, chunk: chunk.index, detail };
         if chunk.index != self.next || chunk.index >= self.chunks {
             return Err(refuse(format!("expected chunk {} of {}", self.next, self.chunks)));

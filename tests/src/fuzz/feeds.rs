@@ -1,25 +1,35 @@
-//! What `feed` reads from its own files. What comes over streams is in `protocol`, and what a stream carries in `replicated`.
+//! What `feed` reads from its own files, and the chunks of snapshots. What else comes over streams is in `protocol`, and what a stream
+//! carries in `replicated`.
+
+use std::{cell::RefCell, sync::OnceLock};
 
 use bytes::Bytes;
+use feed::{Cut, SnapshotBuilder};
+use state::{SealStatement, Signed};
+use types::{ChainId, NodeId};
+use wire::internal::{SnapshotBegin, SnapshotChunk};
 
 use super::{
     Seen, Target,
-    replicated::{generation, history, seal},
+    replicated::{CLUSTER, generation, history, seal},
 };
 
-pub(super) const TARGETS: &[Target] = &[Target::new(
-    "feed_stored",
-    &[
-        "feed/src/follower/record.rs",
-        "feed/src/follower/mark.rs",
-        "feed/src/follower/past.rs",
-        "feed/src/head.rs",
-        "feed/src/follower/table.rs",
-    ],
-    seeds,
-    read,
-)
-.repaired(repair)];
+pub(super) const TARGETS: &[Target] = &[
+    Target::new(
+        "feed_stored",
+        &[
+            "feed/src/follower/record.rs",
+            "feed/src/follower/mark.rs",
+            "feed/src/follower/past.rs",
+            "feed/src/head.rs",
+            "feed/src/follower/table.rs",
+        ],
+        seeds,
+        read,
+    )
+    .repaired(repair),
+    Target::new("snapshot_chunk", &["feed/src/snapshot.rs"], chunks, chunk).up_to(8 << 10, 8 << 20),
+];
 
 /// The first byte chooses the form.
 fn read(bytes: &[u8]) -> Seen {
@@ -72,4 +82,63 @@ fn repair(input: &mut [u8]) {
         _ => return,
     };
     super::logs::repair_last(&mut bytes[..end]);
+}
+
+/// Snapshots of what golden logs lead to: how each begins, and its first chunk.
+fn cuts() -> &'static [(SnapshotBegin, SnapshotChunk)] {
+    /// So few that an input is small, and enough for several buckets.
+    const CHUNK_BYTES: usize = 1000;
+    static CUTS: OnceLock<Vec<(SnapshotBegin, SnapshotChunk)>> = OnceLock::new();
+    CUTS.get_or_init(|| {
+        let cut = |state: &state::State| {
+            let cut = |seal| Cut::new(state.propagated().clone(), seal, None, CHUNK_BYTES);
+            let unsealed = cut(Bytes::new());
+            let (chain, position) = (ChainId::new(0), unsealed.position());
+            let (chain_hash, state_root) = (unsealed.chain_hash(), unsealed.state_root());
+            let statement = SealStatement { cluster: CLUSTER, chain, position, chain_hash, state_root };
+            let cut = cut(Signed { statement, signer: NodeId::new(1), signer_set: 1, signature: [5; 64] }.encode());
+            Some((cut.begin(0), cut.chunk(0)?))
+        };
+        history().states.iter().take(3).filter_map(cut).collect()
+    })
+}
+
+/// The number of the snapshot, the length of the list of buckets 2, the list, the records.
+fn chunks() -> Vec<Vec<u8>> {
+    let seed = |(number, (_, chunk)): (usize, &(SnapshotBegin, SnapshotChunk))| {
+        [&[number as u8][..], &(chunk.proof.len() as u16).to_le_bytes(), &chunk.proof, &chunk.records].concat()
+    };
+    cuts().iter().enumerate().map(seed).collect()
+}
+
+fn begun(number: usize) -> SnapshotBuilder {
+    SnapshotBuilder::apart(CLUSTER, &cuts()[number].0, 1 << 20).expect("a snapshot that begins well")
+}
+
+fn chunk(input: &[u8]) -> Seen {
+    thread_local! {
+        /// What is refused leaves a snapshot as it was, so that it serves the next input.
+        static BEGUN: RefCell<Vec<Option<SnapshotBuilder>>> = const { RefCell::new(Vec::new()) };
+    }
+    let Some((number, rest)) = input.split_first() else { return Seen::Refused("empty".into()) };
+    let Some((length, rest)) = rest.split_first_chunk() else { return Seen::Refused("no list".into()) };
+    let Some((proof, records)) = rest.split_at_checked(usize::from(u16::from_le_bytes(*length))) else {
+        return Seen::Refused("a list that is cut off".into());
+    };
+    let number = usize::from(*number) % cuts().len();
+    let sent = SnapshotChunk { index: 0, records: Bytes::copy_from_slice(records), proof: Bytes::copy_from_slice(proof) };
+    BEGUN.with_borrow_mut(|all| {
+        all.resize_with(cuts().len(), || None);
+        let mut snapshot = all[number].take().unwrap_or_else(|| begun(number));
+        match snapshot.chunk(&sent) {
+            Ok(()) => {
+                assert!(snapshot.chunk(&sent).is_err(), "a chunk is taken once");
+                Seen::Read(format!("{} buckets", proof.len() / 2))
+            }
+            Err(fault) => {
+                all[number] = Some(snapshot);
+                Seen::Refused(fault.to_string())
+            }
+        }
+    })
 }

@@ -25,6 +25,7 @@ pub(super) const TARGETS: &[Target] = &[
         .repaired(repair_snapshot)
         .up_to(LENGTH_MAX, 4 << 20),
     Target::new("value_file", &["store/src/values.rs"], values, value).repaired(repair_value),
+    Target::new("table_record", &["store/src/table/sled.rs"], table_records, table_record).repaired(repair_table_record),
     Target::new("chain_marks", &["feed/src/marks.rs"], chain_marks, |bytes| {
         reread(bytes, feed::decode_marks, |marks| feed::encode_marks(marks).to_vec(), "marks")
     })
@@ -272,6 +273,35 @@ fn repair_value(input: &mut [u8]) {
     let Some(value) = input.get(9..) else { return };
     let crc = crc32c::crc32c_append(crc32c::crc32c_append(crc32c::crc32c(&(KEY.len() as u32).to_le_bytes()), &KEY), value);
     put_crc(input, 5, crc);
+}
+
+/// A record of a table as sled holds it: length of its key 1, key, what is stored under it.
+fn table_records() -> Vec<Vec<u8>> {
+    let record = |key: &[u8], value: &[u8]| [&[key.len() as u8][..], key, &store::table::encode_record(key, value)].concat();
+    vec![record(b"a", b""), record(&KEY, b"a value"), record(&[0; 200], &[7; 3000])]
+}
+
+fn table_record_parts(input: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = input.split_first()?;
+    rest.split_at_checked(usize::from(*length))
+}
+
+fn table_record(input: &[u8]) -> Seen {
+    let Some((key, stored)) = table_record_parts(input) else { return Seen::Refused("no record".into()) };
+    match store::table::decode_record("get", key, stored) {
+        Ok(value) => {
+            assert_eq!(store::table::encode_record(key, value), stored, "a record has one form");
+            Seen::Read("record".into())
+        }
+        Err(error) => Seen::Refused(error.to_string()),
+    }
+}
+
+fn repair_table_record(input: &mut [u8]) {
+    let Some((key, stored)) = table_record_parts(input) else { return };
+    let (at, Some(value)) = (1 + key.len(), stored.get(5..)) else { return };
+    let crc = crc32c::crc32c_append(crc32c::crc32c_append(crc32c::crc32c(&(key.len() as u32).to_le_bytes()), key), value);
+    put_crc(input, at + 1, crc);
 }
 
 fn chain_marks() -> Vec<Vec<u8>> {

@@ -34,7 +34,7 @@ pub(super) struct History {
     audit: Vec<Vec<u8>>,
     /// Key and value of every record that ever was.
     records: Vec<(Key, Bytes)>,
-    states: Vec<State>,
+    pub(super) states: Vec<State>,
 }
 
 /// Replays the golden logs, once.
