@@ -115,6 +115,7 @@ pub async fn join(options: &JoinOptions<'_>) -> Result<Joined, EnrolError> {
         signing_key: options.signing_key.map(|key| key.to_vec()).unwrap_or_default(),
         address: options.address.map(ToString::to_string).unwrap_or_default(),
         software: env!("CARGO_PKG_VERSION").to_owned(),
+        role: told(options.role).into(),
     };
     let tls = ClientTls::joining(options.token.cluster(), options.token.ca())?;
     let (endpoint, reply) = anywhere(options, &tls, &request).await?;
@@ -151,6 +152,15 @@ async fn anywhere<'a>(options: &JoinOptions<'a>, tls: &ClientTls, request: &Join
     }
 }
 
+/// A role as the control plane knows it.
+const fn told(role: NodeRole) -> EnrolledRole {
+    match role {
+        NodeRole::Control => EnrolledRole::Control,
+        NodeRole::Edge => EnrolledRole::Edge,
+        NodeRole::Relay => EnrolledRole::Relay,
+    }
+}
+
 /// What came, after every check.
 struct Came {
     joined: Joined,
@@ -177,14 +187,12 @@ impl Came {
         if signers.hash(cluster) != token.signers() {
             return Err(wrong("its signer set is not the one that the token pins"));
         }
-        let role = match reply.role() {
-            EnrolledRole::Control => Some(NodeRole::Control),
-            EnrolledRole::Edge => Some(NodeRole::Edge),
-            EnrolledRole::Relay => Some(NodeRole::Relay),
-            EnrolledRole::Unspecified => None,
-        };
-        if role != Some(options.role) {
-            return Err(wrong(&format!("the token makes node {node} {}: make a token for the role that this server has", said(role))));
+        // A control node that knows what this server is has refused a token for something else; one of an older build has not.
+        if reply.role() != told(options.role) {
+            return Err(wrong(&format!(
+                "the token makes node {node} {}: make a token for the role that this server has",
+                said(reply.role())
+            )));
         }
         let peers = Peers(reply.control_nodes.iter().map(peer).collect());
         Ok(Self { joined: Joined { cluster, node, peers }, authority, certificates, signers })
@@ -199,12 +207,12 @@ impl Came {
     }
 }
 
-fn said(role: Option<NodeRole>) -> &'static str {
+const fn said(role: EnrolledRole) -> &'static str {
     match role {
-        Some(NodeRole::Control) => "a control node",
-        Some(NodeRole::Edge) => "an edge",
-        Some(NodeRole::Relay) => "a relay",
-        None => "something that this version does not know",
+        EnrolledRole::Control => "a control node",
+        EnrolledRole::Edge => "an edge",
+        EnrolledRole::Relay => "a relay",
+        EnrolledRole::Unspecified => "something that this version does not know",
     }
 }
 

@@ -84,7 +84,7 @@ impl fmt::Debug for v1::TokenReply {
 
 impl fmt::Debug for internal::JoinRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { token, certificate_request, name, envelope_key, feature_level, signing_key, address, software } = self;
+        let Self { token, certificate_request, name, envelope_key, feature_level, signing_key, address, software, role } = self;
         f.debug_struct("JoinRequest")
             .field("token", &Length(token.len()))
             .field("certificate_request", &Length(certificate_request.len()))
@@ -94,6 +94,7 @@ impl fmt::Debug for internal::JoinRequest {
             .field("signing_key", &Length(signing_key.len()))
             .field("address", address)
             .field("software", software)
+            .field("role", role)
             .finish()
     }
 }

@@ -9,20 +9,33 @@ use std::{
 use client::{Client, Config};
 use runtime::{dev_pki::DevPki, tls::PeerCertificate};
 use tempfile::TempDir;
-use tests::process::{Cli, Ports, Reader, Run, Server, until};
+use tests::{
+    canary::Canary,
+    process::{Cli, Ports, Reader, Run, Server, until},
+};
 use types::{NodeId, UnixMillis};
 
 /// The account of the tests.
 const ACCOUNT: &str = "acme";
 
-/// One control node and what an operator has.
+/// One control node and what an operator has. Dropping it looks for the [`Canary`] in all files and in what commands printed.
 struct Ground {
-    folder: TempDir,
+    canary: Canary,
     ports: Ports,
     cli: Cli,
     control: SocketAddr,
     health: SocketAddr,
     extra: &'static str,
+    // Last, so that it is there while the canary is looked for.
+    folder: TempDir,
+}
+
+impl Drop for Ground {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.canary.ends([], self.folder.path());
+        }
+    }
 }
 
 impl Ground {
@@ -30,10 +43,12 @@ impl Ground {
     fn new(extra: &'static str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("cli")).unwrap();
-        let cli = Cli::new(&folder.path().join("cli"), &folder.path().join("cli/contexts.toml"));
+        let contexts = folder.path().join("cli/contexts.toml");
+        let canary = Canary::new(&folder.path().join("canary"), &contexts);
+        let cli = Cli::new(&folder.path().join("cli"), &contexts).heard_by(canary.heard());
         let mut ports = Ports::default();
         let (control, health) = (ports.claim(), ports.claim());
-        let ground = Self { folder, ports, cli, control, health, extra };
+        let ground = Self { canary, ports, cli, control, health, extra, folder };
         let data = ground.at("control-1");
         fs::write(
             ground.at("control.toml"),
@@ -60,8 +75,19 @@ impl Ground {
             .await
     }
 
-    async fn start_control(&self) -> Server {
-        self.start("control", "control", self.health).await
+    /// With the canary, from the first start on.
+    async fn start_control(&mut self) -> Server {
+        let server = self.start("control", "control", self.health).await;
+        if !self.canary.is_written() {
+            self.canary.write().await;
+        }
+        server
+    }
+
+    /// The end of a test: looks for the canary at the nodes too, which end here.
+    fn ends(&self, nodes: impl IntoIterator<Item = Server>) {
+        assert!(self.canary.is_written());
+        self.canary.ends(nodes, self.folder.path());
     }
 
     async fn start(&self, name: &str, role: &str, health: SocketAddr) -> Server {
@@ -85,6 +111,11 @@ impl Ground {
         let file = self.at(&format!("{name}.token"));
         self.cli.ok(&["node", "token", "create", role, "--out", &file.display().to_string()]).await;
         file
+    }
+
+    /// How many nodes are registered.
+    async fn nodes(&self) -> usize {
+        self.cli.ok(&["--format", "json", "node", "list"]).await.json().as_array().unwrap().len()
     }
 
     /// Writes the configuration of a control node that joins; its health port.
@@ -134,6 +165,7 @@ impl Ground {
         self.cli.ok(&["-a", ACCOUNT, "bind", "worker/web", &format!("{name}={secret}"), "--wait"]).await;
         let reader = Reader::new(Client::new(Config::unix(self.socket(edge))).unwrap(), account);
         assert_eq!(reader.get(name).await.unwrap().value, value.as_bytes());
+        self.canary.read(&self.socket(edge)).await;
     }
 }
 
@@ -179,16 +211,17 @@ async fn cluster_founded_by_init_takes_an_edge_in_by_token_which_stays_without_i
     fs::remove_file(&token).unwrap();
     assert!(edge.stop().await.success());
     assert!(control.stop().await.success());
-    let _control = ground.start_control().await;
-    let _edge = ground.start("edge-1", "edge", health).await;
+    let control = ground.start_control().await;
+    let edge = ground.start("edge-1", "edge", health).await;
     ground.written_is_read(&account, "edge-1", "SECOND", "two").await;
+    ground.ends([control, edge]);
 }
 
 #[tokio::test]
 async fn edge_that_cannot_join_says_why() {
     let mut ground = Ground::new("");
     assert_eq!(ground.init().await.code, 0);
-    let _control = ground.start_control().await;
+    let first = ground.start_control().await;
     let account = "5ca1ab1e5ca1ab1e5ca1ab1e5ca1ab1e";
 
     let health = ground.edge("without", account, "");
@@ -197,7 +230,7 @@ async fn edge_that_cannot_join_says_why() {
     assert!(edge.log().contains("no certificate yet") && edge.log().contains("cinnabar node token create edge"), "{}", edge.log());
 
     // A token of another cluster: the CA that is shown is not the one that it carries.
-    let elsewhere = Ground::new("");
+    let mut elsewhere = Ground::new("");
     assert_eq!(elsewhere.init().await.code, 0);
     let _other = elsewhere.start_control().await;
     let token = elsewhere.token("edge", "edge").await;
@@ -228,6 +261,25 @@ async fn edge_that_cannot_join_says_why() {
         assert!(!log.contains("cbj_") && !ground.at(name).join("identity/node.pem").exists(), "{name}: {log}");
     }
 
+    // A token for something else: it is told so, nothing is registered, and the token is as good as before.
+    let before = ground.nodes().await;
+    let for_edge = ground.token("edge", "for-edge").await;
+    let health = ground.second_control("no-edge", &for_edge);
+    let mut control = ground.launch("no-edge", "control", health);
+    assert_eq!(control.ended().await.code(), Some(1));
+    let log = control.log();
+    assert!(log.contains("of the role `edge`") && log.contains("`cinnabar node token create control`"), "{log}");
+    let for_control = ground.token("control", "for-control").await;
+    let health = ground.edge("no-control", account, &join_section(&for_control));
+    let mut edge = ground.launch("no-control", "edge", health);
+    assert_eq!(edge.ended().await.code(), Some(1));
+    assert!(edge.log().contains("of the role `control`") && edge.log().contains("`cinnabar node token create edge`"), "{}", edge.log());
+    assert_eq!(ground.nodes().await, before);
+    let tokens = ground.cli.ok(&["--format", "json", "node", "token", "list"]).await.json();
+    assert_eq!(tokens.as_array().unwrap().iter().filter(|token| token["state"] == "usable").count(), 2, "{tokens}");
+    let health = ground.edge("edge", account, &join_section(&for_edge));
+    let joined = ground.start("edge", "edge", health).await;
+
     // A typing mistake.
     let mistyped = ground.at("mistyped.token");
     runtime::write_secret_file(&mistyped, b"cbj_nonsense").unwrap();
@@ -235,6 +287,7 @@ async fn edge_that_cannot_join_says_why() {
     let mut edge = ground.launch("mistyped", "edge", health);
     assert_eq!(edge.ended().await.code(), Some(1));
     assert!(edge.log().contains("mistyped.token is damaged") && !edge.log().contains("nonsense"), "{}", edge.log());
+    ground.ends([first, joined]);
 }
 
 #[tokio::test]
@@ -277,10 +330,11 @@ async fn certificates_are_renewed_under_open_doors_and_after_all_have_expired() 
     })
     .await;
     // Neither can do without the other's vote.
-    let _second = ground.launch("control-2", "control", second_health);
-    let _control = ground.start_control().await;
-    let _edge = ground.start("edge-1", "edge", health).await;
+    let second = ground.launch("control-2", "control", second_health);
+    let control = ground.start_control().await;
+    let edge = ground.start("edge-1", "edge", health).await;
     ground.written_is_read(&account, "edge-1", "THIRD", "three").await;
+    ground.ends([second, control, edge]);
 }
 
 #[tokio::test]

@@ -40,6 +40,8 @@ struct Visitor {
     address: Option<HostPort>,
     feature_level: FeatureLevel,
     software: String,
+    /// What the server is, where it says so.
+    role: Option<NodeRole>,
 }
 
 /// Takes a node in that shows a good join token, or answers again one that was taken in.
@@ -51,6 +53,7 @@ pub(super) async fn join(core: &Core, call: &Call, message: JoinRequest) -> Resu
         if let Some(node) = enrolled_before(&state, &token, &visitor)? {
             return reply(core, &state, node, &visitor);
         }
+        fits(&token, &visitor)?;
         let enrol = enrolment(core, &state, &token, &visitor)?;
         let (node, role) = (enrol.node.id, enrol.node.role);
         let name = enrol.node.name.clone();
@@ -74,6 +77,12 @@ impl Visitor {
     fn read(mut message: JoinRequest) -> Result<Self, PublicError> {
         let token = JoinToken::hash_of_secret(&message.token).ok_or_else(no_token);
         message.token.zeroize();
+        let role = match message.role() {
+            EnrolledRole::Control => Some(NodeRole::Control),
+            EnrolledRole::Edge => Some(NodeRole::Edge),
+            EnrolledRole::Relay => Some(NodeRole::Relay),
+            EnrolledRole::Unspecified => None,
+        };
         let request = certificate_request(&message.certificate_request)?;
         let signing_key =
             Some(&message.signing_key).filter(|key| !key.is_empty()).map(|key| parse::fixed("signing_key", key)).transpose()?;
@@ -95,6 +104,7 @@ impl Visitor {
             address: address.transpose()?,
             feature_level: FeatureLevel::new(message.feature_level),
             software,
+            role,
         })
     }
 }
@@ -112,6 +122,21 @@ fn token(core: &Core, state: &State, visitor: &Visitor) -> Result<JoinTokenRecor
     let token = state.join_token(visitor.token).map_err(damaged)?.ok_or_else(no_token)?;
     let before = enrolled_before(state, &token, visitor)?.is_some();
     if before || token.is_usable(keys::now(core, state)) { Ok(token) } else { Err(no_token()) }
+}
+
+/// Refuses a server that the token would make something else of: before a use of it is spent, and a node is registered that cannot start.
+fn fits(token: &JoinTokenRecord, visitor: &Visitor) -> Result<(), PublicError> {
+    match visitor.role {
+        Some(role) if role != token.role => Err(PublicError::new(
+            ErrorKind::InvalidArgument,
+            format!(
+                "the token is for a node of the role `{}`, and this server is of the role `{wanted}`: take one that `cinnabar node token create {wanted}` makes; this one was not used up",
+                role_name(token.role),
+                wanted = role_name(role)
+            ),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// The member that this node is already: it joined by this token with this key, and did not hear the answer.
