@@ -63,6 +63,7 @@ struct Exposed {
     secret_id: String,
     versions: Vec<u64>,
     current: bool,
+    deleted: Option<String>,
 }
 
 fn role_name(role: v1::NodeRole) -> &'static str {
@@ -238,11 +239,13 @@ async fn exposure(session: &Session, node: String) -> Result<(), Failure> {
         secret_id: secret.secret_id,
         versions: secret.versions,
         current: secret.current,
+        deleted: time_or_none(secret.deleted_ms),
     };
     let rows: Vec<Exposed> = secrets.await?.into_iter().map(row).collect();
-    session.out.rows(&["account", "secret", "versions", "current"], &rows, |row| {
+    session.out.rows(&["account", "secret", "versions", "current", "deleted"], &rows, |row| {
         let versions: Vec<String> = row.versions.iter().map(u64::to_string).collect();
         let current = if row.current { "yes" } else { "no" };
-        vec![row.account.clone(), format!("{}/{}", row.store, row.secret), versions.join(","), current.to_owned()]
+        let deleted = row.deleted.clone().unwrap_or_else(|| "-".to_owned());
+        vec![row.account.clone(), format!("{}/{}", row.store, row.secret), versions.join(","), current.to_owned(), deleted]
     })
 }

@@ -11,7 +11,7 @@ use wire::{
     v1::{self, nodes_client::NodesClient},
 };
 
-use crate::harness::{CLUSTER, CONTROL, Ground, Node, create, item, set, until, with_store};
+use crate::harness::{CLUSTER, CONTROL, Ground, Node, create, delete, item, secret, set, until, with_store};
 
 /// What a new node brings.
 struct Newcomer {
@@ -100,8 +100,19 @@ impl Operator<'_> {
     }
 
     async fn exposure(&self, node: &str) -> Vec<v1::ExposedSecret> {
-        let request = self.request(v1::ExposureRequest { node: node.to_owned(), page: None });
-        self.client().exposure(request).await.unwrap().into_inner().secrets
+        let (mut all, mut token) = (Vec::new(), String::new());
+        loop {
+            // Each on a page of its own.
+            let page = Some(v1::Page { size: 1, token });
+            let request = self.request(v1::ExposureRequest { node: node.to_owned(), page });
+            let reply = self.client().exposure(request).await.unwrap().into_inner();
+            assert!(reply.secrets.len() <= 1, "{reply:?}");
+            all.extend(reply.secrets);
+            token = reply.next_page;
+            if token.is_empty() {
+                return all;
+            }
+        }
     }
 }
 
@@ -183,6 +194,9 @@ async fn control_node_that_joins_signs_and_issues_and_holds_the_keys() {
         address: "control-2.example:7400".to_owned(),
         ..newcomer.request(&token, "whatever")
     };
+    // A server that is something else is told so before the token's one use is spent.
+    let refusal = join(&node, internal::JoinRequest { role: EnrolledRole::Edge.into(), ..request() }).await.unwrap_err();
+    assert!(refusal.kind == ErrorKind::InvalidArgument && refusal.message.contains("of the role `edge`"), "{refusal:?}");
     let joined = join(&node, request()).await.unwrap();
     assert_eq!((joined.node, &*joined.name, joined.role()), (2, "control-2", EnrolledRole::Control));
     let own = PeerCertificate::read(&joined.certificates[0]).unwrap();
@@ -269,6 +283,20 @@ async fn revocation_replaces_the_keys_and_says_what_the_node_could_open() {
     client.set_value(set("A", "a2")).await.unwrap();
     client.create_secrets(create(vec![item("C", "c1")])).await.unwrap();
     assert_eq!(names(operator.exposure("2").await), [row("A", &[1], false), row("B", &[1], true)]);
+    // What was deleted could come back with these values, so it stays in the list, behind the others; what is new is not in it then either.
+    let deleted = async || -> Vec<(String, Vec<u64>, bool)> {
+        let exposed = operator.exposure("2").await;
+        exposed.into_iter().map(|secret| (secret.secret_name, secret.versions, secret.deleted_ms > 0)).collect()
+    };
+    client.delete_secrets(delete(&["A", "C"], true)).await.unwrap();
+    assert_eq!(deleted().await, [row("B", &[1], false), row("A", &[1], true)]);
+    client.delete_secrets(delete(&["B"], true)).await.unwrap();
+    let mut both = deleted().await;
+    both.sort();
+    assert_eq!(both, [row("A", &[1], true), row("B", &[1], true)]);
+    client.destroy_secret(v1::DestroySecretRequest { secret: secret("A"), ..Default::default() }).await.unwrap();
+    client.undelete_secret(v1::UndeleteSecretRequest { secret: secret("B"), ..Default::default() }).await.unwrap();
+    assert_eq!(deleted().await, [row("B", &[1], false)]);
     let only = operator.revoke("control-1").await.unwrap_err();
     assert!(only.kind == ErrorKind::Precondition && only.message.contains("cluster remove control-1"), "{only:?}");
     node.stop().await;

@@ -1,12 +1,12 @@
 //! What was deleted and can be brought back, and what people want to be reminded of.
 
-use types::{SecretId, StoreId, UnixMillis};
+use types::{SecretId, StoreId, UnixMillis, ValueId};
 
 use super::{Page, State, lists::page};
 use crate::{
     Key, Keyspace, Prefix, ReadError, ReminderKind, TypedKey,
     propagated::decode_content as decode,
-    record::{DeletedRecord, ReminderRecord},
+    record::{DeletedRecord, ReminderRecord, ValueRecord},
 };
 
 impl State {
@@ -38,6 +38,37 @@ impl State {
             }
             _ => Ok(None),
         })
+    }
+
+    /// Deleted secrets of all accounts and stores that can be brought back, by store and id, for which `keep` says something; with that.
+    ///
+    /// # Errors
+    /// [`ReadError`], also of `keep`.
+    pub fn all_deleted_secrets<T>(
+        &self,
+        after: Option<&Key>,
+        limit: usize,
+        keep: impl Fn(SecretId, &DeletedRecord) -> Result<Option<T>, ReadError>,
+    ) -> Result<Page<(SecretId, DeletedRecord, T)>, ReadError> {
+        let all = Prefix::keyspace(Keyspace::Deleted);
+        page(self.control_after(&all, after), limit, |key, content| match key.decode() {
+            Ok(TypedKey::Deleted { store, secret }) => {
+                let record: DeletedRecord = decode(key, content)?;
+                if record.until <= self.time || self.store(store)?.is_none() {
+                    return Ok(None);
+                }
+                Ok(keep(secret, &record)?.map(|kept| (secret, record, kept)))
+            }
+            _ => Ok(None),
+        })
+    }
+
+    /// A sealed value of a deleted secret.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn deleted_value(&self, secret: SecretId, value: ValueId) -> Result<Option<ValueRecord>, ReadError> {
+        self.read_control(TypedKey::DeletedValue { secret, value })
     }
 
     /// When people want to be reminded of a secret; none: not at all.
