@@ -1,6 +1,6 @@
 //! `cinnabar dev`: a whole cluster in this process, for trying it and for developing against it.
 
-use std::{io::IsTerminal, time::Duration};
+use std::{io::IsTerminal, path::Path, time::Duration};
 
 use cli::{Context, Contexts, DevArgs, EdgeContext, Failure, Global, Keyboard, Output};
 use runtime::{
@@ -19,6 +19,8 @@ use crate::{
 
 /// The context that `dev` writes.
 const CONTEXT: &str = "dev";
+/// What calls the binary that a checkout has built.
+const WRAPPER: &str = "scripts/cinnabar";
 /// How often the view looks for news.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -81,7 +83,9 @@ async fn prove_and_stay(cluster: &mut Cluster, clock: &RealClock, out: Output, s
 /// What to try next. When another context is in force each line names this one.
 fn your_turn(cluster: &Cluster, in_force: bool) -> String {
     let last = cluster.edges.len();
-    let call = if in_force { "scripts/cinnabar".to_owned() } else { format!("scripts/cinnabar -c {CONTEXT}") };
+    // From the root of a checkout by its wrapper, which finds the build; elsewhere as it is installed.
+    let binary = if Path::new(WRAPPER).is_file() { WRAPPER } else { "cinnabar" };
+    let call = if in_force { binary.to_owned() } else { format!("{binary} -c {CONTEXT}") };
     format!(
         "Your turn (another terminal):\n  \
          printf s3cret | {call} secret create {store}/API_KEY --scope workers --wait\n  \

@@ -162,7 +162,10 @@ async fn lines_that_dev_prints_for_rest_work_as_they_are_pasted() {
     let log = server.log();
     let (_, lines) = log.split_once("no token is shown:\n").unwrap_or_else(|| panic!("{log}"));
     let lines: String = lines.lines().take_while(|line| line.starts_with("  ")).map(|line| format!("{line}\n")).collect();
-    let script = lines.replace("scripts/cinnabar", &binary().display().to_string());
+    // No checkout has its root here, so the binary is called as it is installed.
+    let call = "cinnabar context";
+    assert!(lines.matches(call).count() == 2 && !lines.contains("scripts/"), "{lines}");
+    let script = lines.replace(call, &format!("{} context", binary().display()));
     let (file, home) = (dev.path("contexts.toml"), dev.path("home"));
     let programs = Programs::new(Path::new(&home), "").without("NODE_EXTRA_CA_CERTS").with(&[("CINNABAR_CONFIG", &file)]);
     let run = programs.shell(&Wrangler::Old.call(), b"", &script).await;
@@ -230,6 +233,41 @@ async fn member_gets_and_loses_roles_and_tokens() {
     cli.expect(3, &["role", "list", "alice@example.com"]).await;
 }
 
+/// What is not there: a list says so beside its result, and an error names what was asked for, but never what could be a token.
+#[tokio::test]
+async fn lists_that_are_empty_say_so_and_tokens_that_are_unknown_are_named_by_their_id() {
+    let dev = Dev::new();
+    let _server = dev.serve().await;
+    let cli = dev.cli();
+    cli.ok(&["store", "create", "empty"]).await;
+    cli.ok(&["consumer", "create", "worker/alone"]).await;
+    let lists = [
+        &["role", "list"][..],
+        &["secret", "list", "empty"],
+        &["secret", "list", "default", "--deleted"],
+        &["consumer", "token", "list", "worker/alone"],
+        &["node", "token", "list"],
+        &["secrets-store", "secret", "list", "empty"],
+        &["audit", "list", "--principal", "nobody"],
+        &["binding", "list", "worker/alone"],
+    ];
+    for list in lists {
+        let run = cli.ok(list).await;
+        assert_eq!((run.stdout.as_str(), run.stderr.lines().next()), ("", Some("none")), "{list:?}");
+        let empty = cli.ok(&[&["--format", "json"], list].concat()).await.json();
+        assert!(empty == serde_json::json!([]) || empty["entries"] == serde_json::json!([]), "{list:?}: {empty}");
+    }
+
+    let id = "00112233445566778899aabbccddeeff";
+    for verb in ["roll", "revoke"] {
+        let unknown = cli.expect(3, &["token", verb, id]).await;
+        assert!(unknown.stderr.contains(&format!("no token {id}")), "{unknown:?}");
+        let pasted = seal::OperatorToken::generate(&runtime::OsEntropy).text().expose().to_owned();
+        let run = cli.quiet(&["token", verb, &pasted]).await;
+        assert!(run.code != 0 && !format!("{run:?}").contains(&pasted[8..]), "{run:?}");
+    }
+}
+
 /// A deleted secret comes back as it was, or is destroyed; a reminder is shown and nothing more.
 #[tokio::test]
 async fn deleted_secret_comes_back_with_its_bindings_until_it_is_destroyed() {
@@ -254,9 +292,20 @@ async fn deleted_secret_comes_back_with_its_bindings_until_it_is_destroyed() {
     let deleted = cli.ok(&["--format", "json", "secret", "list", "default", "--deleted"]).await.json();
     assert_eq!((deleted[0]["name"].as_str(), deleted[0]["id"].as_str()), (Some("A"), edited["id"].as_str()), "{deleted}");
     assert!(deleted[0]["undelete_until"].is_string(), "{deleted}");
+    let exposed = cli.ok(&["--format", "json", "node", "exposure", "edge-1"]).await.json();
+    let exposed: Vec<_> =
+        exposed.as_array().unwrap().iter().map(|row| (row["secret"].as_str().unwrap(), row["deleted"].is_string())).collect();
+    assert_eq!(exposed, [("GREETING", false), ("A", true)], "a node can open what can be brought back");
     let back = cli.ok(&["--format", "json", "secret", "undelete", "default/A", "--wait"]).await.json();
     assert_eq!(back["id"], edited["id"]);
     assert_eq!(cli.ok(&["get", "worker/web", "A", "--raw"]).await.stdout, VALUE);
+
+    // The source by its id alone: where it lies is known.
+    let id = edited["id"].as_str().unwrap();
+    assert_eq!(cli.ok(&["--format", "json", "secret", "copy", id, "default/COPY"]).await.json()["name"], "COPY");
+    let elsewhere = cli.expect(2, &["secret", "copy", id, "other/COPY"]).await;
+    assert!(elsewhere.stderr.contains("write default/COPY"), "{elsewhere:?}");
+    cli.expect(2, &["secret", "copy", id, id]).await;
 
     cli.pipe(b"two", &["secret", "set", "default/A", "--wait"]).await;
     cli.expect(2, &["secret", "destroy", "default/A", "--exact", "1"]).await;
