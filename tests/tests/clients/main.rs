@@ -5,6 +5,7 @@ mod encodings;
 mod ground;
 mod load;
 mod matrix;
+mod recipes;
 mod sdks;
 mod seeds;
 mod wrangler;
