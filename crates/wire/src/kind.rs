@@ -265,7 +265,7 @@ impl ErrorKind {
                 503,
                 true,
                 6,
-                "Unlock the node with `cinnabar cluster unlock`, or ask another node.",
+                "Ask another node: `cinnabar status` at each shows which is unlocked. Give this one its key file back, and restart it.",
             ),
             Self::DeadlineExceeded => row(
                 "deadline_exceeded",
