@@ -71,6 +71,10 @@ pub(crate) struct Call {
 }
 
 impl Call {
+    fn new(credential: Credential, origin: Origin) -> Self {
+        Self { credential, origin, sent: None, deadline: None, handed_over: false, trace: Trace::default(), first_try: false }
+    }
+
     /// What a request says of its sender, as the door has read it; read now where it came by another door.
     pub(crate) fn of<M>(core: &Core, request: &Request<M>) -> Self {
         request.extensions().get::<Self>().cloned().unwrap_or_else(|| Self::read(core, request))
@@ -90,36 +94,19 @@ impl Call {
         };
         let label = sent.filter(usable).map_or_else(|| RequestId::from_bytes(core.entropy.id()).to_string(), str::to_owned);
         let origin = Origin { peer: peer.map_or_else(|| "unknown".to_owned(), ToString::to_string), request: label };
-        Self {
-            credential: credential(core, headers, peer),
-            origin,
-            sent: None,
-            deadline: None,
-            handed_over: false,
-            first_try: false,
-            trace: Trace::default(),
-        }
+        Self::new(credential(core, headers, peer), origin)
     }
 
     /// A call that another control node hands over: by whose token it was made, from where, and what is left of its time.
     pub(crate) fn handed_over(core: &Core, token: [u8; 32], origin: Origin, within: Duration) -> Self {
         let deadline = Some(core.clock.monotonic().saturating_add(within));
-        Self {
-            credential: Credential::Token(token),
-            origin,
-            sent: None,
-            deadline,
-            handed_over: true,
-            first_try: false,
-            trace: Trace::default(),
-        }
+        Self { deadline, handed_over: true, ..Self::new(Credential::Token(token), origin) }
     }
 
     /// A call as it comes in a test of what lies behind the doors.
     #[cfg(test)]
     pub(crate) fn of_a_test(credential: Credential) -> Self {
-        let origin = Origin { peer: "a test".to_owned(), request: "test".to_owned() };
-        Self { credential, origin, sent: None, deadline: None, handed_over: false, first_try: false, trace: Trace::default() }
+        Self::new(credential, Origin { peer: "a test".to_owned(), request: "test".to_owned() })
     }
 
     /// What is left of the call's time: of the caller's own, and at the most what a request may take.
