@@ -26,6 +26,7 @@ mod peers;
 mod protocol;
 mod random;
 mod replicated;
+mod rest;
 mod sealed;
 mod settings;
 
@@ -35,6 +36,7 @@ pub use corpus::{committed, file as corpus_file, hex};
 pub use engine::{Plan, Report, fuzz};
 pub use protocol::{descriptors, messages};
 pub use replicated::record_kinds;
+pub use rest::end_node;
 
 /// What an input may have allocated for each of its bytes, when it was run, read again and compared.
 pub const BYTES_PER_BYTE: usize = 64;
@@ -70,11 +72,13 @@ pub struct Target {
     pub length_max: usize,
     /// What may be allocated whatever the length of the input.
     pub extra_bytes: usize,
+    /// Inputs that ten seconds of the suite are enough for, on a machine that does much else.
+    pub inputs_min: u64,
 }
 
 impl Target {
     const fn new(name: &'static str, reads: &'static [&'static str], seeds: fn() -> Vec<Vec<u8>>, run: fn(&[u8]) -> Seen) -> Self {
-        Self { name, reads, seeds, run, repair: None, words: &[], length_max: LENGTH_MAX, extra_bytes: EXTRA_BYTES }
+        Self { name, reads, seeds, run, repair: None, words: &[], length_max: LENGTH_MAX, extra_bytes: EXTRA_BYTES, inputs_min: 1000 }
     }
 
     /// A target that is in no table, for a test of the engine.
@@ -88,6 +92,10 @@ impl Target {
 
     const fn with_words(self, words: &'static [&'static str]) -> Self {
         Self { words, ..self }
+    }
+
+    const fn at_least(self, inputs_min: u64) -> Self {
+        Self { inputs_min, ..self }
     }
 
     const fn up_to(self, length_max: usize, extra_bytes: usize) -> Self {
@@ -105,6 +113,7 @@ pub fn targets() -> Vec<&'static Target> {
         feeds::TARGETS,
         archives::TARGETS,
         protocol::TARGETS,
+        rest::TARGETS,
         identity::TARGETS,
         settings::TARGETS,
     ];

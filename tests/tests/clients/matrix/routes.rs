@@ -119,7 +119,6 @@ pub(super) fn verdict(answer: &Answer) -> Verdict {
         (403, 9109, _) => Verdict::Refused,
         (404, 7003, _) => Verdict::Hidden,
         (400, 10021, _) if why.contains("may not bind") => Verdict::Refused,
-        (400, 10021, _) if why.starts_with("no account ") => Verdict::Hidden,
         (400 | 404 | 409, ..) => Verdict::Allowed,
         _ => panic!("{answer:?}"),
     }
