@@ -149,7 +149,8 @@ async fn refusal_that_no_majority_could_take_is_in_the_audit_after_the_node_was_
 
     // It is counted in memory, and on the disk within a second.
     let spool = fleet.data(&node).join("notes");
-    until("the spool to hold the refusal", async || if holds(&spool, b"cluster.members") { Ok(()) } else { Err("it does not".to_owned()) }).await;
+    until("the spool to hold the refusal", async || if holds(&spool, b"cluster.members") { Ok(()) } else { Err("it does not".to_owned()) })
+        .await;
     assert!(listed(&fleet, &["--principal", "nosy"]).await.is_empty(), "nobody else knows of it");
     fleet.kill(&node);
     fleet.net.mend();
