@@ -92,7 +92,7 @@ impl Inner {
                 0 => false,
                 1 => at < first,
                 // What is done to a name, or below it, depends on what was done to it before.
-                _ => own.number() % 2 == 0 && !change.what.iter().any(|path| lost.iter().any(|gone| path.starts_with(gone))),
+                _ => own.number().is_multiple_of(2) && !change.what.iter().any(|path| lost.iter().any(|gone| path.starts_with(gone))),
             };
             if stays {
                 change.names.iter().for_each(|name| point(&mut self.durable, name));
@@ -145,7 +145,7 @@ impl File {
 /// Keeps some of the changes; whether there is one before which another is missing.
 fn scatter(content: &mut Vec<u8>, changes: impl IntoIterator<Item = Unsynced>, own: &SimEntropy) -> bool {
     let kept_of_8 = [1, 4, 7][own.number() as usize % 3];
-    let zeros = own.number() % 4 == 0;
+    let zeros = own.number().is_multiple_of(4);
     let (mut lost, mut hole) = (false, false);
     for change in changes {
         if own.number() % 8 < kept_of_8 {
