@@ -487,7 +487,7 @@ impl<'a> Lane<'a> {
 
     /// One time in three a process that ends while it writes was killed, and the power stays: what it wrote is seen, and is not durable yet.
     fn only_killed(&self) -> bool {
-        self.kills.number() % 3 == 0
+        self.kills.number().is_multiple_of(3)
     }
 
     fn draw(&self, below: u64) -> u64 {
