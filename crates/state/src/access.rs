@@ -295,6 +295,8 @@ pub enum Operation {
     ReadTokens,
     /// Read the audit log. Entries show who works with what from where, so not even Reporter has it: a reviewer gets a token for it.
     ReadAudit,
+    /// See nodes, join tokens and members of the cluster.
+    ReadCluster,
 }
 
 /// One row of the table.
@@ -323,7 +325,7 @@ const fn row(operation: Operation, name: &'static str, roles: RoleSet, permissio
 
 /// The one table: operation, what it is called, roles that have it, the permission that it takes, and whether a control node may do it
 /// unasked.
-const TABLE: [Row; 21] = [
+const TABLE: [Row; 22] = [
     row(Operation::ReadMetadata, "read metadata", ALL, READ, true),
     row(Operation::ManageAccounts, "manage accounts", SUPER, EDIT, false),
     row(Operation::ManageStores, "manage stores", ADMIN, EDIT, false),
@@ -345,6 +347,7 @@ const TABLE: [Row; 21] = [
     row(Operation::ManageAuthority, "replace the certificate authority", SUPER, EDIT, true),
     row(Operation::ReadTokens, "list tokens and members", SUPER, READ, false),
     row(Operation::ReadAudit, "read the audit log", SUPER, READ, false),
+    row(Operation::ReadCluster, "see nodes and members of the cluster", SUPER, READ, false),
 ];
 
 impl Operation {
@@ -425,7 +428,7 @@ mod tests {
         let everything = vec![Grant { role: Role::SuperAdministrator, scope: GrantScope::Cluster }];
         let (read, edit) = (Rights::new(Permission::Read, everything.clone(), &[]), Rights::new(Permission::Edit, everything, &[]));
         for operation in Operation::ALL {
-            let looks = matches!(operation, Operation::ReadMetadata | Operation::ReadTokens | Operation::ReadAudit);
+            let looks = [Operation::ReadMetadata, Operation::ReadTokens, Operation::ReadAudit, Operation::ReadCluster].contains(&operation);
             assert_eq!(read.allows(operation, GrantScope::Store(A, S)), looks, "{}", operation.name());
             assert_eq!(edit.allows(operation, GrantScope::Store(A, S)), !operation.roles().is_empty(), "{}", operation.name());
         }

@@ -124,7 +124,7 @@ impl v1::cluster_server::Cluster for Services {
         read(&self.0, "cluster.members", request, async |core, call, _| {
             // The node's own view: it is asked most of all when there is no majority.
             let (caller, state) = core.identify_here(&call).await?;
-            caller.require(Operation::ManageMembership, GrantScope::Cluster)?;
+            caller.require(Operation::ReadCluster, GrantScope::Cluster)?;
             let (members, leader) = (core.consensus.membership(), core.leader().await);
             let rows = ids(&members).map(|node| row(&state, &members, leader, node)).collect();
             Ok(v1::ClusterMembersReply { members: rows, joint: members.joint })
@@ -135,7 +135,7 @@ impl v1::cluster_server::Cluster for Services {
     async fn status(&self, request: Request<v1::ClusterStatusRequest>) -> Result<Response<v1::ClusterStatusReply>, Status> {
         read(&self.0, "cluster.status", request, async |core, call, _| {
             let (caller, state) = core.identify_here(&call).await?;
-            caller.require(Operation::ManageMembership, GrantScope::Cluster)?;
+            caller.require(Operation::ReadCluster, GrantScope::Cluster)?;
             let Some(overview) = overview(&core).await? else { return Ok(leaderless(&core, &state)) };
             let (members, clocks) = (core.consensus.membership(), core.consensus.clocks());
             let status = |node: NodeId| {

@@ -31,7 +31,11 @@ const USUAL_LIFETIME_MS: u64 = 60 * 60 * 1000;
 const TRADES_WITHIN: Duration = Duration::from_secs(8);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// Nodes and join tokens are the cluster's, so only who administers all of it sees them.
+/// Nodes and join tokens are the cluster's, so only who administers all of it sees them, and with a token that may only read too.
+fn sees(caller: &Caller) -> Result<(), PublicError> {
+    caller.require(Operation::ReadCluster, GrantScope::Cluster)
+}
+
 fn administers(caller: &Caller) -> Result<(), PublicError> {
     caller.require(Operation::ManageJoinTokens, GrantScope::Cluster)
 }
@@ -133,7 +137,7 @@ impl v1::nodes_server::Nodes for Services {
             let page = PageTarget::from(message.page);
             let after = after(&page)?;
             core.read(&call, |state, caller| {
-                administers(caller)?;
+                sees(caller)?;
                 let found = state.nodes(after.as_ref(), page.size).map_err(damaged)?;
                 let nodes = found.items.into_iter().map(|(node, record)| shown(node, record)).collect();
                 Ok(v1::ListNodesReply { nodes, next_page: next(found.next) })
@@ -173,7 +177,7 @@ impl v1::nodes_server::Nodes for Services {
             let page = PageTarget::from(message.page);
             let after = after(&page)?;
             core.read(&call, |state, caller| {
-                administers(caller)?;
+                sees(caller)?;
                 let found = state.join_tokens(after.as_ref(), page.size).map_err(damaged)?;
                 let now = keys::now(&core, state);
                 let tokens = found.items.into_iter().map(|token| shown_token(token, now)).collect();
@@ -212,7 +216,7 @@ impl v1::nodes_server::Nodes for Services {
             let (page, target) = (PageTarget::from(message.page), target(message.node)?);
             let after = after(&page)?;
             core.read(&call, |state, caller| {
-                administers(caller)?;
+                sees(caller)?;
                 let (_, record) = revoke::find(state, &target)?;
                 let (secrets, last) = exposure::of(state, &record, after.as_ref(), page.size)?;
                 Ok(v1::ExposureReply { secrets, next_page: next(last) })

@@ -225,9 +225,10 @@ fn people() -> Vec<Call> {
 
 fn cluster() -> Vec<Call> {
     let (members, nodes, see) = (Rule::Cluster(O::ManageMembership), Rule::Cluster(O::ManageJoinTokens), Rule::Cluster(O::ReadMetadata));
+    let look = Rule::Cluster(O::ReadCluster);
     vec![
-        call("Cluster.Members", members, |_, _| v1::ClusterMembersRequest::default().encode_to_vec()),
-        call("Cluster.Status", members, |_, _| v1::ClusterStatusRequest::default().encode_to_vec()),
+        call("Cluster.Members", look, |_, _| v1::ClusterMembersRequest::default().encode_to_vec()),
+        call("Cluster.Status", look, |_, _| v1::ClusterStatusRequest::default().encode_to_vec()),
         call("Cluster.Add", members, |_, _| v1::ClusterAddRequest { node: NONE.into(), ..Default::default() }.encode_to_vec()),
         call("Cluster.Promote", members, |_, _| v1::ClusterPromoteRequest { node: NONE.into() }.encode_to_vec()),
         call("Cluster.Remove", members, |_, _| v1::ClusterRemoveRequest { node: NONE.into(), force: false }.encode_to_vec()),
@@ -242,18 +243,18 @@ fn cluster() -> Vec<Call> {
         call("Levels.Raise", Rule::Cluster(O::RaiseLevel), |_, _| {
             v1::RaiseLevelRequest { to: Some(1), ..Default::default() }.encode_to_vec()
         }),
-        call("Nodes.List", nodes, |_, _| v1::ListNodesRequest::default().encode_to_vec()),
+        call("Nodes.List", look, |_, _| v1::ListNodesRequest::default().encode_to_vec()),
         call("Nodes.CreateJoinToken", nodes, |_, _| {
             v1::CreateJoinTokenRequest { role: v1::NodeRole::Edge.into(), uses: u32::MAX, ..Default::default() }.encode_to_vec()
         }),
-        call("Nodes.ListJoinTokens", nodes, |_, _| v1::ListJoinTokensRequest::default().encode_to_vec()),
+        call("Nodes.ListJoinTokens", look, |_, _| v1::ListJoinTokensRequest::default().encode_to_vec()),
         call("Nodes.RevokeJoinToken", nodes, |_, _| {
             v1::RevokeJoinTokenRequest { token_id: "0".repeat(32), ..Default::default() }.encode_to_vec()
         }),
         call("Nodes.Revoke", Rule::Cluster(O::RevokeNode), |_, _| {
             v1::RevokeNodeRequest { node: NONE.into(), ..Default::default() }.encode_to_vec()
         }),
-        call("Nodes.Exposure", nodes, |_, _| v1::ExposureRequest { node: NONE.into(), page: None }.encode_to_vec()),
+        call("Nodes.Exposure", look, |_, _| v1::ExposureRequest { node: NONE.into(), page: None }.encode_to_vec()),
         call("Snapshots.Save", Rule::Cluster(O::SaveSnapshots), |_, _| v1::SaveSnapshotRequest {}.encode_to_vec()),
     ]
 }
