@@ -238,10 +238,9 @@ impl SledTable {
         let slice = self.options.copy_bytes.max(self.live_bytes.unwrap_or(0) / COPY_SLICES);
         let options = SledOptions { compact_bytes_min: u64::MAX, ..self.options.clone() };
         match remove_folder(&fresh).and_then(|()| Self::open(&fresh, options)) {
-            Ok(copy) => self.copying = Some(Copying { copy: Box::new(copy), after: None, slice, before }),
-            Err(error) => self.give_copy_up(before, &error)?,
+            Ok(copy) => self.go_on(Copying { copy: Box::new(copy), after: None, slice, before }),
+            Err(error) => self.give_copy_up(before, &error),
         }
-        Ok(())
     }
 
     /// Copies a slice, and swaps the two when that was the last.
