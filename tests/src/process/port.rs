@@ -5,8 +5,9 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use runtime::OsEntropy;
 use seams::Entropy;
 
-/// Below the ports that the system gives to outgoing connections (from 32768 on, on Linux).
-const PORTS: std::ops::Range<u16> = 10_000..30_000;
+/// Below the ports that the system gives to outgoing connections (from 32768 on, on Linux), and above the last one that browsers and Node
+/// refuse to call (10080, the last on the list of "bad ports" of the Fetch standard).
+const PORTS: std::ops::Range<u16> = 10_081..30_000;
 /// Another address of loopback. Who listens there on a port has claimed it, and the system lets only one do so.
 const CLAIMS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
